@@ -1,0 +1,34 @@
+"""MGCL: Modality-Granularity Collaborative Contrastive Learning for multimodal sentiment analysis.
+
+The names here are the public ones; the rest of a module may change. Heavy imports wait until a name
+is used, so that reading a corpus or a metric does not load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "load_corpus": "corpus", "Corpus": "corpus", "Split": "corpus", "table1": "corpus",
+    "Config": "config", "preset": "config",
+    "collaborative_contrastive_loss": "losses",
+    "regression_metrics": "metrics",
+    "Batch": "batching", "Output": "system", "System": "system",
+    "MGCL": "model",
+    "Study": "experiments", "Run": "experiments",
+    "MGCLError": "errors", "ConfigError": "errors", "CorpusError": "errors", "RunError": "errors",
+}
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

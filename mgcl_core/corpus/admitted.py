@@ -1,0 +1,140 @@
+"""What a pickled file may call: stand-ins for the numpy functions that rebuild arrays, and no others.
+
+Arguments come from the file, so each is checked for its exact type before use; whatever does not fit
+raises ``ValueError`` or ``TypeError``. The real functions of numpy are never called with them: they
+trust sizes and flags that they are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+_MOST_DIMENSIONS = 32
+_NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
+
+
+class Pending:
+    """An array or dtype between its creation and the BUILD opcode that gives it its state."""
+
+    def __init__(self, build: Callable[[Any], Any]):
+        self.build = build
+        self.memo_keys: list[int] = []
+
+
+def _ndarray(*_: Any) -> None:
+    raise ValueError("numpy.ndarray itself is called")
+
+
+def _reconstruct(kind: Any, shape: Any, code: Any) -> Pending:
+    if kind is not _ndarray or type(shape) is not tuple or type(code) is not bytes or code != b"b":
+        raise ValueError("an unusual call of _reconstruct")
+    return Pending(_array_from_state)
+
+
+def _array_from_state(state: Any) -> np.ndarray:
+    if type(state) is not tuple or len(state) != 5:
+        raise ValueError("an unusual array state")
+    version, shape, dtype, fortran, data = state
+    if type(version) is not int or version != 1 or type(fortran) is not bool:
+        raise ValueError("an unusual array state")
+    return _array(data, dtype, shape, "F" if fortran else "C")
+
+
+def _array(data: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray:
+    if type(shape) is not tuple or len(shape) > _MOST_DIMENSIONS:
+        raise ValueError(f"a shape of kind {kind_of(shape)}")
+    if not isinstance(dtype, np.dtype) or order not in ("C", "F"):
+        raise ValueError(f"a dtype of kind {kind_of(dtype)} or an order that is neither C nor F")
+    count = 1
+    for size in shape:
+        if type(size) is not int or size < 0:
+            raise ValueError("a shape that is not of sizes")
+        count *= size
+    if dtype.hasobject:
+        if type(data) is not list or len(data) != count:
+            raise ValueError("an object array whose items do not fit its shape")
+        flat = np.empty(count, dtype=object)
+        for index, item in enumerate(data):
+            flat[index] = item
+    else:
+        if type(data) not in (bytes, bytearray, memoryview) or len(data) != count * dtype.itemsize:
+            raise ValueError(f"data that does not fit shape {short(shape)} of {dtype}")
+        flat = np.frombuffer(data, dtype=dtype) if count else np.empty(0, dtype)
+    return flat.reshape(shape, order=order)
+
+
+def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    return _array(data, dtype, shape, order)
+
+
+def _scalar(dtype: Any, data: Any) -> Any:
+    if dtype.hasobject:
+        raise ValueError("an object scalar")
+    return _array(data, dtype, (1,))[0]
+
+
+def _dtype(name: Any, align: Any = False, copy: Any = True) -> Pending:
+    if type(name) is not str or not (name in _NUMBERS or name == "O8" or _is_text(name)):
+        raise ValueError(f"dtype {short(name)}")
+    dtype = np.dtype(name if name != "O8" else object)
+
+    def build(state: Any) -> np.dtype:
+        kinds = [int, str, *[type(None)] * 3, int, int, int]
+        if type(state) is not tuple or [type(item) for item in state] != kinds:
+            raise ValueError(f"an unusual state of dtype {name}")
+        version, byte_order, _subdtype, _names, _fields, itemsize, alignment, flags = state
+        sizes = (dtype.itemsize, dtype.alignment) if _is_text(name) else (-1, -1)
+        allowed_flags = (63,) if dtype.hasobject else (0, 8) if _is_text(name) else (0,)
+        if (
+            version != 3
+            or byte_order not in ("<", ">", "|", "=")
+            or (itemsize, alignment) != sizes
+            or flags not in allowed_flags
+        ):
+            raise ValueError(f"an unusual state of dtype {name}")
+        return dtype if byte_order in "|=" else dtype.newbyteorder(byte_order)
+
+    return Pending(build)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a dtype is a string type of some width (`U220`, `S8`)."""
+    width = name[1:]
+    return (
+        name[0:1] in ("U", "S") and len(width) < 8 and width.isascii() and width.isdigit() and int(width) > 0
+    )
+
+
+def _encode(text: Any, codec: Any) -> bytes:
+    if type(text) is not str or codec != "latin1":  # protocol 2's way to write bytes
+        raise ValueError(f"_codecs.encode of {kind_of(text)}")
+    return text.encode("latin1")
+
+
+def _bytes() -> bytes:
+    return b""  # protocol 2's way to write empty bytes
+
+
+ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "ndarray"): _ndarray,
+    ("numpy", "dtype"): _dtype,
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _bytes,
+    ("builtins", "bytes"): _bytes,
+}
+for _core in ("numpy.core", "numpy._core"):  # numpy 1.x and 2.x
+    ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
+    ADMITTED[f"{_core}.multiarray", "scalar"] = _scalar
+    ADMITTED[f"{_core}.numeric", "_frombuffer"] = _frombuffer
+
+
+def kind_of(value: Any) -> str:
+    return type(value).__name__
+
+
+def short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else text[:100] + "..."

@@ -1,0 +1,166 @@
+"""From a batch to macro and micro features: text and sequence encoders, micro enhancement, projections (section 3.1)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .batching import Batch
+from .config import Config
+from .corpus.data import MODALITIES
+from .errors import ConfigError
+from .text import load_text_model
+
+
+def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the valid steps: (B, L, d) and (B, L) → (B, d); zero where no step is valid."""
+    weight = mask.to(states.dtype)[:, :, None]
+    return (states * weight).sum(1) / weight.sum(1).clamp_min(1.0)
+
+
+def fill_absent(states: Tensor, mask: Tensor, absent: Tensor) -> tuple[Tensor, Tensor]:
+    """Give a clip without any valid step one step that holds the learned vector ``absent`` (d,) (decision 19).
+
+    Everything downstream then sees at least one valid step, and no softmax runs over nothing.
+    """
+    first = torch.zeros_like(mask)
+    first[:, 0] = ~mask.any(1)
+    return torch.where(first[:, :, None], absent.to(states.dtype), states), mask | first
+
+
+class TextEncoder(nn.Module):
+    """A BERT-family encoder of the token ids (decision 2).
+
+    ``forward(batch)`` gives the final hidden states (B, L, H) and the mask (B, L) of the word pieces:
+    special tokens and padding are False. The macro feature is the state of [CLS].
+    """
+
+    def __init__(self, name: str, *, pretrained: bool = True):
+        super().__init__()
+        loaded = load_text_model(name, pretrained=pretrained)
+        self.bert, self.special_ids = loaded.model, loaded.special_ids
+        self.out_features = self.bert.config.hidden_size
+        self.max_steps = loaded.max_steps
+        self.vocabulary = self.bert.config.vocab_size
+        self.token_types = getattr(self.bert.config, "type_vocab_size", 0) > 1
+        self.absent = nn.Parameter(torch.randn(self.out_features) * 0.02)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        ids, mask, types = batch.tokens.unbind(1)  # each (B, L)
+        if ids.shape[1] > self.max_steps:
+            raise ConfigError(f"text has {ids.shape[1]} tokens, the text encoder takes at most {self.max_steps}")
+        extra = {"token_type_ids": types} if self.token_types else {}
+        states = self.bert(input_ids=ids, attention_mask=mask, **extra).last_hidden_state  # (B, L, H)
+        words = mask.bool() & ~torch.isin(ids, torch.tensor(self.special_ids, device=ids.device))
+        return states, words
+
+    def macro(self, states: Tensor, mask: Tensor) -> Tensor:
+        """State of [CLS]: (B, L, H) → (B, H)."""
+        return states[:, 0]
+
+    def micro(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """States and mask of the word pieces, never empty."""
+        return fill_absent(states, mask, self.absent)
+
+
+class SequenceEncoder(nn.Module):
+    """Transformer encoder of audio or vision with attention pooling (decision 3).
+
+    ``forward(batch)`` gives hidden states (B, L, d) and the mask (B, L) of the valid steps, never
+    empty. The macro feature is the attention-pooled state.
+    """
+
+    def __init__(self, modality: str, config: Config):
+        super().__init__()
+        self.name = {"A": "audio", "V": "vision"}[modality]
+        features, steps = getattr(config, f"{self.name}_dim"), getattr(config, f"{self.name}_steps")
+        self.inputs = nn.Linear(features, config.width)
+        self.positions = nn.Parameter(torch.randn(steps, config.width) * 0.02)
+        self.absent = nn.Parameter(torch.randn(config.width) * 0.02)
+        self.dropout = nn.Dropout(config.encoder_dropout)
+        layer = nn.TransformerEncoderLayer(config.width, config.heads, config.feedforward, config.encoder_dropout,
+                                           activation="gelu", batch_first=True)
+        self.transformer = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
+        self.query = nn.Parameter(torch.randn(config.width) * 0.02)
+        self.out_features = config.width
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        values, mask = getattr(batch, self.name), getattr(batch, f"{self.name}_mask")
+        if values.shape[1] > len(self.positions) or values.shape[2] != self.inputs.in_features:
+            raise ConfigError(f"{self.name} has {values.shape[1]} steps of {values.shape[2]} values, the encoder takes "
+                              f"at most {len(self.positions)} steps of {self.inputs.in_features}")
+        states, mask = fill_absent(self.inputs(values), mask, self.absent)  # (B, L, d)
+        states = self.dropout(states + self.positions[: states.shape[1]])
+        return self.transformer(states, src_key_padding_mask=~mask), mask
+
+    def macro(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Attention pooling with one learned query: (B, L, d) → (B, d)."""
+        scores = states @ self.query.to(states.dtype) / states.shape[-1] ** 0.5  # (B, L)
+        weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
+        return (weights[:, None] @ states)[:, 0]
+
+    def micro(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden states of the valid steps, with their mask."""
+        return states, mask
+
+
+def build_encoder(modality: str, config: Config, *, pretrained: bool = True) -> TextEncoder | SequenceEncoder:
+    """The encoder of modality "T", "V" or "A"; ``pretrained=False`` leaves the text weights random."""
+    if modality not in MODALITIES:
+        raise ConfigError(f"unknown modality {modality!r}: known: {', '.join(MODALITIES)}")
+    if modality == "T":
+        return TextEncoder(config.text_model, pretrained=pretrained)
+    return SequenceEncoder(modality, config)
+
+
+class MicroEnhancement(nn.Module):
+    """Temporal average pooling, differencing and concatenation (section 3.1, decision 4). No parameters.
+
+    ``forward(states (B, L, d), mask (B, L))`` gives, for ``kind="sequence"``, (B, L, 3d): h_t, the mean
+    of the valid steps in a window centred on t, and h_t − h_{t−1}; for ``kind="pooled"``, one step
+    (B, 1, 2d): the mean over t of h_t and of abs(h_t − h_{t−1}). With it comes the mask of the result.
+    """
+
+    def __init__(self, kind: str, window: int):
+        super().__init__()
+        self.kind, self.window = kind, window
+        self.factor = 3 if kind == "sequence" else 2  # output width in units of d
+
+    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        valid = mask.to(states.dtype)[:, :, None]  # (B, L, 1)
+        states = states * valid
+        # The step before the first valid one is no step: its difference is zero.
+        both = valid[:, 1:] * valid[:, :-1]
+        difference = F.pad((states[:, 1:] - states[:, :-1]) * both, (0, 0, 1, 0))  # (B, L, d)
+        if self.kind == "pooled":
+            vector = torch.cat([masked_mean(states, mask), masked_mean(difference.abs(), mask)], -1)
+            return vector[:, None], torch.ones_like(mask[:, :1])
+        average = self._window_sum(states) / self._window_sum(valid).clamp_min(1.0) * valid
+        return torch.cat([states, average, difference], -1), mask
+
+    def _window_sum(self, values: Tensor) -> Tensor:
+        half, steps = self.window // 2, values.shape[1]
+        padded = F.pad(values, (0, 0, half, half))
+        return sum(padded[:, shift: shift + steps] for shift in range(self.window))
+
+
+def macro_projection(in_features: int, config: Config) -> nn.Sequential:
+    """LayerNorm, Linear, Tanh, Dropout (decision 5): (…, in) → (…, d)."""
+    return nn.Sequential(nn.LayerNorm(in_features), nn.Linear(in_features, config.common_width), nn.Tanh(),
+                         nn.Dropout(config.dropout))
+
+
+def micro_projection(in_features: int, config: Config) -> nn.Sequential:
+    """LayerNorm, Linear, ReLU, Linear, Tanh, Dropout (decision 5): (…, in) → (…, d), per step."""
+    return nn.Sequential(nn.LayerNorm(in_features), nn.Linear(in_features, config.micro_hidden), nn.ReLU(),
+                         nn.Linear(config.micro_hidden, config.common_width), nn.Tanh(), nn.Dropout(config.dropout))
+
+
+def perceptron(in_features: int, *hidden: int) -> nn.Sequential:
+    """Linear layers with ReLU between them, ending in one value (decision 11): (…, in) → (…, 1)."""
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [nn.Linear(in_features, width), nn.ReLU()]
+        in_features = width
+    return nn.Sequential(*layers, nn.Linear(in_features, 1))

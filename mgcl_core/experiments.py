@@ -1,0 +1,356 @@
+"""What a run is, where it lives, and running what is missing.
+
+A run is one training: a stage-one encoder, or MGCL in one variant, with one seed. Its directory is
+named by the hash of everything that decides its result, so asking again for a finished run costs
+nothing and a changed setting never meets old numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from . import config as settings
+from .batching import DeviceSplit, Scaler, derive_seed
+from .config import VARIANTS, Config
+from .corpus import Corpus, load_corpus
+from .errors import ConfigError, RunError, nearest
+from .files import atomic, read_json, read_json_lines, write_json
+from .model import MGCL, UnimodalRegressor, encode_frozen, encoder_names, frozen_encoders
+from .paths import project_root
+from .provenance import environment, peak_memory
+from .system import System
+from .text import check_vocabulary, corpus_tokens
+from .trainer import CHECKPOINT, HISTORY, SELECTION, WEIGHTS, Fit, Schedule, fit, load_weights, predict
+
+log = logging.getLogger(__name__)
+
+SEEDS = (1111, 1112, 1113)  # decision 21
+FORMAT = 1  # of a run directory; part of every hash
+UNIMODAL_COLUMNS = ("T_macro", "V_macro", "A_macro", "T_micro", "V_micro", "A_micro")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training, planned or finished: what it is and where it lives.
+
+    ``stage`` is the name of a stage-one encoder ("macro_T" …) or of a system ("mgcl"); ``parents`` are
+    the stage-one runs whose encoders it starts from.
+    """
+
+    stage: str
+    variant: str
+    config: Config
+    directory: Path
+    parents: tuple[Run, ...] = field(default=(), repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    @property
+    def seed(self) -> int:
+        return self.config.seed
+
+    @property
+    def done(self) -> bool:
+        return (self.directory / "done").exists()
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row per epoch: training losses (weighted terms), validation MAE and Corr, seconds."""
+        return pd.DataFrame(read_json_lines(self._finished(HISTORY)))
+
+    @property
+    def chosen_epoch(self) -> int:
+        return read_json(self._finished(SELECTION))["epoch"]
+
+    def predictions(self, split: str = "test") -> pd.DataFrame:
+        """Columns id, label, prediction and, for MGCL, the six unimodal predictions."""
+        return pd.read_csv(self._finished(f"predictions-{split}.csv"), dtype={"id": str}, keep_default_na=False,
+                           na_values=["nan"], float_precision="round_trip")
+
+    def record(self) -> dict[str, Any]:
+        """Provenance: settings, data, versions, cost."""
+        return read_json(self._finished("record.json"))
+
+    def _finished(self, file: str) -> Path:
+        if not self.done:
+            raise RunError(f"run {self.name} is not finished ({self.directory})")
+        return self.directory / file
+
+
+class Study:
+    """All runs of one corpus under one profile.
+
+    Args:
+        corpus: a name, the path of a feature file, or a loaded corpus.
+        profile: "paper", "small" or "demo" (`mgcl_core.config.PROFILES`).
+        seeds: each seed covers both stages.
+        overrides: settings that differ from the profile's.
+        device: "auto", "cpu", "cuda" …
+        precision: "auto" (bf16 on CUDA, else fp32), "fp32" or "bf16".
+        results: directory of all results; the project's ``results/`` when None.
+
+    Raises:
+        ConfigError, CorpusError: a setting or the file is wrong; nothing has been run then.
+    """
+
+    def __init__(self, corpus: str | Path | Corpus, profile: str = "paper", *, seeds: Sequence[int] = SEEDS,
+                 overrides: Mapping[str, Any] | None = None, device: str = "auto", precision: str = "auto",
+                 results: Path | str | None = None, scheme: str | None = None):
+        self.corpus = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, scheme)
+        self.profile, self.seeds = profile, tuple(seeds)
+        if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
+            raise ConfigError(f"seeds={list(self.seeds)}: must be different and at least one")
+        self.device = choose_device(device)
+        if precision == "auto":
+            precision = "bf16" if self.device.type == "cuda" else "fp32"
+        base = config_for(self.corpus, profile)
+        self.base = base.override({"precision": precision, **(overrides or {})})
+        self.directory = Path(results or project_root() / "results") / self.corpus.name / profile
+        self._splits: dict[str, DeviceSplit] = {}
+        self._scaler: Scaler | None = None
+        self._checked = False
+
+    # What there is to run
+
+    def config(self, seed: int, variant: str = "MGCL") -> Config:
+        """Settings of one run of ``variant``."""
+        if variant not in VARIANTS:
+            raise ConfigError(f"unknown variant {variant!r}: {nearest(variant, VARIANTS)}")
+        return self.base.override({**VARIANTS[variant], "seed": seed})
+
+    def encoder_runs(self, config: Config) -> tuple[Run, ...]:
+        """The stage-one runs of a configuration, six with dual encoders."""
+        return tuple(self._run(name, "", config, settings.TEXT if name.endswith("_T") else settings.SEQUENCE)
+                     for name in encoder_names(config))
+
+    def pretrainings(self) -> list[Run]:
+        """All stage-one runs: encoders × seeds."""
+        return [run for seed in self.seeds for run in self.encoder_runs(self.config(seed))]
+
+    def trainings(self, variants: Sequence[str] = ("MGCL",)) -> list[Run]:
+        """The stage-two runs of ``variants`` × seeds."""
+        runs = []
+        for variant in variants:
+            for seed in self.seeds:
+                config = self.config(seed, variant)
+                runs.append(self._run("mgcl", variant, config, settings.FUSION, self.encoder_runs(config)))
+        return runs
+
+    def _run(self, stage: str, variant: str, config: Config, scope: str, parents: tuple[Run, ...] = ()) -> Run:
+        identity = {"format": FORMAT, "stage": stage, "settings": config.scoped(scope), "data": self.corpus.sha256,
+                    "parents": [parent.name for parent in parents]}
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
+        label = variant.replace("w/o ", "without-").replace("/", "-").replace(" ", "-") if variant else stage
+        return Run(stage, variant, config, self.directory / "runs" / f"{label}-{config.seed}-{digest}", parents)
+
+    # Running
+
+    def pretrain(self) -> list[Run]:
+        """Finish all stage-one runs."""
+        return [self.finish(run) for run in self.pretrainings()]
+
+    def train(self, variants: Sequence[str] = ("MGCL",)) -> list[Run]:
+        """Finish the stage-two runs of ``variants``, and the stage-one runs they start from."""
+        return [self.finish(run) for run in self.trainings(variants)]
+
+    def finish(self, run: Run) -> Run:
+        """Run what is missing of ``run``. Of two processes that ask for the same run, one does it and the other waits."""
+        if run.done:
+            return run
+        for parent in run.parents:
+            self.finish(parent)
+        run.directory.mkdir(parents=True, exist_ok=True)
+        with FileLock(run.directory.with_suffix(".lock")):
+            if not run.done:
+                self._execute(run)
+        return run
+
+    def _execute(self, run: Run) -> None:
+        started = time.time()
+        self._check()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        write_json(run.directory / "config.json", run.config.as_dict())
+        if self.scaler is not None:
+            with atomic(run.directory / "scaler.safetensors") as temporary:
+                save_file(self.scaler.statistics, temporary)
+        schedule, system = schedule_of(run), self.build(run)
+        train, valid = self.split("train", run), self.split("valid", run)
+        result = fit(system, train, valid, schedule, seed=derive_seed(run.seed, run.stage), directory=run.directory,
+                     label=f"{self.corpus.name} {run.variant or run.stage} {run.seed}")
+        self._write_predictions(run, system, schedule)
+        write_json(run.directory / "record.json", self._record(run, system, result, started))
+        (run.directory / CHECKPOINT).unlink(missing_ok=True)
+        write_json(run.directory / "done", {"finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+        log.info("%s: epoch %d of %d, valid MAE %.4f, %.1f s", run.name, result.chosen_epoch, len(result.history),
+                 result.history[result.chosen_epoch - 1]["valid_mae"], time.time() - started)
+
+    def build(self, run: Run, *, trained: bool = False) -> System:
+        """The system of ``run`` as it starts, or with its final weights when ``trained``."""
+        torch.manual_seed(derive_seed(run.seed, run.stage, "initialisation"))
+        if run.stage != "mgcl":
+            system: System = UnimodalRegressor(run.stage, run.config, pretrained=not trained)
+        else:
+            frozen = frozen_encoders(run.config)
+            held = [name for name in encoder_names(run.config) if name not in frozen]
+            text = next(parent for parent in run.parents if parent.stage.endswith("_T"))
+            system = MGCL(run.config, bound=self.corpus.bound, encoders=held, pretrained=False,
+                          text_width=read_json(text.directory / "record.json")["encoder_width"])
+            for parent in run.parents:
+                if parent.stage in held and not trained:
+                    prefix = "encoder."
+                    weights = {name.removeprefix(prefix): torch.from_numpy(values) for name, values in
+                               load_file(parent.directory / WEIGHTS).items() if name.startswith(prefix)}
+                    system.encoders[parent.stage].load_state_dict(weights)
+        if trained:
+            load_weights(system, run.directory / WEIGHTS)
+        return system.to(self.device)
+
+    # Data on the device
+
+    @property
+    def scaler(self) -> Scaler | None:
+        if self._scaler is None and self.base.normalize:
+            self._scaler = Scaler.fit(self.corpus.train)
+        return self._scaler
+
+    def split(self, name: str, run: Run) -> DeviceSplit:
+        """Split ``name`` on the device, with the features of the frozen encoders of ``run``.
+
+        Raises:
+            RunError: the test split is asked for before the epoch of ``run`` is chosen.
+        """
+        if name == "test" and not (run.directory / SELECTION).exists():
+            raise RunError(f"{run.name}: test data is read only after the epoch is chosen ({SELECTION} is missing)")
+        if name not in self._splits:
+            split = getattr(self.corpus, name)
+            self._splits[name] = DeviceSplit(split, self.device, scaler=self.scaler, tokens=corpus_tokens(
+                split, self.base.text_model, self.base.tokens), labelled=name != "test")
+        split = self._splits[name]
+        split.features = {}
+        frozen = frozen_encoders(run.config) if run.stage == "mgcl" else ()
+        for parent in run.parents:
+            if parent.stage in frozen:
+                split.features.update(self._features(parent, name, split))
+        return split
+
+    def _features(self, parent: Run, name: str, split: DeviceSplit) -> dict[str, Tensor]:
+        """Features of a frozen encoder, computed once per (weights, data) and read as memory maps afterwards."""
+        marker = parent.directory / f"features-{name}.json"
+        if not marker.exists():
+            system = self.build(parent, trained=True)
+            plain, split.features = split.features, {}
+            features = encode_frozen(system.encoder, parent.stage, split, parent.config)
+            split.features = plain
+            for key, values in features.items():
+                with atomic(parent.directory / f"features-{name}-{key}.npy") as temporary, temporary.open("wb") as file:
+                    np.save(file, values.numpy())
+            write_json(marker, {"keys": list(features)})
+        arrays = {key: np.load(parent.directory / f"features-{name}-{key}.npy", mmap_mode="c")
+                  for key in read_json(marker)["keys"]}
+        return {key: torch.from_numpy(values).to(self.device) for key, values in arrays.items()}
+
+    # What a run leaves behind
+
+    def _write_predictions(self, run: Run, system: System, schedule: Schedule) -> None:
+        for name in ("valid", "test"):
+            outputs = predict(system, self.split(name, run), schedule)
+            write_predictions(run.directory / f"predictions-{name}.csv", getattr(self.corpus, name).ids, outputs,
+                              labels=self._labels(run, name))
+
+    def _labels(self, run: Run, name: str) -> np.ndarray:
+        """The labels of a split that the run's prediction is compared with: y, or y_T, y_V, y_A of a micro encoder."""
+        split = getattr(self.corpus, name)
+        if run.stage.startswith("micro") and split.unimodal_labels is not None:
+            return split.unimodal_labels["TVA".index(run.stage[-1])]
+        return split.labels
+
+    def _record(self, run: Run, system: System, result: Fit, started: float) -> dict[str, Any]:
+        encoder = getattr(system, "encoder", None)
+        return {
+            "stage": run.stage, "variant": run.variant, "seed": run.seed, "profile": self.profile,
+            "corpus": {"name": self.corpus.name, "sha256": self.corpus.sha256, "synthetic": self.corpus.synthetic,
+                       "scheme": self.corpus.scheme, "clips": [len(split) for split in self.corpus.splits]},
+            "parents": [parent.name for parent in run.parents],
+            "config": run.config.as_dict(),
+            "environment": environment(self.device),
+            "parameters": sum(p.numel() for p in system.parameters()),
+            "trained_parameters": sum(p.numel() for p in system.parameters() if p.requires_grad),
+            "encoder_width": None if encoder is None else encoder.out_features,
+            "seconds": time.time() - started,
+            "seconds_per_epoch": float(np.median([row["seconds"] for row in result.history])),
+            "peak_memory": peak_memory(self.device),
+        }
+
+    def _check(self) -> None:
+        if not self._checked and self.base.tokens == "file" and self.base.check_vocabulary:
+            check_vocabulary(self.base.text_model, self.corpus)
+        self._checked = True
+
+
+def config_for(corpus: Corpus, profile: str) -> Config:
+    """Preset of a corpus under ``profile``, with the shapes of its features."""
+    train = corpus.train
+    return settings.preset(role(corpus), profile).override({
+        "audio_dim": train.audio.shape[2], "audio_steps": train.audio.shape[1],
+        "vision_dim": train.vision.shape[2], "vision_steps": train.vision.shape[1]})
+
+
+def role(corpus: Corpus) -> str:
+    """The dataset of the paper that ``corpus`` stands beside: "sims", "mosi" or "mosei"."""
+    if "mosei" in corpus.name.lower():
+        return "mosei"
+    return corpus.scheme
+
+
+def schedule_of(run: Run) -> Schedule:
+    """Epochs, batch size and optimiser of the stage of ``run`` (Table 2)."""
+    config = run.config
+    prefix = "mgcl" if run.stage == "mgcl" else "text" if run.stage.endswith("_T") else "sequence"
+    return Schedule(getattr(config, f"{prefix}_epochs"), getattr(config, f"{prefix}_batch_size"), config.weight_decay,
+                    config.warmup_epochs, config.clip_norm, config.patience, config.precision)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called ``name``; "auto" is CUDA where there is one.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={name!r} is not available: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def write_predictions(path: Path, ids: Sequence[str], outputs: Mapping[str, np.ndarray],
+                      labels: np.ndarray | None = None) -> None:
+    """CSV of id, label (where known), prediction and, where the system has them, six unimodal predictions."""
+    columns: dict[str, Any] = {"id": list(ids)}
+    if labels is not None:
+        columns["label"] = np.asarray(labels, dtype=np.float64)
+    columns["prediction"] = outputs["prediction"].astype(np.float64)
+    for name, values in zip(UNIMODAL_COLUMNS, outputs.get("unimodal", ()), strict=False):
+        columns[name] = values.astype(np.float64)
+    with atomic(path) as temporary:
+        pd.DataFrame(columns).to_csv(temporary, index=False)

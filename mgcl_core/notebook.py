@@ -1,0 +1,161 @@
+"""What every notebook opens with: its parameters checked by name and type, the versions, and quiet logging.
+
+papermill only warns of a parameter that a notebook does not know, and passes some values as text. So
+a notebook's first act is `begin(globals(), ...)`, however it was started.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .config import PROFILES
+from .errors import ConfigError, nearest
+from .experiments import SEEDS, Study
+from .paths import project_root
+from .provenance import PACKAGES, environment_versions
+
+#: Every parameter a notebook may declare, with its default.
+DEFAULTS: dict[str, Any] = {
+    "corpus": "demo",  # a known name or the path of a feature file
+    "corpora": ["demo", "demo-mosi"],  # of the notebook that assembles the tables
+    "profile": "auto",  # "paper", "small", "demo"; auto: "demo" for the demo corpora, "paper" for all others
+    "seeds": list(SEEDS),
+    "overrides": {},  # settings that differ from the profile's
+    "device": "auto",
+    "precision": "auto",
+    "results": None,  # the project's results/
+}
+# What a running notebook's namespace holds besides parameters and imports.
+_NOTEBOOK_NAMES = {"In", "Out", "exit", "quit", "open", "get_ipython"}
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Checked parameters; fields are as in `DEFAULTS`, and default where a notebook does not declare them."""
+
+    corpus: str
+    corpora: tuple[str, ...]
+    profile: str
+    seeds: tuple[int, ...]
+    overrides: dict[str, Any]
+    device: str
+    precision: str
+    results: Path
+
+    def study(self, corpus: str | None = None) -> Study:
+        """The runs that these parameters ask for."""
+        name = corpus or self.corpus
+        return Study(name, resolve_profile(self.profile, name), seeds=self.seeds, overrides=self.overrides,
+                     device=self.device, precision=self.precision, results=self.results)
+
+
+def begin(namespace: Mapping[str, Any], *declared: str) -> Parameters:
+    """Check the parameters of a notebook before anything runs, and set up its log.
+
+    Args:
+        namespace: the notebook's ``globals()``.
+        declared: the names that its parameters cell assigns.
+
+    Raises:
+        ConfigError: a name that the notebook does not declare (with the nearest), or a value of a wrong type.
+    """
+    given = {name: value for name, value in namespace.items()
+             if not name.startswith("_") and name not in _NOTEBOOK_NAMES
+             and not isinstance(value, (types.ModuleType, type)) and not callable(value)}
+    check_names(given, declared)
+    parameters = check(given)
+    _log_to_stdout()
+    return parameters
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that decide a result, for a notebook's first output."""
+    return {"python": platform.python_version(), **environment_versions(PACKAGES)}
+
+
+def check_names(given: Mapping[str, Any], declared: Sequence[str]) -> None:
+    """Refuse a parameter that is not declared.
+
+    Raises:
+        ConfigError: with the nearest declared name.
+    """
+    for name in given:
+        if name not in declared:
+            raise ConfigError(f"unknown parameter {name!r}: {nearest(name, declared)}")
+
+
+def check(given: Mapping[str, Any]) -> Parameters:
+    """Read parameters strictly; text is accepted for any of them, as papermill's ``-p`` may pass it.
+
+    Raises:
+        ConfigError: a value of a wrong type.
+    """
+    values = {**DEFAULTS, **given}
+    for name in ("corpus", "profile", "device", "precision"):
+        if not isinstance(values[name], str) or not values[name]:
+            raise ConfigError(f"{name}={values[name]!r}: must be text")
+    if values["profile"] != "auto" and values["profile"] not in PROFILES:
+        raise ConfigError(f"unknown profile {values['profile']!r}: {nearest(values['profile'], [*PROFILES, 'auto'])}")
+    if values["precision"] not in ("auto", "fp32", "bf16"):
+        raise ConfigError(f"precision={values['precision']!r}: must be 'auto', 'fp32' or 'bf16'")
+    results = values["results"]
+    if results is not None and not isinstance(results, (str, Path)):
+        raise ConfigError(f"results={results!r}: must be a folder or None")
+    return Parameters(
+        corpus=values["corpus"], corpora=tuple(map(str, _listed("corpora", values["corpora"], str))),
+        profile=values["profile"], seeds=tuple(_listed("seeds", values["seeds"], int)),
+        overrides=_overrides(values["overrides"]), device=values["device"], precision=values["precision"],
+        results=Path(results) if results not in (None, "None") else project_root() / "results")
+
+
+def resolve_profile(profile: str, corpus: str) -> str:
+    """The profile that "auto" stands for."""
+    if profile != "auto":
+        return profile
+    return "demo" if corpus in ("demo", "demo-mosi") else "paper"
+
+
+def _listed(name: str, value: Any, kind: type) -> list[Any]:
+    if isinstance(value, kind) and kind is int and not isinstance(value, bool):
+        return [value]
+    if isinstance(value, str):
+        text = value.strip().removeprefix("[").removesuffix("]")
+        value = [item.strip().strip("'\"") for item in text.split(",") if item.strip()]
+    if not isinstance(value, (list, tuple)) or not value:
+        raise ConfigError(f"{name}={value!r}: must be a list of {kind.__name__}, not empty")
+    try:
+        items = [kind(item) for item in value]
+    except (TypeError, ValueError):
+        items = None
+    if items is None or any(isinstance(item, (bool, float)) for item in value):
+        raise ConfigError(f"{name}={value!r}: must be a list of {kind.__name__}")
+    return items
+
+
+def _overrides(value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value or "{}")
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"overrides={value!r}: must be a JSON object ({error})") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"overrides={value!r}: must be a dictionary of settings")
+    return value
+
+
+def _log_to_stdout() -> None:
+    """One line per event under the running cell; standard error would show in red."""
+    logger = logging.getLogger("mgcl_core")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    logger.handlers = [handler]

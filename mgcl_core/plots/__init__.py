@@ -1,0 +1,30 @@
+"""From arrays and data frames to figures: every function returns a Figure and shows or saves nothing.
+
+A figure of generated data says "synthetic" in its title. No global setting of matplotlib changes, and no figure is
+registered with pyplot, so none has to be closed. Save one by ``figure.savefig(path, dpi=150)``.
+"""
+
+from mgcl_core.plots.architecture import architecture, cmgf_block
+from mgcl_core.plots.data import label_agreement, label_distributions, length_distributions
+from mgcl_core.plots.embeddings import embedding, embedding_grid, tsne
+from mgcl_core.plots.style import NotebookFigure, style
+from mgcl_core.plots.tables import ablation_points, selection_audit
+from mgcl_core.plots.training import predicted_against_true, training_curves, unimodal_scores
+
+__all__ = [
+    "NotebookFigure",
+    "ablation_points",
+    "architecture",
+    "cmgf_block",
+    "embedding",
+    "embedding_grid",
+    "label_agreement",
+    "label_distributions",
+    "length_distributions",
+    "predicted_against_true",
+    "selection_audit",
+    "style",
+    "training_curves",
+    "tsne",
+    "unimodal_scores",
+]

@@ -1,0 +1,91 @@
+"""Figures of tables: systems or variants with their intervals, and what picking on the test set gains."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from mgcl_core.errors import ConfigError, nearest
+from mgcl_core.plots.style import HUES, finish, panels, require_columns, style
+
+
+@style()
+def ablation_points(
+    cells: pd.DataFrame, *, synthetic: bool, reference: str = "MGCL", title: str = "Variants against MGCL"
+) -> Figure:
+    """Systems or variants as points with intervals, a panel a metric; the dashed line is the reference's mean.
+
+    ``cells`` is tidy, a row a table cell: ``model``, ``metric``, ``mean``, ``ci_low``, ``ci_high``, and optionally
+    ``paper``, the paper's own value (hollow diamond; NaN where it has none). Models and metrics keep the order of
+    their first rows. A cell that is NaN or has no row says "not run"; no axis starts at zero. Raises RunError on
+    missing columns, ConfigError on a reference that is no model.
+    """
+    require_columns(cells, ["model", "metric", "mean", "ci_low", "ci_high"], "cells of a table")
+    models, metrics = list(dict.fromkeys(cells["model"])), list(dict.fromkeys(cells["metric"]))
+    if reference not in models:
+        raise ConfigError(f"unknown reference {reference!r}: {nearest(reference, models)}")
+    figure, axes = panels(len(metrics), columns=3, width=3.2, height=0.9 + 0.24 * len(models), sharey=True)
+    paper = "paper" in cells.columns and cells["paper"].notna().any()
+    for ax, metric in zip(axes, metrics, strict=True):
+        of_metric = cells[cells["metric"] == metric].drop_duplicates("model", keep="last").set_index("model")
+        for place, model in enumerate(models):
+            colour = HUES[3] if model == reference else HUES[0]
+            cell = of_metric.loc[model] if model in of_metric.index else None
+            if cell is None or not np.isfinite(cell["mean"]):
+                place_of = ax.get_yaxis_transform()
+                ax.text(0.5, place, "not run", transform=place_of, ha="center", va="center", color=".5", fontsize=8)
+            else:
+                ax.hlines(place, cell["ci_low"], cell["ci_high"], color=colour, linewidth=2)
+                ax.plot(cell["mean"], place, "o", color=colour, markersize=5)
+                if model == reference:
+                    ax.axvline(cell["mean"], color=colour, linewidth=0.8, linestyle="--", zorder=0)
+            if paper and cell is not None and np.isfinite(cell["paper"]):
+                ax.plot(cell["paper"], place, "D", markerfacecolor="none", markeredgecolor=".3", markersize=5)
+        ax.set_yticks(range(len(models)), models)
+        ax.set(ylim=(len(models) - 0.5, -0.5), xlabel=_with_direction(metric))
+        ax.tick_params(labelleft=True, labelbottom=True)
+        ax.grid(axis="x")
+    handles = [Line2D([], [], marker="o", color=".3", markersize=5, linewidth=2, label="ours: mean and interval")]
+    if paper:
+        hollow = {"marker": "D", "linestyle": "none", "markerfacecolor": "none", "markersize": 5, "color": ".3"}
+        handles.append(Line2D([], [], label="the paper's value", **hollow))
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return finish(figure, title, synthetic=synthetic)
+
+
+@style()
+def selection_audit(
+    frame: pd.DataFrame, *, synthetic: bool, title: str = "What picking on the test set gains"
+) -> Figure:
+    """Test scores under each rule of selection, a panel a metric.
+
+    ``frame`` is tidy: ``metric``, ``rule``, ``value``; several rows of a metric and rule are seeds. The first rule is
+    the honest one; the others are annotated with the difference of their mean to its mean. Metrics and rules keep the
+    order of their first rows. Raises RunError on missing columns or a metric without a finite value of the first rule.
+    """
+    require_columns(frame, ["metric", "rule", "value"], "selection audit")
+    metrics, rules = list(dict.fromkeys(frame["metric"])), list(dict.fromkeys(frame["rule"]))
+    figure, axes = panels(len(metrics), columns=3, width=3.2, height=2.6)
+    means = frame.groupby(["metric", "rule"])["value"].mean()
+    for ax, metric in zip(axes, metrics, strict=True):
+        values = [frame.loc[(frame["metric"] == metric) & (frame["rule"] == rule), "value"] for rule in rules]
+        mean = np.array([means.get((metric, rule), np.nan) for rule in rules])
+        for place, (seeds, colour) in enumerate(zip(values, HUES, strict=False)):
+            at = np.full(len(seeds), place)
+            ax.plot(at, seeds, "o", color=colour, markersize=4, alpha=0.5, markeredgewidth=0)
+            ax.plot(place, mean[place], "_", color=colour, markersize=22, markeredgewidth=2)
+            if place and np.isfinite(mean[place] - mean[0]):
+                above = {"xytext": (0, 14), "textcoords": "offset points", "ha": "center"}
+                ax.annotate(f"{mean[place] - mean[0]:+.3f}", (place, max(seeds)), fontsize=8, **above)
+        ax.axhline(mean[0], color=HUES[0], linewidth=0.8, linestyle="--", zorder=0)
+        ax.set_xticks(range(len(rules)), [str(rule).replace(" ", "\n") for rule in rules])
+        ax.set(xlim=(-0.6, len(rules) - 0.4), ylabel=_with_direction(metric))
+        ax.margins(y=0.2)
+        ax.grid(axis="y")
+    return finish(figure, title, synthetic=synthetic)
+
+
+def _with_direction(metric: str) -> str:
+    return f"{metric} ({'lower' if 'mae' in metric.lower() else 'higher'} is better)"
