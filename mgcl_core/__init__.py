@@ -18,7 +18,7 @@ _PUBLIC = {
     "regression_metrics": "metrics",
     "Batch": "batching", "Output": "system", "System": "system",
     "MGCL": "model",
-    "Study": "experiments", "Run": "experiments",
+    "Study": "experiments", "Run": "runs", "load_run": "runs",
     "MGCLError": "errors", "ConfigError": "errors", "CorpusError": "errors", "RunError": "errors",
 }
 __all__ = [*_PUBLIC, "__version__"]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from .corpus.data import Split
+from .files import atomic
 
 
 @dataclass
@@ -57,6 +60,16 @@ class Scaler:
             statistics[f"{name}_std"] = np.where(std > 1e-8, std, 1.0).astype(np.float32)
         return cls(statistics)
 
+    def save(self, path: Path) -> None:
+        """Write the statistics as safetensors."""
+        with atomic(path) as temporary:
+            save_file(self.statistics, temporary)
+
+    @classmethod
+    def load(cls, path: Path) -> Scaler:
+        """Read what `save` wrote."""
+        return cls(load_file(path))
+
     def apply(self, name: str, values: np.ndarray) -> np.ndarray:
         """Scaled copy of ``values`` (N, L, D) of modality ``name``."""
         scaled = np.asarray(values, dtype=np.float32) - self.statistics[f"{name}_mean"]
@@ -72,13 +85,13 @@ class DeviceSplit:
         device: where the tensors live.
         scaler: scaling of audio and vision, or None for the file's own values.
         tokens: (N, 3, L) to use in place of the file's ``text_bert``.
-        labelled: whether batches carry labels; False makes sure that prediction cannot see them.
+        labelled: whether batches carry labels, where the split has any; False makes sure that none are seen.
     """
 
     def __init__(self, split: Split, device: torch.device, *, scaler: Scaler | None = None,
                  tokens: np.ndarray | None = None, labelled: bool = True):
         self.ids, self.device = split.ids, device
-        self.labelled = labelled
+        self.labelled = labelled and split.labels is not None
         self.tokens = _tensor(split.text_bert if tokens is None else tokens, device, torch.long)
         self.text = None if split.text is None else _tensor(split.text, device, torch.float32)
         self.audio_mask = _tensor(split.audio_mask, device, torch.bool)
@@ -89,9 +102,10 @@ class DeviceSplit:
         # Padding holds zeros in any scale, so that what lies beyond a clip cannot matter.
         self.audio *= self.audio_mask[:, :, None]
         self.vision *= self.vision_mask[:, :, None]
-        self.labels = _tensor(split.labels, device, torch.float32)
-        unimodal = np.stack([split.labels] * 3) if split.unimodal_labels is None else split.unimodal_labels
-        self.unimodal_labels = _tensor(unimodal, device, torch.float32)  # decision 17
+        if self.labelled:
+            self.labels = _tensor(split.labels, device, torch.float32)
+            unimodal = np.stack([split.labels] * 3) if split.unimodal_labels is None else split.unimodal_labels
+            self.unimodal_labels = _tensor(unimodal, device, torch.float32)  # decision 17
         self.features: dict[str, Tensor] = {}
         # Lengths are kept off the device: trimming must not wait for it.
         self._lengths = {"text": _last_valid(self.tokens[:, 1] > 0),

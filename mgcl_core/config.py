@@ -120,6 +120,7 @@ class Config:
         _require(self.window % 2 == 1, "window", self.window, "odd, so that it has a centre")
         _require(len(self.components) > 0, "components", self.components, "not empty (w/o CL is alpha=0)")
         _require(len(self.predictor_hidden) > 0, "predictor_hidden", self.predictor_hidden, "not empty")
+        _require(min(self.predictor_hidden) >= 1, "predictor_hidden", self.predictor_hidden, "widths of at least 1")
         _require(self.width % self.heads == 0, "width", self.width, f"a multiple of heads={self.heads}")
         _require(self.common_width % self.fusion_heads == 0, "common_width", self.common_width,
                  f"a multiple of fusion_heads={self.fusion_heads}")
@@ -263,7 +264,7 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
             accepted = isinstance(value, float) and value == value and abs(value) != float("inf")
         else:
             accepted = isinstance(value, hint)
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         accepted = False
     if not accepted:
         raise ConfigError(f"{name}={value!r}: must be of type {hint.__name__}, not {type(value).__name__}")

@@ -52,6 +52,8 @@ class TextEncoder(nn.Module):
             raise ConfigError(f"text has {ids.shape[1]} tokens, the text encoder takes at most {self.max_steps}")
         extra = {"token_type_ids": types} if self.token_types else {}
         states = self.bert(input_ids=ids, attention_mask=mask, **extra).last_hidden_state  # (B, L, H)
+        # Without any token to attend to, [CLS] would depend on the padding of the other clips.
+        states = torch.where(mask.any(1)[:, None, None], states, self.absent.to(states.dtype))
         words = mask.bool() & ~torch.isin(ids, torch.tensor(self.special_ids, device=ids.device))
         return states, words
 

@@ -12,15 +12,12 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from filelock import FileLock
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from . import config as settings
@@ -28,69 +25,20 @@ from .batching import DeviceSplit, Scaler, derive_seed
 from .config import VARIANTS, Config
 from .corpus import Corpus, load_corpus
 from .errors import ConfigError, RunError, nearest
-from .files import atomic, read_json, read_json_lines, write_json
-from .model import MGCL, UnimodalRegressor, encode_frozen, encoder_names, frozen_encoders
+from .files import atomic, read_json, write_json
+from .model import encode_frozen, encoder_names, frozen_encoders
 from .paths import project_root
 from .provenance import environment, peak_memory
+from .runs import DONE, RECORD, Run, build_system, choose_device, schedule_of, write_predictions
 from .system import System
 from .text import check_vocabulary, corpus_tokens
-from .trainer import CHECKPOINT, HISTORY, SELECTION, WEIGHTS, Fit, Schedule, fit, load_weights, predict
+from .trainer import CHECKPOINT, SELECTION, Fit, Schedule, fit, predict
 
 log = logging.getLogger(__name__)
 
 SEEDS = (1111, 1112, 1113)  # decision 21
+SCALER = "scaler.safetensors"
 FORMAT = 1  # of a run directory; part of every hash
-UNIMODAL_COLUMNS = ("T_macro", "V_macro", "A_macro", "T_micro", "V_micro", "A_micro")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training, planned or finished: what it is and where it lives.
-
-    ``stage`` is the name of a stage-one encoder ("macro_T" …) or of a system ("mgcl"); ``parents`` are
-    the stage-one runs whose encoders it starts from.
-    """
-
-    stage: str
-    variant: str
-    config: Config
-    directory: Path
-    parents: tuple[Run, ...] = field(default=(), repr=False)
-
-    @property
-    def name(self) -> str:
-        return self.directory.name
-
-    @property
-    def seed(self) -> int:
-        return self.config.seed
-
-    @property
-    def done(self) -> bool:
-        return (self.directory / "done").exists()
-
-    @property
-    def history(self) -> pd.DataFrame:
-        """A row per epoch: training losses (weighted terms), validation MAE and Corr, seconds."""
-        return pd.DataFrame(read_json_lines(self._finished(HISTORY)))
-
-    @property
-    def chosen_epoch(self) -> int:
-        return read_json(self._finished(SELECTION))["epoch"]
-
-    def predictions(self, split: str = "test") -> pd.DataFrame:
-        """Columns id, label, prediction and, for MGCL, the six unimodal predictions."""
-        return pd.read_csv(self._finished(f"predictions-{split}.csv"), dtype={"id": str}, keep_default_na=False,
-                           na_values=["nan"], float_precision="round_trip")
-
-    def record(self) -> dict[str, Any]:
-        """Provenance: settings, data, versions, cost."""
-        return read_json(self._finished("record.json"))
-
-    def _finished(self, file: str) -> Path:
-        if not self.done:
-            raise RunError(f"run {self.name} is not finished ({self.directory})")
-        return self.directory / file
 
 
 class Study:
@@ -170,7 +118,7 @@ class Study:
         return [self.finish(run) for run in self.trainings(variants)]
 
     def finish(self, run: Run) -> Run:
-        """Run what is missing of ``run``. Of two processes that ask for the same run, one does it and the other waits."""
+        """Run what is missing of ``run``. Of two processes that ask for it, one does it and the other waits."""
         if run.done:
             return run
         for parent in run.parents:
@@ -188,39 +136,17 @@ class Study:
             torch.cuda.reset_peak_memory_stats(self.device)
         write_json(run.directory / "config.json", run.config.as_dict())
         if self.scaler is not None:
-            with atomic(run.directory / "scaler.safetensors") as temporary:
-                save_file(self.scaler.statistics, temporary)
-        schedule, system = schedule_of(run), self.build(run)
+            self.scaler.save(run.directory / SCALER)
+        schedule, system = schedule_of(run), build_system(run, bound=self.corpus.bound, device=self.device)
         train, valid = self.split("train", run), self.split("valid", run)
         result = fit(system, train, valid, schedule, seed=derive_seed(run.seed, run.stage), directory=run.directory,
                      label=f"{self.corpus.name} {run.variant or run.stage} {run.seed}")
         self._write_predictions(run, system, schedule)
-        write_json(run.directory / "record.json", self._record(run, system, result, started))
+        write_json(run.directory / RECORD, self._record(run, system, result, started))
         (run.directory / CHECKPOINT).unlink(missing_ok=True)
-        write_json(run.directory / "done", {"finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+        write_json(run.directory / DONE, {"finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
         log.info("%s: epoch %d of %d, valid MAE %.4f, %.1f s", run.name, result.chosen_epoch, len(result.history),
                  result.history[result.chosen_epoch - 1]["valid_mae"], time.time() - started)
-
-    def build(self, run: Run, *, trained: bool = False) -> System:
-        """The system of ``run`` as it starts, or with its final weights when ``trained``."""
-        torch.manual_seed(derive_seed(run.seed, run.stage, "initialisation"))
-        if run.stage != "mgcl":
-            system: System = UnimodalRegressor(run.stage, run.config, pretrained=not trained)
-        else:
-            frozen = frozen_encoders(run.config)
-            held = [name for name in encoder_names(run.config) if name not in frozen]
-            text = next(parent for parent in run.parents if parent.stage.endswith("_T"))
-            system = MGCL(run.config, bound=self.corpus.bound, encoders=held, pretrained=False,
-                          text_width=read_json(text.directory / "record.json")["encoder_width"])
-            for parent in run.parents:
-                if parent.stage in held and not trained:
-                    prefix = "encoder."
-                    weights = {name.removeprefix(prefix): torch.from_numpy(values) for name, values in
-                               load_file(parent.directory / WEIGHTS).items() if name.startswith(prefix)}
-                    system.encoders[parent.stage].load_state_dict(weights)
-        if trained:
-            load_weights(system, run.directory / WEIGHTS)
-        return system.to(self.device)
 
     # Data on the device
 
@@ -254,7 +180,7 @@ class Study:
         """Features of a frozen encoder, computed once per (weights, data) and read as memory maps afterwards."""
         marker = parent.directory / f"features-{name}.json"
         if not marker.exists():
-            system = self.build(parent, trained=True)
+            system = build_system(parent, bound=self.corpus.bound, device=self.device, trained=True)
             plain, split.features = split.features, {}
             features = encode_frozen(system.encoder, parent.stage, split, parent.config)
             split.features = plain
@@ -317,40 +243,3 @@ def role(corpus: Corpus) -> str:
     if "mosei" in corpus.name.lower():
         return "mosei"
     return corpus.scheme
-
-
-def schedule_of(run: Run) -> Schedule:
-    """Epochs, batch size and optimiser of the stage of ``run`` (Table 2)."""
-    config = run.config
-    prefix = "mgcl" if run.stage == "mgcl" else "text" if run.stage.endswith("_T") else "sequence"
-    return Schedule(getattr(config, f"{prefix}_epochs"), getattr(config, f"{prefix}_batch_size"), config.weight_decay,
-                    config.warmup_epochs, config.clip_norm, config.patience, config.precision)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called ``name``; "auto" is CUDA where there is one.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device={name!r} is not available: {str(error).splitlines()[0]}") from error
-    return device
-
-
-def write_predictions(path: Path, ids: Sequence[str], outputs: Mapping[str, np.ndarray],
-                      labels: np.ndarray | None = None) -> None:
-    """CSV of id, label (where known), prediction and, where the system has them, six unimodal predictions."""
-    columns: dict[str, Any] = {"id": list(ids)}
-    if labels is not None:
-        columns["label"] = np.asarray(labels, dtype=np.float64)
-    columns["prediction"] = outputs["prediction"].astype(np.float64)
-    for name, values in zip(UNIMODAL_COLUMNS, outputs.get("unimodal", ()), strict=False):
-        columns[name] = values.astype(np.float64)
-    with atomic(path) as temporary:
-        pd.DataFrame(columns).to_csv(temporary, index=False)

@@ -44,7 +44,9 @@ def collaborative_contrastive_loss(
     """L_con of equation 12 over the pairs of equations 4-11, as one batch of tensor algebra.
 
     A sample without any negative, or without any positive (possible with C1 alone), contributes 0
-    with a finite gradient, and so does a feature of norm 0, whose cosine with anything is 0.
+    with a finite gradient; a feature of norm 0 has the cosine 0 with anything, and no gradient.
+    It is computed in float32 (float64 for float64 features) whatever autocast or half-precision
+    features are about: rounded labels would change the pairs.
 
     Args:
         macro: (3, B, d) macro features in the order T, V, A, not yet normalised.
@@ -60,9 +62,11 @@ def collaborative_contrastive_loss(
         A scalar.
 
     Raises:
-        ConfigError: an unknown component or reduction.
+        ConfigError: no component, an unknown one, or an unknown reduction.
         ValueError: shapes that do not belong together.
     """
+    if not components:
+        raise ConfigError(f"components is empty: choose from {', '.join(COMPONENTS)}")
     unknown = [name for name in components if name not in COMPONENTS]
     if unknown:
         raise ConfigError(f"unknown component {unknown[0]!r}: {nearest(unknown[0], COMPONENTS)}")
@@ -72,12 +76,12 @@ def collaborative_contrastive_loss(
         raise ValueError(f"expected macro and micro (3, B, d) and labels (B,), found {tuple(macro.shape)}, "
                          f"{tuple(micro.shape)} and {tuple(labels.shape)}")
 
-    positive, weight = intensity_pairs(labels.to(macro.dtype), delta)
+    dtype = torch.promote_types(torch.promote_types(macro.dtype, micro.dtype), torch.float32)
+    positive, weight = intensity_pairs(labels.to(dtype), delta)
     if not weighted:
         weight = torch.ones_like(weight)
-    macro, micro = _normalize(macro), _normalize(micro)
-    batch = macro.shape[1]
-    own = torch.eye(batch, dtype=torch.bool, device=macro.device)
+    macro, micro = _normalize(macro.to(dtype)), _normalize(micro.to(dtype))
+    own = torch.eye(macro.shape[1], dtype=torch.bool, device=macro.device)
 
     logits, positives, pairs = [], [], []  # each (B, pairs of a sample)
 
@@ -89,13 +93,14 @@ def collaborative_contrastive_loss(
         pairs.append(is_pair.expand_as(scaled).transpose(0, 1).flatten(1))
 
     if "C1" in components:  # (m_a^i, m_a^j), i ≠ j
-        add(macro @ macro.mT, positive, ~own)
-    if "C2" in components:  # (m_a^i, n_a^j) for the six ordered pairs of modalities, the own ones once: i = j, m < n
-        first, second = (~torch.eye(3, dtype=torch.bool, device=macro.device)).nonzero(as_tuple=True)
-        once = (first < second)[:, None, None]
-        add(macro[first] @ macro[second].mT, positive, ~own | once)
+        add(_similarity(macro, macro), positive, ~own)
+    if "C2" in components:  # (m_a^i, n_a^j) for the six ordered pairs of modalities; the own ones, i = j, count once
+        text, vision, audio = macro
+        similarity = _similarity(torch.stack([text, text, vision]), torch.stack([vision, audio, audio]))
+        add(similarity, positive, torch.ones_like(own))
+        add(similarity.mT, positive, ~own)
     if "C3" in components:  # (m_a^i, m_i^k): the own micro feature is the one positive
-        add(macro @ micro.mT, own, own | ~positive)
+        add(_similarity(macro, micro), own, own | ~positive)
 
     logits, positives, pairs = torch.cat(logits, 1), torch.cat(positives, 1), torch.cat(pairs, 1)
     # A finite stand-in for -inf keeps the gradient of an empty row finite.
@@ -124,8 +129,17 @@ def prediction_loss(predictions: Tensor, labels: Tensor) -> Tensor:
     return (predictions - labels).square().mean()
 
 
+def _similarity(anchors: Tensor, others: Tensor) -> Tensor:
+    """Dot products (K, B, d), (K, B, d) → (K, B, B), in the precision of their inputs also under autocast."""
+    with torch.autocast(anchors.device.type, enabled=False):
+        return anchors @ others.mT
+
+
 def _normalize(features: Tensor) -> Tensor:
     """Unit vectors along the last dimension; a zero vector stays zero, with a zero gradient."""
+    # Scaled by the largest entry, the square neither under- nor overflows, however small the features.
+    largest = features.detach().abs().amax(-1, keepdim=True)
+    zero = largest == 0
+    features = features / torch.where(zero, 1.0, largest)
     squared = features.square().sum(-1, keepdim=True)
-    zero = squared == 0
     return torch.where(zero, 0.0, features * torch.where(zero, 1.0, squared).rsqrt())

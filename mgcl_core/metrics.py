@@ -39,20 +39,22 @@ def regression_metrics(y_true, y_pred, scheme: str) -> dict[str, float]:
     Raises `ConfigError` for an unknown scheme, `RunError` for arrays that are empty, not of one
     common length, not numeric or not finite.
     """
+    sums = {name: terms.sum() for name, terms in clip_terms(y_true, y_pred, scheme).items()}
+    return {name: float(value) for name, value in metrics_of_sums(sums, scheme).items()}
+
+
+def clip_terms(y_true, y_pred, scheme: str) -> dict[str, np.ndarray]:
+    """What each clip adds to the sums that make the metrics: name to float64 (N,).
+
+    Takes and raises what `regression_metrics` does.
+    """
     if scheme not in METRICS:
         raise ConfigError(f"unknown scheme {scheme!r}: {nearest(scheme, METRICS)}")
     y_true, y_pred = _checked(y_true, "labels"), _checked(y_pred, "predictions")
     if y_true.shape != y_pred.shape:
         raise RunError(
-            f"metrics need one prediction per label: expected predictions of shape "
-            f"{y_true.shape}; found {y_pred.shape}"
+            f"metrics need one prediction per label: expected predictions of shape {y_true.shape}; found {y_pred.shape}"
         )
-    sums = {name: terms.sum() for name, terms in clip_terms(y_true, y_pred, scheme).items()}
-    return {name: float(value) for name, value in metrics_of_sums(sums, scheme).items()}
-
-
-def clip_terms(y_true: np.ndarray, y_pred: np.ndarray, scheme: str) -> dict[str, np.ndarray]:
-    """What each clip adds to the sums that make the metrics: name to float64 (N,)."""
     terms = {"n": np.ones(len(y_true))}
     if scheme == "sims":
         y_true, y_pred = np.clip(y_true, -1, 1), np.clip(y_pred, -1, 1)

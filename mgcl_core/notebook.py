@@ -6,12 +6,12 @@ a notebook's first act is `begin(globals(), ...)`, however it was started.
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import platform
 import sys
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,6 @@ DEFAULTS: dict[str, Any] = {
     "precision": "auto",
     "results": None,  # the project's results/
 }
-# What a running notebook's namespace holds besides parameters and imports.
-_NOTEBOOK_NAMES = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 
 
 @dataclass(frozen=True)
@@ -65,13 +63,14 @@ def begin(namespace: Mapping[str, Any], *declared: str) -> Parameters:
         declared: the names that its parameters cell assigns.
 
     Raises:
-        ConfigError: a name that the notebook does not declare (with the nearest), or a value of a wrong type.
+        ConfigError: a name that the notebook does not declare (with the nearest), or one that is missing,
+            or a value of a wrong type.
     """
-    given = {name: value for name, value in namespace.items()
-             if not name.startswith("_") and name not in _NOTEBOOK_NAMES
-             and not isinstance(value, (types.ModuleType, type)) and not callable(value)}
-    check_names(given, declared)
-    parameters = check(given)
+    check_names(_assigned(namespace.get("In", ())), declared)
+    for name in declared:
+        if name not in namespace:
+            raise ConfigError(f"the parameters cell does not assign {name!r}")
+    parameters = check({name: namespace[name] for name in declared})
     _log_to_stdout()
     return parameters
 
@@ -81,7 +80,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **environment_versions(PACKAGES)}
 
 
-def check_names(given: Mapping[str, Any], declared: Sequence[str]) -> None:
+def check_names(given: Iterable[str], declared: Sequence[str]) -> None:
     """Refuse a parameter that is not declared.
 
     Raises:
@@ -121,6 +120,24 @@ def resolve_profile(profile: str, corpus: str) -> str:
     if profile != "auto":
         return profile
     return "demo" if corpus in ("demo", "demo-mosi") else "paper"
+
+
+def _assigned(cells: Sequence[str]) -> list[str]:
+    """Names that the cells before the first `begin` assign: the parameters, and what papermill injected after them.
+
+    Later cells are left out, so that a cell can be run again by hand.
+    """
+    names: list[str] = []
+    for cell in cells:
+        try:
+            statements = ast.parse(cell).body
+        except SyntaxError:  # an IPython magic
+            continue
+        if any(isinstance(node, ast.Attribute) and node.attr == "begin" for s in statements for node in ast.walk(s)):
+            break
+        names += [target.id for s in statements if isinstance(s, ast.Assign) for target in s.targets
+                  if isinstance(target, ast.Name)]
+    return names
 
 
 def _listed(name: str, value: Any, kind: type) -> list[Any]:

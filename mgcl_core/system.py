@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from .batching import Batch
+from .batching import Batch, DeviceSplit
 
 
 @dataclass
@@ -58,6 +58,13 @@ class System(nn.Module):
     def target(self, batch: Batch) -> Tensor:
         """The labels (B,) that the prediction is compared with."""
         return batch.labels
+
+    def pretraining(self) -> dict[str, System]:
+        """Systems by name to be trained before this one; they share modules with it, so nothing is copied."""
+        return {}
+
+    def begin_fit(self, train: DeviceSplit) -> None:
+        """Called once before training, and before a checkpoint is read where there is one."""
 
     def begin_epoch(self, epoch: int) -> None:
         """Called before the first batch of each epoch, counted from 1."""

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from .corpus.data import Corpus, Split
 from .errors import ConfigError, CorpusError
+
+disable_progress_bar()  # of loading weights, which takes less than a second
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ def load_text_model(name: str, *, pretrained: bool = True) -> TextModel:
         pretrained: load the weights; otherwise only the architecture, randomly initialised.
 
     Raises:
-        ConfigError: the model is neither local nor within reach.
+        ConfigError: the model is neither local nor within reach, or damaged.
     """
     source = model_source(name)
     try:
@@ -54,8 +58,9 @@ def load_text_model(name: str, *, pretrained: bool = True) -> TextModel:
             model = AutoModel.from_pretrained(source)
         else:
             model = AutoModel.from_config(AutoConfig.from_pretrained(source))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(_unreachable(name, error)) from error
+    model.float()  # a checkpoint in half precision would be loaded as such, and trained as such
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # [CLS] is read from the last hidden state, so a pooler would never be trained
     tokenizer = load_tokenizer(name)

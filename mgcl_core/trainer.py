@@ -77,6 +77,7 @@ def fit(system: System, train: DeviceSplit, valid: DeviceSplit, schedule: Schedu
     """
     optimizer = _optimizer(system, schedule)
     steps = train.steps(schedule.batch_size)
+    system.begin_fit(train)
     state = _resume(directory / CHECKPOINT, system, optimizer)
     history: list[dict[str, Any]] = state["history"]
     target = torch.cat([system.target(batch) for batch in valid.batches(schedule.batch_size)]).cpu().numpy()

@@ -29,7 +29,8 @@ def _ndarray(*_: Any) -> None:
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> Pending:
-    if kind is not _ndarray or type(shape) is not tuple or type(code) is not bytes or code != b"b":
+    empty = type(shape) is tuple and len(shape) == 1 and type(shape[0]) is int and shape[0] == 0
+    if kind is not _ndarray or not empty or type(code) is not bytes or code != b"b":
         raise ValueError("an unusual call of _reconstruct")
     return Pending(_array_from_state)
 
@@ -62,6 +63,8 @@ def _array(data: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray:
     else:
         if type(data) not in (bytes, bytearray, memoryview) or len(data) != count * dtype.itemsize:
             raise ValueError(f"data that does not fit shape {short(shape)} of {dtype}")
+        if dtype.kind == "U" and count and np.frombuffer(data, f"{dtype.byteorder}u4").max() > 0x10FFFF:
+            raise ValueError("a string with code points that are none")  # numpy crashes or fails on use
         flat = np.frombuffer(data, dtype=dtype) if count else np.empty(0, dtype)
     return flat.reshape(shape, order=order)
 
@@ -71,13 +74,15 @@ def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
-    if dtype.hasobject:
-        raise ValueError("an object scalar")
+    if not isinstance(dtype, np.dtype) or dtype.hasobject:
+        raise ValueError("a scalar of no admitted dtype")
     return _array(data, dtype, (1,))[0]
 
 
 def _dtype(name: Any, align: Any = False, copy: Any = True) -> Pending:
-    if type(name) is not str or not (name in _NUMBERS or name == "O8" or _is_text(name)):
+    if type(name) is not str or type(align) not in (bool, int) or type(copy) not in (bool, int):
+        raise ValueError("an unusual call of dtype")
+    if name not in _NUMBERS and name != "O8" and not _is_text(name):
         raise ValueError(f"dtype {short(name)}")
     dtype = np.dtype(name if name != "O8" else object)
 
@@ -103,9 +108,7 @@ def _dtype(name: Any, align: Any = False, copy: Any = True) -> Pending:
 def _is_text(name: str) -> bool:
     """Whether a dtype is a string type of some width (`U220`, `S8`)."""
     width = name[1:]
-    return (
-        name[0:1] in ("U", "S") and len(width) < 8 and width.isascii() and width.isdigit() and int(width) > 0
-    )
+    return name[0:1] in ("U", "S") and len(width) < 8 and width.isascii() and width.isdigit() and int(width) > 0
 
 
 def _encode(text: Any, codec: Any) -> bytes:

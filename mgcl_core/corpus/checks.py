@@ -119,12 +119,8 @@ def _check_unique_ids(splits: dict[str, CheckedSplit], file: Path) -> None:
     for name, split in splits.items():
         for clip in split.ids:
             if clip in first:
-                problem = (
-                    "a clip is there twice" if first[clip] == name else "a clip is in two splits: a leak"
-                )
-                Where(file, name).fail(
-                    problem, "id", "every id once", f"{short(clip)!r} also in {first[clip]}"
-                )
+                problem = "a clip is there twice" if first[clip] == name else "a clip is in two splits: a leak"
+                Where(file, name).fail(problem, "id", "every id once", f"{short(clip)!r} also in {first[clip]}")
             first[clip] = name
 
 
@@ -143,7 +139,7 @@ def _strings(value: Any, key: str, where: Where, count: int | None = None) -> li
                 found = f"{_describe(value)} holding {kind_of(item)}"
                 where.fail("not a list of strings", key, expected, found)
             item.encode()  # refuses half a surrogate pair
-    except ValueError as error:  # numpy's and the codecs' word for code points that are none
+    except UnicodeError as error:
         where.fail("a string is not Unicode", key, expected, error)
     _same_count(len(items), count, key, where)
     return [str(item) for item in items]
@@ -196,7 +192,7 @@ def _text_bert(value: Any, where: Where, count: int) -> np.ndarray:
     if array.shape[1] != 3:
         where.fail("text_bert has no ids, mask, types", "text_bert", "shape (N, 3, L)", array.shape)
     for row, (name, bound) in enumerate((("token id", 2**31), ("mask", 2), ("token type", 2))):
-        part = array[:, row]  # (N, L)
+        part = array[:, row].astype(np.float64)  # (N, L)
         bad = np.argwhere(~((part >= 0) & (part < bound) & (part == np.floor(part))))
         if bad.size:
             clip, step = bad[0]

@@ -23,7 +23,7 @@ class Split:
     - ``text`` (N, L, D) float32 or None: the file's own contextual embeddings
     - ``audio`` (N, La, Da), ``vision`` (N, Lv, Dv) float32, finite (audio -inf became 0)
     - ``audio_mask`` (N, La), ``vision_mask`` (N, Lv) bool, True at the valid steps
-    - ``labels`` (N,) float32: the multimodal label y, in the units of the file
+    - ``labels`` (N,) float32: the multimodal label y, in the units of the file (None only in clips to predict)
     - ``unimodal_labels`` (3, N) float32 in the order T, V, A, or None where the file has none
     """
 
@@ -36,11 +36,11 @@ class Split:
     audio_mask: np.ndarray
     vision: np.ndarray
     vision_mask: np.ndarray
-    labels: np.ndarray
+    labels: np.ndarray | None
     unimodal_labels: np.ndarray | None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.ids)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from typing import Any
 from mgcl_core.corpus.admitted import ADMITTED, Pending, kind_of, short
 from mgcl_core.errors import CorpusError
 
-#: A corpus the size of CMU-MOSEI needs some 300,000.
-MAX_OPCODES = 4_000_000
+#: A corpus the size of CMU-MOSEI needs some 300,000; this many take some ten seconds.
+MAX_OPCODES = 2_000_000
 _VIEW_FROM = 1 << 16  # payloads from this size on stay in the mapped file
 _LONGEST_LINE = 1000  # only module and class names end with a newline
 _EXPECTED = "a pickle (protocol 2 to 5) of numpy arrays, strings, numbers and plain containers"
@@ -239,9 +239,7 @@ class _Machine:
         if type(module) is not str or type(name) is not str:
             raise _Refused("the pickle is broken", "a name that is not a string")
         if (module, name) not in ADMITTED:
-            raise _Refused(
-                "the pickle holds more than data; nothing of it was run", short(f"{module}.{name}")
-            )
+            raise _Refused("the pickle holds more than data; nothing of it was run", short(f"{module}.{name}"))
         self.push(ADMITTED[module, name])
 
     def op_reduce(self, _: None) -> None:

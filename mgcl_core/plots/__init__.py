@@ -4,12 +4,12 @@ A figure of generated data says "synthetic" in its title. No global setting of m
 registered with pyplot, so none has to be closed. Save one by ``figure.savefig(path, dpi=150)``.
 """
 
-from mgcl_core.plots.architecture import architecture, cmgf_block
-from mgcl_core.plots.data import label_agreement, label_distributions, length_distributions
-from mgcl_core.plots.embeddings import embedding, embedding_grid, tsne
-from mgcl_core.plots.style import NotebookFigure, style
-from mgcl_core.plots.tables import ablation_points, selection_audit
-from mgcl_core.plots.training import predicted_against_true, training_curves, unimodal_scores
+from .architecture import architecture, cmgf_block
+from .data import label_agreement, label_distributions, length_distributions
+from .embeddings import embedding, embedding_grid, tsne
+from .style import NotebookFigure, style
+from .tables import ablation_points, selection_audit
+from .training import predicted_against_true, training_curves, unimodal_scores
 
 __all__ = [
     "NotebookFigure",

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 
-from mgcl_core.corpus.data import MODALITIES, SPLITS, Corpus, Split
-from mgcl_core.errors import ConfigError, nearest
-from mgcl_core.plots.style import HUES, MODALITY_NAMES, NotebookFigure, finish, panels, style
+from ..corpus.data import MODALITIES, SPLITS, Corpus, Split
+from ..errors import ConfigError, nearest
+from .style import HUES, LABEL_STEP, MODALITY_NAMES, NotebookFigure, counted, finish, panels, style
 
-#: Width of a label bar: CH-SIMS's grid, and the classes of Acc-7 (rounding as there, half to even). A width that does
-#: not fit the annotators' grid would show combs that are not in the data.
-LABEL_STEP = {"sims": 0.2, "mosi": 1.0}
 LABEL_NAMES = ("y", *(f"y_{m}" for m in MODALITIES))
 SPLIT_COLOURS = dict(zip(SPLITS, HUES, strict=False))
 
@@ -48,21 +44,19 @@ def label_distributions(
                 share,
                 width,
                 color=SPLIT_COLOURS[split.name],
-                label=f"{split.name} ({len(split)} clips)",
+                label=f"{split.name} ({counted(len(split), 'clip')})",
             )
         ax.set(xlabel=f"sentiment {_math(name)}", ylabel="clips in the split (%)")
         ax.set_xticks(np.linspace(-corpus.bound, corpus.bound, 5 if corpus.bound == 1 else 7))
         ax.tick_params(labelbottom=True, labelleft=True)
         ax.grid(axis="y")
     _legend_below(figure, axes[0])
-    title = f"{corpus.name}: labels" + ("" if unimodal else " (the file has no unimodal labels)")
+    title = f"{corpus.name}: labels" + ("" if unimodal else ", no unimodal ones in the file")
     return finish(figure, title, synthetic=corpus.synthetic or synthetic)
 
 
 @style()
-def length_distributions(
-    corpus: Corpus, *, splits: Sequence[str] = SPLITS, synthetic: bool = False
-) -> Figure:
+def length_distributions(corpus: Corpus, *, splits: Sequence[str] = SPLITS, synthetic: bool = False) -> Figure:
     """Histogram of each clip's valid steps: text (attention mask, special tokens included), vision, audio.
 
     Raises ConfigError on an unknown split.
@@ -73,7 +67,8 @@ def length_distributions(
         lengths = [_lengths(split, modality) for split in chosen]
         every = np.concatenate(lengths)
         limit = _steps(chosen[0], modality)
-        edges = np.linspace(-0.5, limit + 0.5, min(limit + 1, 30) + 1)
+        width = -(-(limit + 1) // 30)  # whole steps: other bins would hold unequal numbers of lengths
+        edges = np.arange(-0.5, limit + width, width)
         for split, values in zip(chosen, lengths, strict=True):
             share = 100 * np.histogram(values, edges)[0] / len(values)
             ax.stairs(
@@ -81,12 +76,12 @@ def length_distributions(
                 edges,
                 color=SPLIT_COLOURS[split.name],
                 linewidth=1.5,
-                label=f"{split.name} ({len(split)} clips)",
+                label=f"{split.name} ({counted(len(split), 'clip')})",
             )
         absent = int((every == 0).sum())
         ax.set_title(
             f"{MODALITY_NAMES[modality]}: median {np.median(every):g} of {limit}"
-            + (f", {absent} without" if absent else "")
+            + (f", {absent} empty" if absent else "")
         )
         ax.set(xlabel="valid steps of a clip", ylabel="clips in the split (%)", ylim=(0, None))
         ax.grid(axis="y")
@@ -101,12 +96,14 @@ def label_agreement(split: Split, *, synthetic: bool, title: str = "Agreement of
     Left the share of clips with equal labels (to 1e-6: the labels of a grid carry float noise), right Pearson's
     correlation, "–" where a label is constant. Without unimodal labels the figure says so.
     """
-    title = f"{title}, {split.name} ({len(split)} clips)"
+    title = f"{title}, {split.name} ({counted(len(split), 'clip')})"
     if split.unimodal_labels is None:
         figure = NotebookFigure(figsize=(6, 1.6), layout="constrained")
         ax = figure.subplots()
         ax.set_axis_off()
-        ax.text(0.5, 0.5, "The file has no unimodal labels: y_T, y_V, y_A fall back to y.", ha="center", va="center")
+        ax.text(
+            0.5, 0.5, "The file has no unimodal labels: $y_T$, $y_V$, $y_A$ fall back to $y$.", ha="center", va="center"
+        )
         return finish(figure, title, synthetic=synthetic)
 
     labels = np.vstack([split.labels, split.unimodal_labels]).astype(float)  # (4, N)
@@ -119,27 +116,23 @@ def label_agreement(split: Split, *, synthetic: bool, title: str = "Agreement of
     correlation[constant] = correlation[:, constant] = np.nan
 
     figure, axes = panels(2, columns=2, width=3.9, height=3.1)
-    names = [_math(name) for name in LABEL_NAMES]
-    kinds = (
+    shown = (
         (equal, "{:.0f}", "clips with equal labels (%)", {"cmap": "Blues", "vmin": 0, "vmax": 100}),
-        (correlation, "{:.2f}", "Pearson's correlation", {"cmap": "vlag", "vmin": -1, "vmax": 1, "center": 0}),
+        (correlation, "{:.2f}", "Pearson's correlation", {"cmap": "vlag", "vmin": -1, "vmax": 1}),
     )
-    for ax, (values, form, caption, colours) in zip(axes, kinds, strict=True):
-        written = [[form.format(v) if np.isfinite(v) else "–" for v in row] for row in values]
-        sns.heatmap(
-            values,
-            mask=np.zeros_like(values, bool),
-            annot=written,
-            fmt="",
-            square=True,
-            ax=ax,
-            xticklabels=names,
-            yticklabels=names,
-            cbar_kws={"shrink": 0.8},
-            **colours,
-        )
+    for ax, (values, form, caption, colours) in zip(axes, shown, strict=True):
+        image = ax.imshow(values, **colours)
+        for (row, column), value in np.ndenumerate(values):
+            written = form.format(value) if np.isfinite(value) else "–"
+            dark = abs(value) > 0.6 * colours["vmax"]
+            ax.text(column, row, written, ha="center", va="center", color="white" if dark else "black")
+        names = [_math(name) for name in LABEL_NAMES]
+        ax.set_xticks(range(4), names)
+        ax.set_yticks(range(4), names)
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
         ax.set_title(caption)
-        ax.tick_params(length=0, rotation=0)
+        figure.colorbar(image, ax=ax, shrink=0.8)
     return finish(figure, title, synthetic=synthetic)
 
 

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from sklearn.manifold import TSNE
 
-from mgcl_core.corpus.data import MODALITIES
-from mgcl_core.errors import ConfigError, RunError, nearest
-from mgcl_core.plots.style import (
+from ..corpus.data import MODALITIES
+from ..errors import ConfigError, RunError, nearest
+from .style import (
     GRANULARITIES,
     GRANULARITY_COLOURS,
     GRANULARITY_MARKERS,
@@ -27,16 +27,17 @@ from mgcl_core.plots.style import (
     style,
 )
 
-FEATURES = tuple(f"{m}_{g}" for g in GRANULARITIES for m in MODALITIES)
+FEATURES = tuple(f"{g}_{m}" for g in GRANULARITIES for m in MODALITIES)
 #: A kind of colouring, and the categories it knows with their colours (None: a continuous scale).
 KINDS = {"intensity": None, "modality": MODALITY_COLOURS, "granularity": GRANULARITY_COLOURS}
+LEGEND = {"ncols": 5, "handlelength": 1, "handletextpad": 0.2, "columnspacing": 0.7, "borderaxespad": 0.2}
 MARKERS = {**GRANULARITY_MARKERS, **MODALITY_MARKERS}
 
 
 def tsne(features: Mapping[str, np.ndarray], *, seed: int, perplexity: float = 30.0) -> pd.DataFrame:
     """One t-SNE of all feature sets together, started from PCA and seeded.
 
-    ``features`` maps names of ``FEATURES`` (``"T_macro"`` ... ``"A_micro"``) to (N, d) arrays of the same N clips. A
+    ``features`` maps names of ``FEATURES`` (``"macro_T"`` ... ``"micro_A"``) to (N, d) arrays of the same N clips. A
     row of the result is one clip's feature: ``x``, ``y`` (coordinates), ``modality``, ``granularity``, ``clip``
     (0 ... N-1). For M points the perplexity is at most (M - 1) / 3. Where all features are equal, all points are 0.
     Raises ConfigError on unknown names or a perplexity that is not positive; RunError on fewer than 3 points, NaN,
@@ -60,7 +61,7 @@ def tsne(features: Mapping[str, np.ndarray], *, seed: int, perplexity: float = 3
     clips = len(points) // len(arrays)
     parts = [name.split("_") for name in arrays for _ in range(clips)]
     x, y = _coordinates(points, seed, perplexity).T
-    modality, granularity = zip(*parts, strict=True)
+    granularity, modality = zip(*parts, strict=True)
     clip = np.tile(np.arange(clips), len(arrays))
     return pd.DataFrame({"x": x, "y": y, "modality": modality, "granularity": granularity, "clip": clip})
 
@@ -88,7 +89,7 @@ def embedding(
     if scale is not None:
         figure.colorbar(scale, ax=ax, label="sentiment y")
     if handles := _legend(kind, markers):
-        ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.02), ncols=5)
+        ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.01), **LEGEND)
     return finish(figure, title, synthetic=synthetic)
 
 
@@ -107,7 +108,7 @@ def embedding_grid(
     ``intensity`` (N,) holds the clips' labels y in [-bound, bound]. Shapes tell the granularity, and where the colour
     does so the modality. Raises RunError as ``embedding``, or where a clip has no label.
     """
-    intensity = np.asarray(intensity, float)
+    intensity, scale = np.asarray(intensity, float), None
     figure = NotebookFigure(figsize=(10.5, 6.9), layout="constrained")
     axes = figure.subplots(2, 3)
     for row, (when, frame) in enumerate((("before training", before), ("after training", after))):
@@ -123,7 +124,7 @@ def embedding_grid(
             if row == 0:
                 ax.set_title(f"by {kind}")
             else:
-                ax.legend(handles=_legend(kind, shape), loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3)
+                ax.legend(handles=_legend(kind, shape), loc="upper center", bbox_to_anchor=(0.5, -0.01), **LEGEND)
         axes[row, 0].set_ylabel(when, fontsize=10)
     figure.colorbar(scale, ax=axes[:, 0], location="left", label="sentiment y", shrink=0.5)
     return finish(figure, title, synthetic=synthetic)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+import textwrap
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import matplotlib as mpl
 import numpy as np
@@ -13,8 +14,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mgcl_core.corpus.data import MODALITIES
-from mgcl_core.errors import RunError
+from ..corpus.data import MODALITIES
+from ..errors import RunError
 
 RC = {
     "font.size": 9,
@@ -33,10 +34,13 @@ RC = {
 }
 #: Ten hues that colour-blind readers tell apart.
 HUES = sns.color_palette("colorblind")
+#: Width of a class of labels: CH-SIMS's grid, and the classes of Acc-7 (rounding as there, half to even). A width
+#: that does not fit the annotators' grid would show combs that are not in the data.
+LABEL_STEP = {"sims": 0.2, "mosi": 1.0}
 MODALITY_NAMES = {"T": "text", "V": "vision", "A": "audio"}
 MODALITY_COLOURS = dict(zip(MODALITIES, HUES, strict=False))
 GRANULARITIES = ("macro", "micro")
-GRANULARITY_COLOURS = {"macro": HUES[4], "micro": HUES[8]}
+GRANULARITY_COLOURS = {"macro": HUES[3], "micro": HUES[9]}
 GRANULARITY_MARKERS = {"macro": "o", "micro": "^"}
 MODALITY_MARKERS = {"T": "o", "V": "s", "A": "^"}
 
@@ -55,9 +59,11 @@ class NotebookFigure(Figure):
         return buffer.getvalue(), {"width": round(100 * width), "height": round(100 * height)}
 
 
-def style() -> AbstractContextManager[None]:
+@contextmanager
+def style() -> Iterator[None]:
     """Context (and decorator) in which figures are built; the previous settings return on leaving."""
-    return mpl.rc_context(RC)
+    with mpl.rc_context(RC):
+        yield
 
 
 def panels(count: int, *, columns: int, width: float, height: float, **shared) -> tuple[Figure, list[Axes]]:
@@ -73,12 +79,18 @@ def panels(count: int, *, columns: int, width: float, height: float, **shared) -
 
 def finish(figure: Figure, title: str, *, synthetic: bool) -> Figure:
     """Sets the title, marked where the data are synthetic, and fixes the tick sizes; returns the figure."""
-    figure.suptitle(f"{title} (synthetic data)" if synthetic else title)
+    title = f"{title} · synthetic data" if synthetic else title
+    figure.suptitle(textwrap.fill(title, int(11 * figure.get_figwidth())))
     for ax in figure.axes:
         # Ticks are made when the figure is drawn, after the style has gone.
         ax.tick_params(axis="x", labelsize=RC["xtick.labelsize"])
         ax.tick_params(axis="y", labelsize=RC["ytick.labelsize"])
     return figure
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 seed, 3 seeds."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def require_columns(frame: pd.DataFrame, needed: Iterable[str], what: str) -> None:

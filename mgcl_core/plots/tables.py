@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mgcl_core.errors import ConfigError, nearest
-from mgcl_core.plots.style import HUES, finish, panels, require_columns, style
+from ..errors import ConfigError, nearest
+from ..metrics import METRIC_NAMES
+from .style import HUES, finish, panels, require_columns, style
+
+FAINT = {"color": ".4", "fontsize": 8, "style": "italic"}
 
 
 @style()
@@ -19,7 +24,7 @@ def ablation_points(
 
     ``cells`` is tidy, a row a table cell: ``model``, ``metric``, ``mean``, ``ci_low``, ``ci_high``, and optionally
     ``paper``, the paper's own value (hollow diamond; NaN where it has none). Models and metrics keep the order of
-    their first rows. A cell that is NaN or has no row says "not run"; no axis starts at zero. Raises RunError on
+    their first rows. A cell that is NaN or has no row says "missing"; no axis starts at zero. Raises RunError on
     missing columns, ConfigError on a reference that is no model.
     """
     require_columns(cells, ["model", "metric", "mean", "ci_low", "ci_high"], "cells of a table")
@@ -34,8 +39,7 @@ def ablation_points(
             colour = HUES[3] if model == reference else HUES[0]
             cell = of_metric.loc[model] if model in of_metric.index else None
             if cell is None or not np.isfinite(cell["mean"]):
-                place_of = ax.get_yaxis_transform()
-                ax.text(0.5, place, "not run", transform=place_of, ha="center", va="center", color=".5", fontsize=8)
+                ax.text(0.02, place, "missing", transform=ax.get_yaxis_transform(), va="center", **FAINT)
             else:
                 ax.hlines(place, cell["ci_low"], cell["ci_high"], color=colour, linewidth=2)
                 ax.plot(cell["mean"], place, "o", color=colour, markersize=5)
@@ -63,24 +67,29 @@ def selection_audit(
 
     ``frame`` is tidy: ``metric``, ``rule``, ``value``; several rows of a metric and rule are seeds. The first rule is
     the honest one; the others are annotated with the difference of their mean to its mean. Metrics and rules keep the
-    order of their first rows. Raises RunError on missing columns or a metric without a finite value of the first rule.
+    order of their first rows; what is NaN or has no row says "missing". Raises RunError on missing columns.
     """
     require_columns(frame, ["metric", "rule", "value"], "selection audit")
     metrics, rules = list(dict.fromkeys(frame["metric"])), list(dict.fromkeys(frame["rule"]))
     figure, axes = panels(len(metrics), columns=3, width=3.2, height=2.6)
-    means = frame.groupby(["metric", "rule"])["value"].mean()
     for ax, metric in zip(axes, metrics, strict=True):
-        values = [frame.loc[(frame["metric"] == metric) & (frame["rule"] == rule), "value"] for rule in rules]
-        mean = np.array([means.get((metric, rule), np.nan) for rule in rules])
-        for place, (seeds, colour) in enumerate(zip(values, HUES, strict=False)):
-            at = np.full(len(seeds), place)
-            ax.plot(at, seeds, "o", color=colour, markersize=4, alpha=0.5, markeredgewidth=0)
-            ax.plot(place, mean[place], "_", color=colour, markersize=22, markeredgewidth=2)
-            if place and np.isfinite(mean[place] - mean[0]):
-                above = {"xytext": (0, 14), "textcoords": "offset points", "ha": "center"}
-                ax.annotate(f"{mean[place] - mean[0]:+.3f}", (place, max(seeds)), fontsize=8, **above)
-        ax.axhline(mean[0], color=HUES[0], linewidth=0.8, linestyle="--", zorder=0)
-        ax.set_xticks(range(len(rules)), [str(rule).replace(" ", "\n") for rule in rules])
+        honest = np.nan
+        for place, rule in enumerate(rules):
+            colour = HUES[place % len(HUES)]
+            values = frame.loc[(frame["metric"] == metric) & (frame["rule"] == rule), "value"].dropna()
+            if values.empty:
+                ax.text(place, 0.5, "missing", transform=ax.get_xaxis_transform(), ha="center", **FAINT)
+                continue
+            mean = values.mean()
+            ax.plot(np.full(len(values), place), values, "o", color=colour, markersize=4, alpha=0.5, markeredgewidth=0)
+            ax.plot(place, mean, "_", color=colour, markersize=22, markeredgewidth=2)
+            if place == 0:
+                honest = mean
+                ax.axhline(honest, color=colour, linewidth=0.8, linestyle="--", zorder=0)
+            elif np.isfinite(honest):
+                above = {"xytext": (0, 12), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+                ax.annotate(f"{mean - honest:+.3f}".replace("-", "−"), (place, values.max()), **above)
+        ax.set_xticks(range(len(rules)), [textwrap.fill(str(rule), 13) for rule in rules])
         ax.set(xlim=(-0.6, len(rules) - 0.4), ylabel=_with_direction(metric))
         ax.margins(y=0.2)
         ax.grid(axis="y")
@@ -88,4 +97,5 @@ def selection_audit(
 
 
 def _with_direction(metric: str) -> str:
-    return f"{metric} ({'lower' if 'mae' in metric.lower() else 'higher'} is better)"
+    """Label of an axis; ``metric`` is a key of `METRIC_NAMES` or a heading made from its names."""
+    return f"{METRIC_NAMES.get(metric, metric)} ({'lower' if 'mae' in metric.lower() else 'higher'} is better)"

@@ -9,15 +9,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mgcl_core.corpus.data import BOUNDS, MODALITIES
-from mgcl_core.errors import ConfigError, RunError, nearest
-from mgcl_core.metrics import regression_metrics
-from mgcl_core.plots.style import (
+from ..corpus.data import BOUNDS, MODALITIES
+from ..errors import ConfigError, RunError, nearest
+from ..metrics import regression_metrics
+from .style import (
     GRANULARITIES,
     GRANULARITY_MARKERS,
     HUES,
+    LABEL_STEP,
     MODALITY_COLOURS,
     NotebookFigure,
+    counted,
     finish,
     panels,
     require_columns,
@@ -25,12 +27,12 @@ from mgcl_core.plots.style import (
     style,
 )
 
-#: Columns of a history in the order of their panels, with the label of the axis.
+#: Labels of the columns of a history, in the order of their panels.
 CURVES = {
     "train_loss": "training loss",
     "train_pred": "training $L_{pred}$",
-    "train_con": "training $L_{con}$",
-    "train_uni": "training $L_{uni}$",
+    "train_con": r"training $\alpha L_{con}$",
+    "train_uni": r"training $\beta L_{uni}$",
     "valid_loss": "validation loss",
     "valid_mae": "validation MAE (sentiment y)",
     "valid_corr": "validation Corr",
@@ -50,10 +52,11 @@ def training_curves(
 ) -> Figure:
     """Curves over epochs: a panel a column, a thin line a run, runs of one group (stage, variant) in one colour.
 
-    ``histories`` maps a run to a frame with ``epoch`` and at least one of ``CURVES``; a run without a column is
-    absent from that panel, NaN leaves a gap. ``groups`` maps runs to groups (by default each run is its own),
-    ``chosen`` maps runs to the epoch that validation chose, which is ringed. Raises RunError on frames without epochs
-    or curves and on a chosen epoch that its run has not; ConfigError on unknown columns or runs.
+    ``histories`` maps a run to a frame with ``epoch`` and columns named ``train_...`` or ``valid_...``, all of which
+    are drawn unless ``columns`` picks some; a run without a column is absent from that panel, NaN leaves a gap.
+    ``groups`` maps runs to groups (by default each run is its own), ``chosen`` maps runs to the epoch that validation
+    chose, which is ringed. Raises RunError on frames without epochs or curves and on a chosen epoch that its run has
+    not; ConfigError on unknown columns or runs.
     """
     if not histories:
         raise RunError("training curves: expected at least one history, found none")
@@ -63,37 +66,40 @@ def training_curves(
     for run in [*groups, *chosen]:
         if run not in histories:
             raise ConfigError(f"unknown run {run!r}: {nearest(run, histories)}")
-    present = [c for c in CURVES if any(c in history.columns for history in histories.values())]
+    found = dict.fromkeys(c for h in histories.values() for c in h.columns if c.startswith(("train_", "valid_")))
+    present = [c for c in CURVES if c in found] + [c for c in found if c not in CURVES]
     for column in columns or ():
         if column not in present:
             raise ConfigError(f"unknown curve {column!r}: {nearest(column, present)}")
     columns = list(columns or present)
     if not columns:
-        raise RunError(f"training curves: expected at least one of the columns {list(CURVES)}")
+        raise RunError("training curves: expected at least one column named train_... or valid_...")
 
     group_of = {run: groups.get(run, run) for run in histories}
     kinds = list(dict.fromkeys(group_of.values()))
     colours = {kind: HUES[place % len(HUES)] for place, kind in enumerate(kinds)}
+    dashes = {kind: ("-", "--", ":")[place // len(HUES) % 3] for place, kind in enumerate(kinds)}
     figure, axes = panels(len(columns), columns=3, width=3.3, height=2.6)
     for ax, column in zip(axes, columns, strict=True):
         for run, history in histories.items():
             if column not in history.columns:
                 continue
-            colour = colours[group_of[run]]
-            ax.plot(history["epoch"], history[column], color=colour, linewidth=1, marker=".", markersize=3)
+            colour, dash = colours[group_of[run]], dashes[group_of[run]]
+            line = {"color": colour, "linestyle": dash, "linewidth": 1, "marker": ".", "markersize": 3}
+            ax.plot(history["epoch"], history[column], **line)
             if run in chosen:
                 at = history.loc[history["epoch"] == chosen[run], column]
                 if at.empty:
                     raise RunError(f"history of {run!r}: the chosen epoch {chosen[run]} is not in it")
-                ring = {"markersize": 7, "markerfacecolor": "white", "markeredgecolor": colour}
+                ring = {"markersize": 7, "markerfacecolor": "none", "markeredgecolor": colour}
                 ax.plot([chosen[run]], at.iloc[:1], marker="o", linestyle="none", zorder=3, **ring)
-        ax.set(xlabel="epoch", ylabel=CURVES[column])
+        ax.set(xlabel="epoch", ylabel=CURVES.get(column, column))
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(axis="y")
 
-    handles = [Line2D([], [], color=colours[kind], label=kind) for kind in kinds]
+    handles = [Line2D([], [], color=colours[kind], linestyle=dashes[kind], label=kind) for kind in kinds]
     if chosen:
-        ring = {"marker": "o", "linestyle": "none", "markerfacecolor": "white", "markeredgecolor": ".3"}
+        ring = {"marker": "o", "linestyle": "none", "markerfacecolor": "none", "markeredgecolor": ".3"}
         handles.append(Line2D([], [], label="chosen epoch", **ring))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 2 * len(axes) + 1))
     return finish(figure, title, synthetic=synthetic)
@@ -129,7 +135,7 @@ def unimodal_scores(
         ax.set_xticks(range(len(encoders)), [f"{m}\n{g}" for m, g in encoders])
         ax.set(xlabel="encoder", ylabel=label, xlim=(-0.6, len(encoders) - 0.4))
         ax.grid(axis="y")
-    return finish(figure, f"{title} ({frame['seed'].nunique()} seeds)", synthetic=synthetic)
+    return finish(figure, f"{title} ({counted(frame['seed'].nunique(), 'seed')})", synthetic=synthetic)
 
 
 @style()
@@ -150,7 +156,7 @@ def predicted_against_true(
     """
     if scheme not in BOUNDS:
         raise ConfigError(f"unknown scheme {scheme!r}: {nearest(scheme, BOUNDS)}")
-    y_true, predictions = np.asarray(y_true, float), np.asarray(predictions, float)
+    y_true, predictions = np.asarray(y_true, float), np.atleast_1d(np.asarray(predictions, float))
     seeds = range(1, len(predictions) + 1) if seeds is None else seeds
     if y_true.ndim != 1 or y_true.size == 0 or predictions.shape != (len(seeds), y_true.size):
         raise RunError(
@@ -161,7 +167,7 @@ def predicted_against_true(
     require_finite(predictions, "predictions")
 
     bound = BOUNDS[scheme]
-    step = {"sims": 0.2, "mosi": 1.0}[scheme]
+    step = LABEL_STEP[scheme]
     classes = np.rint(y_true / step) * step  # (N,)
     figure = NotebookFigure(figsize=(6.4, 4.2), layout="constrained")
     ax = figure.subplots()
@@ -176,9 +182,12 @@ def predicted_against_true(
         ax.plot(means.index, means, color=colour, linewidth=1.5, marker="o", markersize=4, label=label)
     ax.axhline(0, color=".9", zorder=0)
     ax.axvline(0, color=".9", zorder=0)
+    ax.set_xticks(np.linspace(-bound, bound, 7 if scheme == "mosi" else 5))
     ax.set(xlabel="true sentiment y", ylabel="predicted sentiment y", xlim=(-1.08 * bound, 1.08 * bound))
     figure.legend(loc="outside lower center", ncols=2)
-    return finish(figure, f"{title} ({y_true.size} clips, {len(seeds)} seeds)", synthetic=synthetic)
+    return finish(
+        figure, f"{title} ({counted(y_true.size, 'clip')}, {counted(len(seeds), 'seed')})", synthetic=synthetic
+    )
 
 
 def _require_values(frame: pd.DataFrame, column: str, allowed: Sequence[str]) -> None:

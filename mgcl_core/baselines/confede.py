@@ -1,0 +1,350 @@
+"""ConFEDE: contrastive feature decomposition (Yang et al. 2023, ACL).
+
+Every modality of a clip is split into a similar and a dissimilar feature. Each clip learns beside six others
+of the training split: two that look alike and feel alike, two that neither look nor feel alike, and two that
+look alike and feel differently. Over these seven clips a contrastive loss draws the similar features of one
+clip together around its text, and pushes its dissimilar features, and the clips that feel differently, away.
+
+Where this follows the paper rather than the authors' repository (github.com/XpastaX/ConFEDE):
+
+- Retrieval returns clips. The authors' loaders of CH-SIMS and MOSI return places in the ranking and use them as
+  row numbers, so that nearly every clip is given the same few neighbours; their loader of MOSEI does not.
+- Means over steps leave padding out, where theirs run over all steps.
+- Text is the [CLS] state of stage one's fine-tuned encoder, frozen, without BERT's pooler on top.
+- Retrieved audio and vision come from a memory of their last encoding (`Settings.encode_retrieved`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..batching import Batch, DeviceSplit
+from ..corpus.data import MODALITIES
+from ..encoders import masked_mean
+from ..errors import RunError
+from ..losses import prediction_loss
+from ..system import Output, Shapes, System
+from .spec import SystemSpec
+
+RETRIEVED = 6  # clips beside each clip: the first two are the ones that feel alike
+KINDS = 6  # features of a clip: similar T, V, A, then dissimilar T, V, A
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Published values for CH-SIMS; what the other datasets change is in `PUBLISHED`."""
+
+    epochs: int = 50
+    batch_size: int = 32
+    lr: float = 1e-4
+    weight_decay: float = 1e-3
+    warmup_epochs: float = 1.0
+    clip_norm: float = 1.0  # ours: the authors do not clip
+    patience: int | None = None  # the authors train all epochs
+
+    # Audio and vision encoders, pretrained on y_A and y_V
+    width: int = 768
+    heads: int = 8
+    vision_layers: int = 1
+    audio_layers: int = 2
+    encoder_dropout: float = 0.5
+    pretrain_epochs: int = 300
+    pretrain_batch_size: int = 64
+    pretrain_warmup_epochs: float = 10.0
+
+    # Decomposition and objective
+    similar_dropout: float = 0.5
+    dissimilar_dropout: float = 0.5
+    contrast_weight: float = 0.1
+    unimodal_weight: float = 0.01  # of the prediction from each of the six features alone
+    temperature: float = 0.5
+    learn_retrieved: bool = True  # predict the retrieved clips too, not only the batch's own
+
+    # Retrieval
+    candidates: int = 10  # nearest clips of each kind from which two are drawn at random
+    share: float = 0.5  # of the ranking that counts as looking alike; as much at the other end as not
+    round_labels: bool = False  # clips feel alike if their labels are equal: as they are, or rounded to integers
+    refresh_epochs: int = 10  # epochs from one ranking of the training clips to the next
+    encode_retrieved: bool = False  # True: encode retrieved audio and vision anew in each step, as the authors do, at
+    # seven times the cost; False: take them from the memory of their last encoding, at none
+
+
+_MOSI = Settings(epochs=25, batch_size=16, vision_layers=2, pretrain_epochs=100, pretrain_batch_size=128,
+                 share=1.0, round_labels=True, refresh_epochs=2)
+#: config.py, dataloader and TVA_fusion_train.py of each dataset's folder in github.com/XpastaX/ConFEDE.
+#: MOSI's vision encoder warms up for 5 epochs there, its audio encoder for 10.
+PUBLISHED: dict[str, Settings] = {
+    "sims": Settings(),
+    "mosi": _MOSI,
+    "mosei": replace(_MOSI, epochs=6, batch_size=8, vision_layers=3, audio_layers=3, pretrain_epochs=300,
+                     share=0.1, candidates=50),
+}
+
+
+class SequenceEncoder(nn.Module):
+    """Transformer over the valid steps and one learned step before them, then their mean.
+
+    ``forward(values (B, L, D), mask (B, L))`` gives (B, width). A clip without any valid step is the learned step.
+    """
+
+    def __init__(self, features: int, steps: int, layers: int, settings: Settings):
+        super().__init__()
+        width, dropout = settings.width, settings.encoder_dropout
+        self.inputs = nn.Linear(features, width)
+        self.first = nn.Parameter(torch.ones(width))
+        self.positions = nn.Parameter(torch.zeros(steps + 1, width))
+        self.dropout = nn.Dropout(dropout)
+        layer = nn.TransformerEncoderLayer(width, settings.heads, width, dropout, activation="gelu", batch_first=True)
+        self.transformer = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        first = self.first.expand(len(values), 1, -1)
+        states = torch.cat([first, self.inputs(values)], 1)  # (B, 1 + L, width)
+        states = self.dropout(states + self.positions[: states.shape[1]])
+        mask = F.pad(mask, (1, 0), value=True)
+        return masked_mean(self.norm(self.transformer(states, src_key_padding_mask=~mask)), mask)
+
+
+class SequenceRegressor(System):
+    """The pretraining of one sequence encoder: it learns the label of its own modality."""
+
+    def __init__(self, encoder: SequenceEncoder, modality: str, settings: Settings):
+        super().__init__()
+        self.encoder, self.modality, self.lr = encoder, modality, settings.lr
+        width = settings.width
+        self.head = gelu_perceptron(width, width // 2, width // 4, width // 8)
+
+    def learning_rates(self) -> dict[str, float]:
+        return {"": self.lr}
+
+    def target(self, batch: Batch) -> Tensor:
+        return batch.unimodal_labels[MODALITIES.index(self.modality)]
+
+    def forward(self, batch: Batch) -> Output:
+        values, mask = (batch.audio, batch.audio_mask) if self.modality == "A" else (batch.vision, batch.vision_mask)
+        output = Output(self.head(self.encoder(values, mask)).squeeze(-1).float())
+        if batch.labels is not None:
+            output.losses["pred"] = prediction_loss(output.prediction, self.target(batch))
+        return output
+
+
+class ConFEDE(System):
+    """Decomposition, retrieval and the joint objective.
+
+    Batches carry stage one's text as ``features["macro_T"]`` (B, ``shapes.text_dim``). Before training, the
+    systems of ``pretraining()`` are to be trained. Without a ``begin_fit`` there is nothing to retrieve from, and
+    the losses are those of the batch's own clips.
+    """
+
+    def __init__(self, settings: Settings, shapes: Shapes):
+        super().__init__()
+        self.settings, width = settings, settings.width
+        self.encoders = nn.ModuleDict({
+            "V": SequenceEncoder(shapes.vision_dim, shapes.vision_steps, settings.vision_layers, settings),
+            "A": SequenceEncoder(shapes.audio_dim, shapes.audio_steps, settings.audio_layers, settings)})
+        widths = {"T": shapes.text_dim, "V": width, "A": width}
+        self.half = width // 2  # h
+        self.similar = nn.ModuleDict({m: self._projection(widths[m], settings.similar_dropout) for m in MODALITIES})
+        self.dissimilar = nn.ModuleDict(
+            {m: self._projection(widths[m], settings.dissimilar_dropout) for m in MODALITIES})
+        self.decoder = gelu_perceptron(self.decoder_width(), width, width // 2, width // 4, width // 8)
+        self.unimodal_decoder = gelu_perceptron(self.half, width // 4, width // 8)
+        # Kept with the weights, so that a run that was stopped continues with the clips it would have retrieved.
+        self.register_buffer("memory", torch.zeros(shapes.clips, 2 * width))  # last encodings of vision and audio
+        self.register_buffer("candidates", torch.full((shapes.clips, 3, settings.candidates), -1))
+        self.split: DeviceSplit | None = None
+
+    def _projection(self, features: int, dropout: float) -> nn.Sequential:
+        return nn.Sequential(nn.LayerNorm(features), nn.Linear(features, self.half), nn.Tanh(), nn.Dropout(dropout))
+
+    def decoder_width(self) -> int:
+        return KINDS * self.half
+
+    def learning_rates(self) -> dict[str, float]:
+        return {"": self.settings.lr}
+
+    def pretraining(self) -> dict[str, System]:
+        """The regressors of vision and audio, to be trained for ``settings.pretrain_epochs``."""
+        return {f"pretrain_{m}": SequenceRegressor(encoder, m, self.settings) for m, encoder in self.encoders.items()}
+
+    def begin_fit(self, train: DeviceSplit) -> None:
+        if len(train) != len(self.memory):
+            raise RunError(f"built for {len(self.memory)} training clips, given {len(train)}")
+        if "macro_T" not in train.features:
+            raise RunError("the training split carries no 'macro_T' features of a frozen text encoder")
+        self.split = train
+
+    def begin_epoch(self, epoch: int) -> None:
+        if (epoch - 1) % self.settings.refresh_epochs == 0:
+            self._rank()
+
+    @torch.no_grad()
+    def _rank(self) -> None:
+        """Encode the training clips once and keep, for each, the candidates of the three kinds."""
+        self.eval()
+        states = [torch.cat(self.embed(batch)[1:], -1) for batch in self.split.batches(self.settings.batch_size)]
+        self.train()
+        self.memory.copy_(torch.cat(states))
+        embeddings = torch.cat([self.split.features["macro_T"].to(self.memory), self.memory], -1)
+        labels = self.split.labels.round() if self.settings.round_labels else self.split.labels
+        self.candidates.copy_(rank_candidates(embeddings, labels, self.settings.share, self.settings.candidates))
+
+    def embed(self, batch: Batch) -> list[Tensor]:
+        """One vector of each modality: text (B, H), vision (B, width), audio (B, width)."""
+        if "macro_T" not in batch.features:
+            raise RunError("the batch carries no 'macro_T' features of a frozen text encoder")
+        return [batch.features["macro_T"], self.encoders["V"](batch.vision, batch.vision_mask),
+                self.encoders["A"](batch.audio, batch.audio_mask)]
+
+    def decompose(self, embeddings: list[Tensor]) -> Tensor:
+        """Three (…, H) → similar T, V, A and dissimilar T, V, A, (…, 6, h)."""
+        return torch.stack([projections[m](vector) for projections in (self.similar, self.dissimilar)
+                            for m, vector in zip(MODALITIES, embeddings, strict=True)], -2)
+
+    def predict(self, features: Tensor) -> Tensor:
+        """(…, 6, h) → (…)."""
+        return self.decoder(features.flatten(-2)).squeeze(-1).float()
+
+    def forward(self, batch: Batch) -> Output:
+        embeddings = self.embed(batch)
+        features = self.decompose(embeddings)  # (B, 6, h)
+        if batch.labels is None:
+            return Output(self.predict(features))
+        features, labels = features[:, None], batch.labels[:, None]  # (B, clips, 6, h), (B, clips)
+        unimodal = batch.unimodal_labels[:, :, None]  # (3, B, clips)
+        valid = torch.ones_like(labels, dtype=torch.bool)
+        if self.training and self.split is not None:
+            self.memory[batch.index] = torch.cat(embeddings[1:], -1).detach().float()
+            rows = draw(self.candidates[batch.index])  # (B, 6)
+            valid = torch.cat([valid, rows >= 0], 1)
+            rows = rows.clamp_min(0)
+            features = torch.cat([features, self.decompose(self._recall(rows))], 1)
+            labels = torch.cat([labels, self.split.labels[rows]], 1)
+            unimodal = torch.cat([unimodal, self.split.unimodal_labels[:, rows]], 2)
+        return self._objective(features, labels, unimodal, valid)
+
+    def _recall(self, rows: Tensor) -> list[Tensor]:
+        """Embeddings of training clips (B, 6), each (B, 6, H)."""
+        if self.settings.encode_retrieved:
+            embeddings = self.embed(self.split.batch(rows.flatten().cpu().numpy()))
+            return [vector.unflatten(0, rows.shape) for vector in embeddings]
+        return [self.split.features["macro_T"][rows], *self.memory[rows].chunk(2, -1)]
+
+    def _objective(self, features: Tensor, labels: Tensor, unimodal: Tensor, valid: Tensor) -> Output:
+        """Losses of clips (B, clips, 6, h), the batch's own first, with their labels and what of them is valid."""
+        settings = self.settings
+        clips = features.shape[1] if settings.learn_retrieved else 1
+        predicted = self.predict(features[:, :clips])  # (B, clips)
+        output = Output(predicted[:, 0])
+        output.losses["pred"] = masked_mean_square(predicted - labels[:, :clips], valid[:, :clips])
+        if features.shape[1] > 1:
+            output.losses["con"] = settings.contrast_weight * contrastive_loss(features, valid, settings.temperature)
+        if settings.unimodal_weight > 0:
+            alone = self.unimodal_decoder(features[:, :clips]).squeeze(-1).float()  # (B, clips, 6)
+            # Similar features learn y, dissimilar ones the label of their modality.
+            targets = torch.stack([labels] * 3 + list(unimodal), -1)[:, :clips]
+            output.losses["uni"] = settings.unimodal_weight * masked_mean_square(alone - targets, valid[:, :clips])
+        return output
+
+
+def rank_candidates(embeddings: Tensor, labels: Tensor, share: float, count: int, rows: int = 512) -> Tensor:
+    """For each clip the ``count`` nearest that feel alike, the farthest and the nearest that feel differently.
+
+    Nearest means among the ``share`` of all clips that are most alike by cosine, farthest among as many that are
+    least alike; clips feel alike if their labels are equal.
+
+    Args:
+        embeddings: (N, D).
+        labels: (N,).
+        share: of the clips, in (0, 1].
+        count: candidates of each kind.
+        rows: clips ranked at once.
+
+    Returns:
+        (N, 3, count) rows, best first, -1 where there are fewer.
+    """
+    unit, total = F.normalize(embeddings, dim=-1), len(labels)
+    nearest = max(1, int(total * share))
+    ranked = []
+    for own in torch.arange(total, device=labels.device).split(rows):
+        similarity = unit[own] @ unit.mT  # (rows, N)
+        other = own[:, None] != torch.arange(total, device=labels.device)
+        alike = (labels[own, None] - labels).abs() < 1e-6
+        near = similarity >= similarity.topk(nearest).values[:, -1:]
+        far = -similarity >= (-similarity).topk(nearest).values[:, -1:]
+        ranked.append(torch.stack([_best(similarity, alike & near & other, count),
+                                   _best(-similarity, ~alike & far & other, count),
+                                   _best(similarity, ~alike & near & other, count)], 1))
+    return torch.cat(ranked)
+
+
+def _best(score: Tensor, allowed: Tensor, count: int) -> Tensor:
+    """Columns of the ``count`` highest allowed scores of each row, -1 where there are fewer."""
+    values, columns = score.masked_fill(~allowed, -torch.inf).topk(min(count, score.shape[1]))
+    return F.pad(columns.masked_fill(values == -torch.inf, -1), (0, count - columns.shape[1]), value=-1)
+
+
+def draw(candidates: Tensor) -> Tensor:
+    """Two candidates of each kind at random, without replacement: (B, 3, K) → (B, 6); -1 where there are fewer."""
+    keys = torch.rand(candidates.shape, device=candidates.device).masked_fill(candidates < 0, -1.0)
+    return candidates.gather(-1, keys.topk(2).indices).flatten(1)
+
+
+def contrast_pairs() -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Positive (20) and negative (33) pairs among a clip and its six neighbours, the anchor first.
+
+    A feature is named by its place in (7 clips, 6 kinds): ``6 * clip + kind``. Within each clip the similar text
+    is the anchor of the two other similar features and against the three dissimilar ones; across clips each similar
+    feature of the clip itself is the anchor of those that feel alike and against those that do not.
+    """
+    positive = [(KINDS * 0 + m, KINDS * clip + m) for m in range(3) for clip in (1, 2)]
+    positive += [(KINDS * clip, KINDS * clip + m) for clip in range(1 + RETRIEVED) for m in (1, 2)]
+    negative = [(KINDS * 0 + m, KINDS * clip + m) for m in range(3) for clip in (3, 4, 5, 6)]
+    negative += [(KINDS * clip, KINDS * clip + kind) for clip in range(1 + RETRIEVED) for kind in (3, 4, 5)]
+    return positive, negative
+
+
+def contrastive_loss(features: Tensor, valid: Tensor, temperature: float) -> Tensor:
+    """Mean over clips of the mean over positive pairs of −log(e^p / (e^p + Σ e^n)), n being all negatives of the anchor.
+
+    Args:
+        features: (B, 7, 6, h): each clip, then the six retrieved for it.
+        valid: (B, 7), False where no clip could be retrieved; its pairs are left out.
+        temperature: by which cosines are divided.
+    """
+    unit = F.normalize(features.float(), dim=-1).flatten(1, 2)  # (B, 42, h)
+    similarity = unit @ unit.mT / temperature  # (B, 42, 42)
+    here = valid.repeat_interleave(KINDS, 1)  # (B, 42)
+    positive, negative = (torch.tensor(pairs, device=features.device).unbind(1) for pairs in contrast_pairs())
+    (anchor, partner), (against, rival) = positive, negative
+    rivals = (anchor[:, None] == against) & (here[:, against] & here[:, rival])[:, None]  # (B, 20, 33)
+    # A finite stand-in for -inf keeps the gradient of an anchor without rivals finite.
+    rivalry = similarity[:, None, against, rival].masked_fill(~rivals, torch.finfo(unit.dtype).min).logsumexp(-1)
+    terms = F.softplus(rivalry - similarity[:, anchor, partner])  # (B, 20)
+    counts = here[:, anchor] & here[:, partner]
+    return ((terms * counts).sum(1) / counts.sum(1)).mean()
+
+
+def masked_mean_square(errors: Tensor, valid: Tensor) -> Tensor:
+    """Mean square of (B, clips, …) over what is valid in (B, clips)."""
+    weight = valid.reshape(*valid.shape, *[1] * (errors.dim() - 2)).expand_as(errors).to(errors.dtype)
+    return (errors.square() * weight).sum() / weight.sum()
+
+
+def gelu_perceptron(in_features: int, *hidden: int) -> nn.Sequential:
+    """Linear layers with GELU between them, ending in one value: (…, in) → (…, 1)."""
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [nn.Linear(in_features, width), nn.GELU()]
+        in_features = width
+    return nn.Sequential(*layers, nn.Linear(in_features, 1))
+
+
+SPEC = SystemSpec(title="ConFEDE", build=ConFEDE, published=PUBLISHED, text="pretrained",
+                  reference="Yang et al. 2023, ConFEDE: Contrastive Feature Decomposition for Multimodal Sentiment "
+                            "Analysis, ACL")

@@ -1,0 +1,129 @@
+"""The command line: ``mgcl run``, ``status``, ``predict``, ``corpus`` and ``settings``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .config import PROFILES, VARIANTS, Config, parse
+from .errors import MGCLError
+from .notebook import DEFAULTS, Parameters, check
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``mgcl``; 0 when all went well, 2 on an error that the user can mend."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    try:
+        options.command(options)
+    except MGCLError as error:
+        print(f"mgcl: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mgcl: stopped; the same command continues from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mgcl", description="Regenerate the tables and figures of the MGCL paper.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run the notebooks in order, headlessly")
+    run.add_argument("--notebook", action="append", default=[], metavar="NUMBER",
+                     help="only this notebook, by number (may be repeated); default: the main job")
+    run.add_argument("--quiet", action="store_true", help="do not show what the notebooks log")
+    run.set_defaults(command=_run)
+    status = commands.add_parser("status", help="list what is done and what is missing")
+    status.set_defaults(command=_status)
+    for command in (run, status):
+        command.add_argument("--corpus", action="append", metavar="NAME_OR_FILE",
+                             help=f"may be repeated; default: {' and '.join(DEFAULTS['corpora'])}")
+        command.add_argument("--profile", default="auto", choices=["auto", *PROFILES])
+        command.add_argument("--seeds", default=",".join(map(str, DEFAULTS["seeds"])), help="default: %(default)s")
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 …")
+        command.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
+        command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides",
+                             help="change a setting (may be repeated); `mgcl settings` lists them")
+        command.add_argument("--results", default=None, metavar="FOLDER", help="default: results/ of the project")
+
+    predict = commands.add_parser("predict", help="predict another feature file with a finished run")
+    predict.add_argument("run", type=Path, help="directory of a finished MGCL run")
+    predict.add_argument("file", help="feature file, or a known name; labels are not needed")
+    predict.add_argument("--out", type=Path, required=True, metavar="CSV",
+                         help="id, prediction and six unimodal predictions")
+    predict.add_argument("--split", action="append", default=[], metavar="NAME", help="default: every split")
+    predict.add_argument("--device", default="auto")
+    predict.set_defaults(command=_predict)
+
+    corpus = commands.add_parser("corpus", help="read and check a feature file")
+    corpus.add_argument("file", help="feature file, or a known name")
+    corpus.add_argument("--scheme", choices=["sims", "mosi"], default=None)
+    corpus.set_defaults(command=_corpus)
+
+    listing = commands.add_parser("settings", help="list every setting with its value under a profile")
+    listing.add_argument("--dataset", default="sims", choices=["sims", "mosi", "mosei"])
+    listing.add_argument("--profile", default="paper", choices=list(PROFILES))
+    listing.set_defaults(command=_settings)
+    return parser
+
+
+def _parameters(options: argparse.Namespace) -> Parameters:
+    given = {"profile": options.profile, "seeds": options.seeds, "device": options.device,
+             "precision": options.precision, "results": options.results,
+             "overrides": dict(parse(text) for text in options.overrides)}
+    if options.corpus:
+        given["corpora"] = options.corpus
+    return check(given)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from . import chain
+
+    steps = chain.plan(_parameters(options), options.notebook)
+    for step, seconds in chain.run(steps, verbose=not options.quiet):
+        print(f"{seconds:6.0f} s  {step.label:<44} {step.output}")
+
+
+def _status(options: argparse.Namespace) -> None:
+    parameters = _parameters(options)
+    for corpus in parameters.corpora:
+        study = parameters.study(corpus)
+        runs = [*study.pretrainings(), *study.trainings(tuple(VARIANTS))]
+        print(f"{study.corpus.name}, profile {study.profile}: {sum(run.done for run in runs)} of {len(runs)} runs done "
+              f"({study.directory / 'runs'})")
+        for label in dict.fromkeys(run.variant or run.stage for run in runs):
+            states = [f"{run.seed} {'done' if run.done else 'missing'}" for run in runs
+                      if (run.variant or run.stage) == label]
+            print(f"  {label:<12} {'   '.join(states)}")
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from .prediction import predict_file
+
+    frame = predict_file(options.run, options.file, splits=options.split, device=options.device, out=options.out)
+    print(f"{len(frame)} clips predicted: {options.out}")
+
+
+def _corpus(options: argparse.Namespace) -> None:
+    from .corpus import load_corpus, table1
+
+    corpus = load_corpus(options.file, options.scheme)
+    print(table1([corpus]).to_string(index=False))
+    train = corpus.train
+    print(f"scheme {corpus.scheme}, {'aligned' if corpus.aligned else 'unaligned'}, "
+          f"text {train.text_bert.shape[2]}, audio {train.audio.shape[1]}×{train.audio.shape[2]}, "
+          f"vision {train.vision.shape[1]}×{train.vision.shape[2]}, "
+          f"{'with' if train.unimodal_labels is not None else 'without'} y_T, y_V, y_A, SHA-256 {corpus.sha256}")
+
+
+def _settings(options: argparse.Namespace) -> None:
+    from .config import preset
+
+    chosen, default = preset(options.dataset, options.profile).as_dict(), Config().as_dict()
+    for name, value in chosen.items():
+        shown = ",".join(map(str, value)) if isinstance(value, list) else value
+        print(f"{name}={shown}" + ("" if value == default[name] else "   (differs from the paper's CH-SIMS settings)"))

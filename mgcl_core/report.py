@@ -1,0 +1,236 @@
+"""From finished runs to what the notebooks show: results, scores, features, saved figures and the HTML report."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from sklearn.metrics.pairwise import cosine_similarity
+
+from .config import VARIANTS, Config, preset
+from .experiments import Study, role
+from .files import atomic
+from .losses import intensity_pairs
+from .metrics import regression_metrics
+from .model import GRANULARITIES
+from .paths import project_root
+from .runs import Run, build_system, schedule_of
+from .table import Table
+from .tables import Result
+from .trainer import correlation, predict
+
+SYSTEM_TITLES = {"mgcl": "MGCL"}
+
+
+def results(study: Study, runs: Iterable[Run]) -> list[Result]:
+    """Test predictions of the finished ones among ``runs``, as the tables take them."""
+    found = []
+    for run in runs:
+        if run.done:
+            frame = run.predictions("test")
+            found.append(Result(
+                corpus=study.corpus.name, role=role(study.corpus), scheme=study.corpus.scheme,
+                synthetic=study.corpus.synthetic, system=SYSTEM_TITLES.get(run.stage, run.stage), variant=run.variant,
+                seed=run.seed, ids=tuple(frame["id"]), y_true=frame["label"].to_numpy(),
+                y_pred=frame["prediction"].to_numpy(), run=run.name, profile=study.profile))
+    return found
+
+
+def stage_one_scores(study: Study, split: str = "valid") -> pd.DataFrame:
+    """Scores of every stage-one encoder and seed, a row each.
+
+    ``mae`` and ``corr`` are against the label that the encoder learned; ``mae_y`` and ``corr_y`` against
+    the multimodal label y.
+    """
+    y = getattr(study.corpus, split).labels.astype(np.float64)
+    rows = []
+    for run in study.pretrainings():
+        if run.done:
+            frame = run.predictions(split)
+            predicted, label = frame["prediction"].to_numpy(), frame["label"].to_numpy()
+            granularity, modality = run.stage.split("_")
+            rows.append({"encoder": run.stage, "granularity": granularity, "modality": modality, "seed": run.seed,
+                         "epoch": run.chosen_epoch, "mae": np.abs(predicted - label).mean(),
+                         "corr": correlation(predicted, label), "mae_y": np.abs(predicted - y).mean(),
+                         "corr_y": correlation(predicted, y)})
+    return pd.DataFrame(rows)
+
+
+def curves(runs: Sequence[Run]) -> dict[str, Mapping[str, Any]]:
+    """Arguments of `plots.training_curves`: histories, groups and chosen epochs of ``runs``."""
+    return {"histories": {run.name: run.history for run in runs},
+            "groups": {run.name: run.variant or run.stage for run in runs},
+            "chosen": {run.name: run.chosen_epoch for run in runs}}
+
+
+def embeddings(study: Study, run: Run, *, trained: bool, split: str = "test") -> dict[str, np.ndarray]:
+    """The six features of every clip, "macro_T" … "micro_A", each (N, d), at the start of stage two or at its end."""
+    system = build_system(run, bound=study.corpus.bound, device=study.device, trained=trained)
+    outputs = predict(system, study.split(split, run), schedule_of(run))
+    return {f"{granularity}_{modality}": outputs[granularity][place]
+            for granularity in GRANULARITIES for place, modality in enumerate("TVA")}
+
+
+def contrast(study: Study, run: Run, features: Mapping[str, Mapping[str, np.ndarray]],
+             split: str = "test") -> pd.DataFrame:
+    """Mean cosine of positive pairs of clips minus that of negative pairs, for each feature: what L_con should raise.
+
+    ``features`` maps a name (a row) to the six features of `embeddings`.
+    """
+    labels = torch.from_numpy(getattr(study.corpus, split).labels / study.corpus.bound)
+    positive = intensity_pairs(labels, run.config.delta)[0].numpy()
+    other = ~np.eye(len(labels), dtype=bool)
+    rows = {}
+    for name, six in features.items():
+        cosines = {feature: cosine_similarity(values) for feature, values in six.items()}
+        rows[name] = {feature: cosine[positive & other].mean() - cosine[~positive].mean()
+                      for feature, cosine in cosines.items()}
+    return pd.DataFrame(rows).T
+
+
+def all_runs(study: Study) -> list[Run]:
+    """Every run that some table needs, finished or not."""
+    return [*study.pretrainings(), *study.trainings(tuple(VARIANTS))]
+
+
+def all_results(study: Study) -> list[Result]:
+    """Test predictions of every finished run that a table shows."""
+    return results(study, study.trainings(tuple(VARIANTS)))
+
+
+def scores(study: Study, runs: Sequence[Run], split: str = "test") -> pd.DataFrame:
+    """The metrics of each finished run on ``split``, a row a run."""
+    rows = []
+    for run in runs:
+        frame = run.predictions(split)
+        metrics = regression_metrics(frame["label"].to_numpy(), frame["prediction"].to_numpy(), study.corpus.scheme)
+        rows.append({"variant": run.variant, "seed": run.seed, "epoch": run.chosen_epoch, **metrics})
+    return pd.DataFrame(rows)
+
+
+def settings_used(studies: Sequence[Study]) -> list[dict[str, Any]]:
+    """Rows of Table 2 for the settings that each study used."""
+    rows = []
+    for study in studies:
+        config = study.base
+        names = {"dataset": role(study.corpus), "corpus": study.corpus.name, "profile": study.profile}
+        rows += [
+            {"stage": "Unimodal", **names, "model": config.text_model, "lr": config.text_lr,
+             "epochs": config.text_epochs, "batch_size": config.text_batch_size},
+            {"stage": "Unimodal", **names, "model": f"{config.layers}-layer Transformer (V/A)",
+             "lr": config.sequence_lr, "epochs": config.sequence_epochs, "batch_size": config.sequence_batch_size},
+            {"stage": "Multimodal", **names, "model": "MGCL", "lr": config.mgcl_lr, "epochs": config.mgcl_epochs,
+             "batch_size": config.mgcl_batch_size},
+        ]
+    return rows
+
+
+def differences_from_paper(study: Study) -> pd.DataFrame:
+    """Settings that differ from the paper's for this dataset: name, the paper's value, ours."""
+    paper, ours = preset(role(study.corpus)).as_dict(), study.base.as_dict()
+    shapes = {name for name in Config().as_dict() if name.endswith(("_dim", "_steps"))}
+    rows = [(name, paper[name], ours[name]) for name in ours if ours[name] != paper[name] and name not in shapes]
+    return pd.DataFrame(rows, columns=["setting", "paper", "ours"])
+
+
+def provenance(runs: Iterable[Run]) -> pd.DataFrame:
+    """A row a finished run: data, code, machine and cost."""
+    rows = []
+    for run in runs:
+        if run.done:
+            record = run.record()
+            environment = record["environment"]
+            rows.append({
+                "run": run.name, "stage": run.stage, "variant": run.variant, "seed": run.seed,
+                "data": record["corpus"]["sha256"][:12], "commit": (environment["git"]["commit"] or "unknown")[:12],
+                "dirty": environment["git"]["dirty"], "python": environment["python"],
+                "torch": environment["packages"]["torch"], "device": environment["device"],
+                "parameters": record["parameters"], "trained": record["trained_parameters"],
+                "seconds": round(record["seconds"], 1), "s/epoch": round(record["seconds_per_epoch"], 2),
+                "peak GiB": round(record["peak_memory"]["process_gib"], 2)})
+    return pd.DataFrame(rows)
+
+
+def save_figure(figure: Figure, study: Study, name: str) -> Figure:
+    """Write ``figures/NAME.png`` of the study at 150 dpi, and hand the figure back to be shown."""
+    with atomic(study.directory / "figures" / f"{name}.png") as temporary:
+        figure.savefig(temporary, dpi=150)
+    return figure
+
+
+def save_table(table: Table, directory: Path) -> Table:
+    """Write a table as CSV and LaTeX under ``tables/``, and hand it back to be shown."""
+    table.to_csv(directory / "tables")
+    with atomic(directory / "tables" / f"table{table.number}.tex") as temporary:
+        temporary.write_text(table.to_latex())
+    return table
+
+
+#: The report's figures, by the name they are saved under.
+FIGURES = {
+    "01_labels": "Labels of the training and validation clips",
+    "01_lengths": "Valid steps of each modality",
+    "01_agreement": "Agreement of the labels",
+    "02_curves": "Stage one: curves",
+    "02_scores": "Stage one: scores of the encoders on validation",
+    "03_curves": "Stage two: curves of MGCL",
+    "03_predicted": "MGCL: predicted against true, on test",
+    "04_ablations": "Ablations",
+    "05_embeddings": "Macro and micro features before and after training",
+    "06_audit": "What picking on the test set would gain",
+}
+
+_PAGE = jinja2.Template("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222; }
+table { border-collapse: collapse; font-size: 13px; margin: 1em 0; }
+caption { text-align: left; font-weight: 600; padding-bottom: .4em; }
+th, td { padding: .25em .7em; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th { text-align: left; } thead th { border-bottom: 2px solid #888; }
+figure { margin: 1.5em 0; } img { max-width: 100%; } figcaption, .table-note { color: #555; font-size: 13px; }
+.wide { overflow-x: auto; } .table-note { margin: .2em 0; }
+</style></head><body>
+<h1>{{ title }}</h1>
+{% for name, parts in sections %}<h2>{{ name }}</h2>
+{% for part in parts %}<div class="wide">{{ part | safe }}</div>{% endfor %}
+{% endfor %}
+</body></html>
+""", autoescape=True)
+
+
+def write_report(path: Path, studies: Sequence[Study], tables: Sequence[Table], origin: pd.DataFrame) -> Path:
+    """One HTML page that needs nothing beside it: tables, all figures that were made, and their runs."""
+    sections: list[tuple[str, list[str]]] = [("Tables", [table.to_html() for table in tables])]
+    for study in studies:
+        images = []
+        for name, caption in FIGURES.items():
+            file = study.directory / "figures" / f"{name}.png"
+            if file.exists():
+                data = base64.b64encode(file.read_bytes()).decode()
+                images.append(f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
+                              f"<figcaption>{caption}</figcaption></figure>")
+        label = f"{study.corpus.name}{' (synthetic)' if study.corpus.synthetic else ''}"
+        sections.append((f"Figures: {label}", images or ["<p>No figure was made yet.</p>"]))
+        sections.append((f"Settings that differ from the paper's: {label}, profile {study.profile}",
+                         [differences_from_paper(study).to_html(index=False)]))
+    sections.append(("Where the numbers come from", [origin.to_html(index=False)]))
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in paper_notes())
+    sections.append(("Notes on the paper", [f"<ul>{notes}</ul>"]))
+    with atomic(path) as temporary:
+        temporary.write_text(_PAGE.render(title="MGCL: tables and figures", sections=sections), encoding="utf-8")
+    return path
+
+
+def paper_notes() -> list[str]:
+    """Where the paper disagrees with itself, from ``data/paper/notes.md``."""
+    lines = (project_root() / "data" / "paper" / "notes.md").read_text(encoding="utf-8").splitlines()
+    return [line.removeprefix("- ") for line in lines if line.startswith("- ")]

@@ -1,0 +1,151 @@
+"""A run on disk: what it is, what it left behind, and its system rebuilt from that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+
+from .batching import derive_seed
+from .config import Config
+from .errors import ConfigError, RunError
+from .files import atomic, read_json, read_json_lines
+from .model import MGCL, UnimodalRegressor, encoder_names, frozen_encoders
+from .system import System
+from .trainer import HISTORY, SELECTION, WEIGHTS, Schedule, load_weights
+
+UNIMODAL_COLUMNS = ("T_macro", "V_macro", "A_macro", "T_micro", "V_micro", "A_micro")
+RECORD, DONE = "record.json", "done"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training, planned or finished: what it is and where it lives.
+
+    ``stage`` is the name of a stage-one encoder ("macro_T" …) or of a system ("mgcl"); ``parents`` are
+    the stage-one runs whose encoders it starts from.
+    """
+
+    stage: str
+    variant: str
+    config: Config
+    directory: Path
+    parents: tuple[Run, ...] = field(default=(), repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    @property
+    def seed(self) -> int:
+        return self.config.seed
+
+    @property
+    def done(self) -> bool:
+        return (self.directory / DONE).exists()
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row per epoch: training losses (weighted terms), validation MAE and Corr, seconds."""
+        return pd.DataFrame(read_json_lines(self._finished(HISTORY)))
+
+    @property
+    def chosen_epoch(self) -> int:
+        return read_json(self._finished(SELECTION))["epoch"]
+
+    def predictions(self, split: str = "test") -> pd.DataFrame:
+        """Columns id, label, prediction and, for MGCL, the six unimodal predictions."""
+        return pd.read_csv(self._finished(f"predictions-{split}.csv"), dtype={"id": str}, keep_default_na=False,
+                           na_values=["nan"], float_precision="round_trip")
+
+    def record(self) -> dict[str, Any]:
+        """Provenance: settings, data, versions, cost."""
+        return read_json(self._finished(RECORD))
+
+    def _finished(self, file: str) -> Path:
+        if not self.done:
+            raise RunError(f"run {self.name} is not finished ({self.directory})")
+        return self.directory / file
+
+
+def load_run(directory: Path) -> Run:
+    """The finished run in ``directory``, with the stage-one runs that it starts from.
+
+    Raises:
+        RunError: there is no finished run.
+    """
+    directory = Path(directory)
+    if not (directory / DONE).exists():
+        raise RunError(f"{directory} holds no finished run (no file {DONE!r})")
+    record = read_json(directory / RECORD)
+    parents = tuple(load_run(directory.parent / name) for name in record["parents"])
+    return Run(record["stage"], record["variant"], Config.from_dict(record["config"]), directory, parents)
+
+
+def build_system(run: Run, *, bound: float, device: torch.device, trained: bool = False) -> System:
+    """The system of ``run`` as it starts, or with its final weights when ``trained``.
+
+    It starts from the seed of the run, and MGCL from the encoders of stage one. MGCL holds only the
+    encoders that it trains: the features of frozen ones come with the batches.
+    """
+    torch.manual_seed(derive_seed(run.seed, run.stage, "initialisation"))
+    if run.stage != "mgcl":
+        system: System = UnimodalRegressor(run.stage, run.config, pretrained=not trained)
+    else:
+        frozen = frozen_encoders(run.config)
+        held = [name for name in encoder_names(run.config) if name not in frozen]
+        text = next(parent for parent in run.parents if parent.stage.endswith("_T"))
+        system = MGCL(run.config, bound=bound, encoders=held, pretrained=False,
+                      text_width=text.record()["encoder_width"])
+        for parent in run.parents:
+            if parent.stage in held and not trained:
+                weights = load_file(parent.directory / WEIGHTS)
+                system.encoders[parent.stage].load_state_dict(
+                    {name.removeprefix("encoder."): values for name, values in weights.items()
+                     if name.startswith("encoder.")})
+    if trained:
+        load_weights(system, run.directory / WEIGHTS)
+    return system.to(device)
+
+
+def schedule_of(run: Run) -> Schedule:
+    """Epochs, batch size and optimiser of the stage of ``run`` (Table 2)."""
+    config = run.config
+    prefix = "mgcl" if run.stage == "mgcl" else "text" if run.stage.endswith("_T") else "sequence"
+    return Schedule(getattr(config, f"{prefix}_epochs"), getattr(config, f"{prefix}_batch_size"), config.weight_decay,
+                    config.warmup_epochs, config.clip_norm, config.patience, config.precision)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called ``name``; "auto" is CUDA where there is one.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={name!r} is not available: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def write_predictions(path: Path, ids: Sequence[str], outputs: Mapping[str, np.ndarray],
+                      labels: np.ndarray | None = None) -> None:
+    """CSV of id, label (where known), prediction and, where the system has them, six unimodal predictions."""
+    columns: dict[str, Any] = {"id": list(ids)}
+    if labels is not None:
+        columns["label"] = np.asarray(labels, dtype=np.float64)
+    columns["prediction"] = outputs["prediction"].astype(np.float64)
+    for name, values in zip(UNIMODAL_COLUMNS, outputs.get("unimodal", ()), strict=False):
+        columns[name] = values.astype(np.float64)
+    with atomic(path) as temporary:
+        pd.DataFrame(columns).to_csv(temporary, index=False)

@@ -1,0 +1,92 @@
+"""Shared fixtures. Every corpus made here is synthetic; real data is used where it is at hand, else skipped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
+
+import numpy as np
+import pytest
+import torch
+
+from mgcl_core.config import Config
+from mgcl_core.corpus.data import Corpus, Split
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = ("good", "bad", "film", "plot", "a", "the", "very", "dull", "##s", "##ly")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data, from MGCL_SHARED_DATA or beside the project."""
+    default = Path(__file__).parents[1].parent / "shared" / "data"
+    folder = Path(os.environ.get("MGCL_SHARED_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"real data is absent ({folder}); set MGCL_SHARED_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory) -> str:
+    """Folder of a randomly initialised BERT of width 16 with a vocabulary of 15."""
+    from transformers import BertConfig, BertModel, BertTokenizer  # slow, and few tests need it
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    vocabulary = folder / "vocab.txt"
+    vocabulary.write_text("\n".join((*SPECIAL, *WORDS)) + "\n")
+    BertTokenizer(str(vocabulary)).save_pretrained(folder)
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=len(SPECIAL) + len(WORDS), hidden_size=16, num_hidden_layers=1,
+                         num_attention_heads=2, intermediate_size=32, max_position_embeddings=24,
+                         initializer_range=0.3)).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_bert) -> Config:
+    """A configuration small in every width, for the splits of ``make_split``."""
+    return Config(text_model=tiny_bert, audio_dim=4, audio_steps=9, vision_dim=3, vision_steps=7, width=8, heads=2,
+                  feedforward=12, common_width=12, micro_hidden=10, predictor_hidden=(10, 6), head_hidden=5,
+                  fusion_heads=3, fusion_feedforward=14)
+
+
+@pytest.fixture(scope="session")
+def make_split():
+    """Function of a number of clips: a synthetic split of 9 audio, 7 vision and 10 text steps."""
+    return _make_split
+
+
+@pytest.fixture(scope="session")
+def make_corpus():
+    """Function of three splits: a synthetic corpus of the CH-SIMS scheme."""
+
+    def make(train: Split, valid: Split, test: Split) -> Corpus:
+        return Corpus("synthetic", "sims", train, valid, test, path=Path("synthetic.pkl"), sha256="0" * 64,
+                      synthetic=True)
+
+    return make
+
+
+def _make_split(clips: int = 6, *, seed: int = 0, unimodal: bool = True, scale: float = 1.0) -> Split:
+    random = np.random.default_rng(seed)
+
+    def steps(length: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        lengths = random.integers(1, length + 1, clips)
+        mask = np.arange(length) < lengths[:, None]
+        values = random.normal(size=(clips, length, width)).astype(np.float32) * mask[:, :, None]
+        return values, mask
+
+    audio, audio_mask = steps(9, 4)
+    vision, vision_mask = steps(7, 3)
+    words = random.integers(len(SPECIAL), len(SPECIAL) + len(WORDS), (clips, 10))
+    counts = random.integers(1, 9, clips)  # word pieces between [CLS] and [SEP]
+    place = np.arange(10)
+    ids = np.where(place <= counts[:, None], words, 0)
+    ids[:, 0] = SPECIAL.index("[CLS]")
+    ids[np.arange(clips), counts + 1] = SPECIAL.index("[SEP]")
+    text_bert = np.stack([ids, place <= counts[:, None] + 1, np.zeros_like(ids)], 1).astype(np.int64)
+    labels = (random.integers(-5, 6, (4, clips)) / 5 * scale).astype(np.float32)
+    return Split("train", tuple(f"video$_${clip}" for clip in range(clips)), ("a good film",) * clips, text_bert, None,
+                 audio, audio_mask, vision, vision_mask, labels[0], labels[1:] if unimodal else None)

@@ -1,0 +1,296 @@
+"""Encoders and micro enhancement against loops, and their masks, lengths and absent modalities."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import naive
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mgcl_core.batching import Batch, DeviceSplit
+from mgcl_core.encoders import (
+    MicroEnhancement,
+    SequenceEncoder,
+    TextEncoder,
+    build_encoder,
+    fill_absent,
+    macro_projection,
+    masked_mean,
+    micro_projection,
+    perceptron,
+)
+from mgcl_core.errors import ConfigError
+
+CPU = torch.device("cpu")
+MASKS = {
+    "all": [1, 1, 1, 1, 1, 1],
+    "special tokens at both ends": [0, 1, 1, 1, 0, 0],
+    "gaps": [0, 1, 1, 0, 1, 0],
+    "alternating": [1, 0, 1, 0, 1, 0],
+    "first step": [1, 0, 0, 0, 0, 0],
+    "last step": [0, 0, 0, 0, 0, 1],
+    "none": [0, 0, 0, 0, 0, 0],
+}
+
+
+def stack_masks() -> torch.Tensor:
+    return torch.tensor(list(MASKS.values()), dtype=torch.bool)
+
+
+def random_states(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("window", [1, 3, 5])
+def test_enhanced_sequences_equal_the_naive_loop(window):
+    mask = stack_masks()
+    states = random_states(len(mask), 6, 4)
+    enhanced, out_mask = MicroEnhancement("sequence", window)(states, mask)
+    assert enhanced.shape == (len(mask), 6, 12)
+    assert torch.equal(out_mask, mask)
+    for clip in range(len(mask)):
+        rows = naive.enhancement(states[clip].tolist(), mask[clip].tolist(), window)
+        for step, row in enumerate(rows):
+            expected = [0.0] * 12 if row is None else row
+            assert enhanced[clip, step].tolist() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_pooled_enhancement_equals_the_naive_loop(window):
+    mask = stack_masks()
+    states = random_states(len(mask), 6, 4)
+    enhanced, out_mask = MicroEnhancement("pooled", window)(states, mask)
+    assert enhanced.shape == (len(mask), 1, 8)
+    assert out_mask.shape == (len(mask), 1) and out_mask.all()
+    for clip in range(len(mask)):
+        expected = naive.pooled_enhancement(states[clip].tolist(), mask[clip].tolist())
+        assert enhanced[clip, 0].tolist() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["sequence", "pooled"])
+def test_enhancing_a_sequence_of_one_step(kind):
+    states = random_states(2, 1, 3)
+    enhanced, _ = MicroEnhancement(kind, 3)(states, torch.ones(2, 1, dtype=torch.bool))
+    expected = [states, states, states * 0] if kind == "sequence" else [states, states * 0]
+    assert torch.equal(enhanced, torch.cat(expected, -1))
+
+
+def test_enhancement_ignores_what_is_not_valid():
+    mask = stack_masks()
+    states = random_states(len(mask), 6, 4)
+    changed = states + 100 * (~mask)[:, :, None]
+    for kind in ("sequence", "pooled"):
+        enhance = MicroEnhancement(kind, 3)
+        assert torch.equal(enhance(states, mask)[0], enhance(changed, mask)[0])
+        assert not list(enhance.parameters())
+
+
+def test_masked_mean():
+    mask = stack_masks()
+    states = random_states(len(mask), 6, 4)
+    found = masked_mean(states, mask)
+    for clip in range(len(mask)):
+        expected = states[clip][mask[clip]].mean(0) if mask[clip].any() else torch.zeros(4, dtype=torch.float64)
+        assert torch.allclose(found[clip], expected, atol=1e-12)
+
+
+def test_fill_absent_touches_only_clips_without_a_valid_step():
+    mask = stack_masks()
+    states, absent = random_states(len(mask), 6, 4), torch.ones(4, dtype=torch.float64, requires_grad=True)
+    filled, filled_mask = fill_absent(states, mask, absent)
+    assert torch.equal(filled[:-1], states[:-1]) and torch.equal(filled_mask[:-1], mask[:-1])
+    assert torch.equal(filled[-1, 0], absent) and filled_mask[-1].tolist() == [True] + [False] * 5
+    filled.sum().backward()
+    assert absent.grad.tolist() == [1.0] * 4
+
+
+def test_attention_pooling_equals_the_naive_loop(tiny_config):
+    encoder = SequenceEncoder("A", tiny_config).double()
+    mask = stack_masks()[:-1]
+    states = random_states(len(mask), 6, 8)
+    with torch.no_grad():
+        encoder.query.mul_(50)  # far from uniform weights
+        pooled = encoder.macro(states, mask)
+    for clip in range(len(mask)):
+        expected = naive.attention_pooling(states[clip].tolist(), mask[clip].tolist(), encoder.query.tolist())
+        assert pooled[clip].tolist() == pytest.approx(expected, abs=1e-10)
+
+
+def test_projections_and_heads_are_those_of_decisions_5_and_11(tiny_config):
+    kinds = [type(layer) for layer in macro_projection(7, tiny_config)]
+    assert kinds == [nn.LayerNorm, nn.Linear, nn.Tanh, nn.Dropout]
+    kinds = [type(layer) for layer in micro_projection(7, tiny_config)]
+    assert kinds == [nn.LayerNorm, nn.Linear, nn.ReLU, nn.Linear, nn.Tanh, nn.Dropout]
+    assert micro_projection(7, tiny_config)[1].out_features == tiny_config.micro_hidden
+    for project in (macro_projection, micro_projection):
+        out = project(7, tiny_config)(torch.randn(2, 5, 7))
+        assert out.shape == (2, 5, tiny_config.common_width)
+    head = perceptron(7, 5, 3)
+    assert [type(layer) for layer in head] == [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
+    assert head(torch.randn(2, 7)).shape == (2, 1)
+
+
+@pytest.fixture(scope="module")
+def encoders(tiny_config):
+    torch.manual_seed(0)
+    return {modality: build_encoder(modality, tiny_config).eval() for modality in "TVA"}
+
+
+def encode(encoder, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    states, mask = encoder(batch)
+    micro, mask_micro = encoder.micro(states, mask)
+    return encoder.macro(states, mask), micro, mask_micro
+
+
+@pytest.mark.parametrize("modality", "TVA")
+@pytest.mark.parametrize("gradient", [False, True])  # without a gradient, torch takes another path
+def test_a_clip_alone_equals_the_clip_among_longer_ones(encoders, make_split, modality, gradient):
+    split = DeviceSplit(make_split(8), CPU)
+    with torch.set_grad_enabled(gradient):
+        macro, micro, mask = encode(encoders[modality], split.batch())
+        for row in range(8):
+            alone = encode(encoders[modality], split.batch(np.array([row])))
+            steps = alone[1].shape[1]
+            assert torch.allclose(alone[0][0], macro[row], atol=1e-5)
+            assert torch.equal(alone[2][0], mask[row, :steps]) and not mask[row, steps:].any()
+            assert torch.allclose(alone[1][0][alone[2][0]], micro[row][mask[row]], atol=1e-5)
+
+
+@pytest.mark.parametrize("modality", "TVA")
+def test_trimming_does_not_matter(encoders, make_split, modality):
+    split = make_split(4, seed=3)
+    trimmed = DeviceSplit(split, CPU).batch(np.array([0, 1]))
+    whole = dataclasses.replace(
+        trimmed, tokens=torch.from_numpy(split.text_bert[:2]),
+        audio=torch.from_numpy(split.audio[:2]), audio_mask=torch.from_numpy(split.audio_mask[:2]),
+        vision=torch.from_numpy(split.vision[:2]), vision_mask=torch.from_numpy(split.vision_mask[:2]))
+    with torch.no_grad():
+        short, long = encode(encoders[modality], trimmed), encode(encoders[modality], whole)
+    assert torch.allclose(short[0], long[0], atol=1e-5)
+    assert torch.allclose(short[1][short[2]], long[1][long[2]], atol=1e-5)
+
+
+@pytest.mark.parametrize("modality", "VA")
+def test_padding_values_do_not_matter(encoders, make_split, modality):
+    name = encoders[modality].name
+    batch = DeviceSplit(make_split(5), CPU).batch()
+    noisy = getattr(batch, name) + 100 * (~getattr(batch, f"{name}_mask"))[:, :, None]
+    with torch.no_grad():
+        before, after = encode(encoders[modality], batch), encode(
+            encoders[modality], dataclasses.replace(batch, **{name: noisy}))
+    assert torch.allclose(before[0], after[0], atol=1e-6)
+    assert torch.allclose(before[1][before[2]], after[1][after[2]], atol=1e-6)
+
+
+def without(split, modality: str, row: int):
+    """The split with clip ``row`` deprived of one modality."""
+    if modality == "T":
+        text_bert = split.text_bert.copy()
+        text_bert[row] = 0
+        return dataclasses.replace(split, text_bert=text_bert)
+    name = {"A": "audio", "V": "vision"}[modality]
+    mask = getattr(split, f"{name}_mask").copy()
+    mask[row] = False
+    return dataclasses.replace(split, **{f"{name}_mask": mask})
+
+
+@pytest.mark.parametrize("modality", "TVA")
+def test_an_absent_modality_yields_a_learned_vector(tiny_config, make_split, modality):
+    torch.manual_seed(0)
+    encoder = build_encoder(modality, tiny_config).eval()
+    split = make_split(4)
+    macro, micro, mask = encode(encoder, DeviceSplit(split, CPU).batch())
+    absent = encode(encoder, DeviceSplit(without(split, modality, 2), CPU).batch())
+    assert all(part.isfinite().all() for part in absent)
+    assert absent[2][2].tolist() == [True] + [False] * (absent[2].shape[1] - 1)
+    others = [0, 1, 3]
+    assert torch.allclose(absent[0][others], macro[others], atol=1e-5)
+    for part in absent[:2]:
+        encoder.zero_grad()
+        (part[2] if part.dim() == 2 else part[2, 0]).square().sum().backward(retain_graph=True)
+        assert encoder.absent.grad.isfinite().all() and encoder.absent.grad.abs().sum() > 0
+    # The same vector whatever the other clips, and however long they are.
+    alone = encode(encoder, DeviceSplit(without(split, modality, 2), CPU).batch(np.array([2])))
+    assert torch.allclose(alone[0][0], absent[0][2], atol=1e-5)
+    assert torch.allclose(alone[1][0, 0], absent[1][2, 0], atol=1e-5)
+
+
+def test_a_text_without_word_pieces_keeps_its_cls_and_has_an_absent_micro_feature(encoders, make_split):
+    split = make_split(2)
+    text_bert = split.text_bert.copy()
+    text_bert[0] = 0
+    text_bert[0, 0, :2], text_bert[0, 1, :2] = (2, 3), 1  # [CLS] [SEP]
+    encoder = encoders["T"]
+    macro, micro, mask = encode(encoder, DeviceSplit(dataclasses.replace(split, text_bert=text_bert), CPU).batch())
+    assert not torch.allclose(macro[0], encoder.absent, atol=1e-3)
+    assert torch.equal(micro[0, 0], encoder.absent) and mask[0].sum() == 1
+
+
+@pytest.mark.parametrize("modality", "TVA")
+def test_every_trained_parameter_of_an_encoder_receives_a_gradient(tiny_config, make_split, modality):
+    encoder = build_encoder(modality, tiny_config)
+    batch = DeviceSplit(without(make_split(6), modality, 0), CPU).batch()
+    macro, micro, _ = encode(encoder, batch)
+    (macro.square().sum() + micro.square().sum()).backward()
+    unused = [name for name, parameter in encoder.named_parameters() if parameter.grad is None]
+    assert unused == []
+
+
+def test_text_states_are_those_of_the_model_and_specials_are_masked(encoders, make_split):
+    encoder, split = encoders["T"], make_split(5)
+    batch = DeviceSplit(split, CPU).batch()
+    ids, mask, types = batch.tokens.unbind(1)
+    with torch.no_grad():
+        expected = encoder.bert(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
+        states, words = encoder(batch)
+    assert torch.equal(states, expected)
+    assert torch.equal(encoder.macro(states, words), expected[:, 0])
+    for row in range(5):
+        assert words[row].tolist() == [bool(m) and int(i) not in (0, 2, 3) for i, m in zip(ids[row], mask[row],
+                                                                                        strict=True)]
+    assert encoder.out_features == 16 and encoder.vocabulary == 15 and encoder.max_steps == 24
+
+
+def test_unknown_words_are_word_pieces(encoders, make_split):
+    split = make_split(1)
+    text_bert = split.text_bert.copy()
+    text_bert[0, 0, 1] = 1  # [UNK]
+    _, words = encoders["T"](DeviceSplit(dataclasses.replace(split, text_bert=text_bert), CPU).batch())
+    assert words[0, 1]
+
+
+@pytest.mark.parametrize("modality", "VA")
+def test_a_sequence_of_length_one(encoders, make_split, modality):
+    split = make_split(1)
+    masks = {f"{name}_mask": np.arange(getattr(split, name).shape[1])[None] < 1 for name in ("audio", "vision")}
+    batch = DeviceSplit(dataclasses.replace(split, **masks), CPU).batch()
+    with torch.no_grad():
+        macro, micro, mask = encode(encoders[modality], batch)
+    assert micro.shape == (1, 1, 8) and mask.all()
+    assert torch.allclose(macro, micro[:, 0])  # one step has all the attention
+
+
+def test_layers_follow_the_configuration(tiny_config):
+    encoder = SequenceEncoder("V", tiny_config.override({"layers": 3}))
+    assert len(encoder.transformer.layers) == 3
+    layer = encoder.transformer.layers[0]
+    assert (layer.self_attn.num_heads, layer.linear1.out_features) == (2, 12)
+    assert layer.activation is torch.nn.functional.gelu
+    assert {module.p for module in encoder.modules() if isinstance(module, nn.Dropout)} == {0.1}
+    assert encoder.inputs.in_features == 3 and encoder.positions.shape == (7, 8)
+
+
+def test_errors(tiny_config, tiny_bert, make_split):
+    batch = DeviceSplit(make_split(2), CPU).batch()
+    with pytest.raises(ConfigError, match="unknown modality 'X'"):
+        build_encoder("X", tiny_config)
+    with pytest.raises(ConfigError, match="audio has .* values, the encoder takes at most 9 steps of 5"):
+        SequenceEncoder("A", tiny_config.override({"audio_dim": 5}))(batch)
+    long = dataclasses.replace(batch, vision=torch.zeros(2, 8, 3), vision_mask=torch.ones(2, 8, dtype=torch.bool))
+    with pytest.raises(ConfigError, match="vision has 8 steps of 3 values, the encoder takes at most 7"):
+        SequenceEncoder("V", tiny_config)(long)
+    with pytest.raises(ConfigError, match="text has 30 tokens, the text encoder takes at most 24"):
+        TextEncoder(tiny_bert)(dataclasses.replace(batch, tokens=torch.ones(2, 3, 30, dtype=torch.long)))

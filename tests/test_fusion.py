@@ -1,0 +1,103 @@
+"""The fusion module against attention written out, its masks, and who asks whom."""
+
+from __future__ import annotations
+
+import naive
+import pytest
+import torch
+from torch import nn
+
+from mgcl_core.encoders import masked_mean
+from mgcl_core.fusion import CMGF, MTM, Concatenation
+
+
+def inputs(width: int = 6, batch: int = 3) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    macro = torch.randn(3, batch, width, generator=generator, dtype=torch.float64)
+    micro = [torch.randn(batch, steps, width, generator=generator, dtype=torch.float64) for steps in (4, 5, 1)]
+    lengths = [torch.tensor([4, 1, 2]), torch.tensor([2, 5, 1]), torch.tensor([1, 1, 1])]
+    masks = [torch.arange(states.shape[1]) < length[:, None] for states, length in zip(micro, lengths, strict=True)]
+    masks[0][0, 0] = False  # as [CLS] is
+    return macro, micro, masks
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3])
+def test_mtm_equals_attention_written_out(heads):
+    torch.manual_seed(0)
+    block = MTM(6, heads, 10, dropout=0.5).double().eval()
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    weights = {name: values.tolist() for name, values in block.state_dict().items()}
+    macro, micro, masks = inputs()
+    found = block(macro[0], micro[1:], masks[1:])
+    assert found.shape == (3, 6)
+    for clip in range(3):
+        expected = naive.fuse(macro[0, clip].tolist(), [states[clip].tolist() for states in micro[1:]],
+                              [mask[clip].tolist() for mask in masks[1:]], weights["modality"], heads, weights)
+        assert found[clip].tolist() == pytest.approx(expected, abs=1e-10)
+
+
+def test_mtm_does_not_see_what_is_masked():
+    block = MTM(6, 2, 10, dropout=0.0).double()
+    macro, micro, masks = inputs()
+    changed = [states + 100 * (~mask)[:, :, None] for states, mask in zip(micro, masks, strict=True)]
+    assert torch.allclose(block(macro[0], micro[1:], masks[1:]), block(macro[0], changed[1:], masks[1:]), atol=1e-12)
+    visible = [states + mask[:, :, None] for states, mask in zip(micro, masks, strict=True)]
+    assert not torch.allclose(block(macro[0], micro[1:], masks[1:]), block(macro[0], visible[1:], masks[1:]))
+
+
+def test_mtm_tells_its_sources_apart():
+    block = MTM(6, 2, 10, dropout=0.0).double()
+    macro, micro, masks = inputs()
+    as_is, swapped = block(macro[0], micro[:2], masks[:2]), block(macro[0], micro[1::-1], masks[1::-1])
+    assert not torch.allclose(as_is, swapped)
+    with torch.no_grad():
+        block.modality[1] = block.modality[0]  # with one embedding for both, order is lost
+    assert torch.allclose(block(macro[0], micro[:2], masks[:2]), block(macro[0], micro[1::-1], masks[1::-1]))
+    as_is.sum().backward()
+    assert block.modality.grad[0].abs().sum() > 0 and block.modality.grad[1].abs().sum() > 0
+
+
+class _Recorder(nn.Module):
+    """Stands in for an MTM block and keeps what it was asked."""
+
+    def forward(self, macro, sources, masks):
+        self.seen = (macro, sources, masks)
+        return macro
+
+
+def test_each_macro_feature_asks_the_micro_features_of_the_two_others():
+    fusion = CMGF(6, 2, 10, 0.0)
+    fusion.blocks = nn.ModuleList(_Recorder() for _ in range(3))
+    macro, micro, masks = inputs()
+    joined = fusion(macro, micro, masks)
+    text, vision, audio = range(3)
+    for block, (asks, first, second) in zip(fusion.blocks, [(text, vision, audio), (vision, text, audio),
+                                                            (audio, text, vision)], strict=True):  # eqs 13-15
+        query, sources, source_masks = block.seen
+        assert query is macro[asks] or torch.equal(query, macro[asks])
+        assert sources[0] is micro[first] and sources[1] is micro[second]
+        assert source_masks[0] is masks[first] and source_masks[1] is masks[second]
+    assert torch.equal(joined, torch.cat(list(macro), -1))  # eq. 16
+
+
+def test_a_modality_does_not_reach_its_own_block():
+    fusion = CMGF(6, 2, 10, 0.0).double()
+    macro, micro, masks = inputs()
+    before = fusion(macro, micro, masks)
+    assert before.shape == (3, fusion.out_features) == (3, 18)
+    for own in range(3):
+        changed = [states + (place == own) for place, states in enumerate(micro)]
+        difference = (fusion(macro, changed, masks) - before).abs().view(3, 3, 6).amax((0, 2))
+        assert [bool(value > 1e-9) for value in difference] == [place != own for place in range(3)]
+
+
+def test_concatenation_puts_the_six_features_side_by_side():
+    macro, micro, masks = inputs()
+    fusion = Concatenation(6)
+    joined = fusion(macro, micro, masks)
+    assert joined.shape == (3, fusion.out_features) == (3, 36)
+    assert not list(fusion.parameters())
+    assert torch.equal(joined[:, :18], torch.cat(list(macro), -1))
+    assert torch.equal(joined[:, 18:], torch.cat([masked_mean(s, m) for s, m in zip(micro, masks, strict=True)], -1))

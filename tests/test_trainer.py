@@ -1,0 +1,208 @@
+"""The one loop: the chosen epoch, resuming, schedules, and what stops a run."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mgcl_core.batching import DeviceSplit
+from mgcl_core.errors import RunError
+from mgcl_core.losses import prediction_loss
+from mgcl_core.system import Output, System
+from mgcl_core.trainer import (
+    CHECKPOINT,
+    HISTORY,
+    SELECTION,
+    WEIGHTS,
+    NonFiniteLoss,
+    Schedule,
+    _optimizer,
+    _rate,
+    correlation,
+    fit,
+    load_weights,
+    predict,
+    save_weights,
+)
+
+SCHEDULE = Schedule(epochs=4, batch_size=5)
+
+
+class Linear(System):
+    """A regression on the mean audio step, with dropout so that random states matter."""
+
+    def __init__(self, rate: float = 0.05):
+        super().__init__()
+        self.rate, self.dropout, self.linear = rate, nn.Dropout(0.3), nn.Linear(4, 1)
+        self.seen_labels = []
+
+    def learning_rates(self):
+        return {"": self.rate}
+
+    def forward(self, batch):
+        self.seen_labels.append(batch.labels is not None)
+        prediction = self.linear(self.dropout(batch.audio.mean(1))).squeeze(-1)
+        losses = {} if batch.labels is None else {"pred": prediction_loss(prediction, batch.labels)}
+        return Output(prediction, losses=losses)
+
+
+@pytest.fixture
+def splits(make_split):
+    cpu = torch.device("cpu")
+    return DeviceSplit(make_split(23, seed=1), cpu), DeviceSplit(make_split(11, seed=2), cpu)
+
+
+def build(rate: float = 0.05) -> Linear:
+    torch.manual_seed(0)
+    return Linear(rate)
+
+
+def plain(history):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
+
+
+def test_same_seed_gives_equal_metrics_and_another_seed_does_not(splits, tmp_path):
+    first = fit(build(), *splits, SCHEDULE, seed=1, directory=tmp_path / "a")
+    again = fit(build(), *splits, SCHEDULE, seed=1, directory=tmp_path / "b")
+    other = fit(build(), *splits, SCHEDULE, seed=2, directory=tmp_path / "c")
+    assert plain(first.history) == plain(again.history)
+    assert plain(first.history) != plain(other.history)
+
+
+def test_the_chosen_epoch_has_the_lowest_validation_mae_and_its_weights_remain(splits, tmp_path):
+    system = build(0.3)
+    result = fit(system, *splits, dataclasses.replace(SCHEDULE, epochs=8), seed=3, directory=tmp_path)
+    maes = [row["valid_mae"] for row in result.history]
+    assert result.chosen_epoch == int(np.argmin(maes)) + 1
+    predicted = predict(system, splits[1], SCHEDULE)["prediction"]
+    assert np.abs(predicted - splits[1].labels.numpy()).mean() == pytest.approx(min(maes), abs=1e-7)
+    assert json.loads((tmp_path / SELECTION).read_text())["epoch"] == result.chosen_epoch
+    fresh = build()
+    load_weights(fresh, tmp_path / WEIGHTS)
+    np.testing.assert_array_equal(predict(fresh, splits[1], SCHEDULE)["prediction"], predicted)
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_a_stopped_run_ends_like_one_that_never_was(splits, tmp_path, monkeypatch, stop_after):
+    whole = fit(build(), *splits, SCHEDULE, seed=5, directory=tmp_path / "whole")
+
+    class Stop(Exception):
+        pass
+
+    class Stopping(Linear):
+        def begin_epoch(self, epoch):
+            if epoch == stop_after + 1:
+                raise Stop
+
+    torch.manual_seed(0)
+    with pytest.raises(Stop):
+        fit(Stopping(), *splits, SCHEDULE, seed=5, directory=tmp_path / "stopped")
+    torch.manual_seed(99)  # what a new process starts with does not matter
+    resumed = fit(Linear(), *splits, SCHEDULE, seed=5, directory=tmp_path / "stopped")
+    assert plain(resumed.history) == plain(whole.history)
+    assert (tmp_path / "stopped" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+
+
+def test_patience_stops_early(splits, tmp_path):
+    schedule = dataclasses.replace(SCHEDULE, epochs=40, patience=2)
+    result = fit(build(1.0), *splits, schedule, seed=1, directory=tmp_path)
+    assert len(result.history) == result.chosen_epoch + 2 < 40
+
+
+def test_predict_never_shows_labels(splits):
+    system = build()
+    predict(system, splits[1], SCHEDULE)
+    assert system.seen_labels == [False] * 3
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_loss_that_is_not_finite_is_named_and_the_last_checkpoint_kept(splits, tmp_path, epoch):
+    class Breaking(Linear):
+        def begin_epoch(self, number):
+            self.breaks = number == epoch
+
+        def forward(self, batch):
+            output = super().forward(batch)
+            if output.losses and self.breaks:
+                output.losses["extra"] = output.prediction.sum() * float("inf")
+            elif output.losses:
+                output.losses["extra"] = output.prediction.sum() * 0
+            return output
+
+    with pytest.raises(NonFiniteLoss, match=rf"run x: extra is -?(inf|nan) in batch 1 of epoch {epoch}"):
+        fit(Breaking(), *splits, SCHEDULE, seed=1, directory=tmp_path, label="run x")
+    assert (tmp_path / CHECKPOINT).exists() == (epoch > 1)
+    if epoch > 1:
+        state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+        assert len(state["history"]) == epoch - 1
+        assert all(torch.isfinite(values).all() for values in state["system"].values())
+
+
+def test_weight_decay_spares_biases_and_norms(splits):
+    class Norm(Linear):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.LayerNorm(4)
+
+    groups = _optimizer(Norm(), Schedule(1, 1, weight_decay=0.5)).param_groups
+    decays = {tuple(p.shape): group["weight_decay"] for group in groups for p in group["params"]}
+    assert decays == {(1, 4): 0.5, (1,): 0.0, (4,): 0.0}
+
+
+def test_the_longest_prefix_gives_the_learning_rate():
+    class Two(Linear):
+        def learning_rates(self):
+            return {"": 1.0, "linear.": 0.5, "linear.bias": 0.25}
+
+    groups = _optimizer(Two(), Schedule(1, 1)).param_groups
+    assert {tuple(p.shape): group["base_lr"] for group in groups for p in group["params"]} == {(1, 4): 0.5, (1,): 0.25}
+
+
+def test_the_rate_warms_up_for_one_epoch_and_then_falls_linearly():
+    schedule = Schedule(epochs=3, batch_size=1)
+    rates = [_rate(step, 4, schedule) for step in range(12)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4:] == [pytest.approx((12 - step) / 8) for step in range(4, 12)]
+
+
+def test_one_step_is_enough():
+    assert _rate(0, 1, Schedule(epochs=1, batch_size=1)) == 1.0
+
+
+def test_correlation_of_a_constant_is_nan():
+    assert np.isnan(correlation(np.ones(4), np.arange(4.0)))
+    assert correlation(np.arange(4.0), np.arange(4.0) * 2) == pytest.approx(1)
+
+
+def test_history_is_json_even_with_nan(splits, tmp_path):
+    class Constant(Linear):
+        def forward(self, batch):
+            output = super().forward(batch)
+            if batch.labels is None:
+                output.prediction = torch.zeros_like(output.prediction)
+            return output
+
+    result = fit(Constant(), *splits, SCHEDULE, seed=1, directory=tmp_path)
+    assert np.isnan(result.history[0]["valid_corr"])
+    rows = [json.loads(line) for line in (tmp_path / HISTORY).read_text().splitlines()]
+    assert rows[0]["valid_corr"] is None
+
+
+def test_weights_of_another_architecture_or_damaged_are_refused(tmp_path):
+    save_weights(build(), tmp_path / "a.safetensors")
+
+    class Wider(Linear):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(5, 1)
+
+    with pytest.raises(RunError, match=r"a\.safetensors.*Wider"):
+        load_weights(Wider(), tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:20])
+    with pytest.raises(RunError, match=r"a\.safetensors"):
+        load_weights(build(), tmp_path / "a.safetensors")
+    with pytest.raises(RunError, match="missing"):
+        load_weights(build(), tmp_path / "missing.safetensors")
