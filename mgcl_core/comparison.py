@@ -106,7 +106,7 @@ def cells(number: int, blocks: Sequence[Block], metrics: Sequence[str], **bootst
     rows: list[dict] = []
     leaders: list[tuple[dict, list[float]]] = []  # the best cell of a column, its p-value against each other system
     for block in blocks:
-        replicates = {model: _replicates(results, **bootstrap) for model, results in block.models.items() if results}
+        replicates = _replicates(block, **bootstrap)
         for metric in metrics:
             column = [_cell(number, block, replicates, model, metric) for model in block.models]
             rows += column
@@ -156,9 +156,17 @@ def _check_compatible(result: Result, first: Result, scheme: str) -> None:
         )
 
 
-def _replicates(results: list[Result], **bootstrap) -> Replicates:
-    predictions = np.stack([result.y_pred for result in results])  # (S, N)
-    return Replicates.of(results[0].y_true, predictions, results[0].scheme, **bootstrap)
+def _replicates(block: Block, **bootstrap) -> dict[str, Replicates]:
+    """Replicates of each model that was run, all from one draw of clips."""
+    if not block.results:
+        return {}
+    first = block.results[0]
+    predictions = np.stack([result.y_pred for result in block.results])  # (runs, N)
+    together = Replicates.of(first.y_true, predictions, first.scheme, **bootstrap)
+    positions: dict[str, list[int]] = {}
+    for position, model in enumerate(m for m, results in block.models.items() for _ in results):
+        positions.setdefault(model, []).append(position)
+    return {model: together.take(own) for model, own in positions.items()}
 
 
 def _cell(number: int, block: Block, replicates: dict[str, Replicates], model: str, metric: str) -> dict:

@@ -61,8 +61,8 @@ class Run:
 
     def predictions(self, split: str = "test") -> pd.DataFrame:
         """Columns id, label, prediction and, for MGCL, the six unimodal predictions."""
-        return pd.read_csv(self._finished(f"predictions-{split}.csv"), dtype={"id": str}, keep_default_na=False,
-                           na_values=["nan"], float_precision="round_trip")
+        frame = pd.read_csv(self._finished(f"predictions-{split}.csv"), dtype=str, keep_default_na=False)
+        return frame.astype({name: np.float64 for name in frame.columns if name != "id"})  # exact, unlike read_csv
 
     def record(self) -> dict[str, Any]:
         """Provenance: settings, data, versions, cost."""

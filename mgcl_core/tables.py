@@ -117,7 +117,7 @@ def _stacked(number: int, subject: str, paper: pd.DataFrame, ours: pd.DataFrame)
     """The paper's rows above ours, under one header that has every column of either."""
     columns = [*paper.columns, *(name for name in ours.columns if name not in paper.columns)]
     paper = paper.reindex(columns=columns, fill_value="not printed").assign(Source="paper")
-    ours = ours.reindex(columns=columns).fillna("not given").assign(Source="ours")
+    ours = ours.reindex(columns=columns, fill_value="not given").fillna("not given").assign(Source="ours")
     frame = pd.concat([paper, ours], ignore_index=True)[["Source", *columns]]
     bold = pd.DataFrame(False, index=frame.index, columns=frame.columns)
     return Table(number, f"Table {number}. {subject}: the paper's and ours.", frame, bold)

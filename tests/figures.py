@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mgcl_core.corpus.data import SPLITS, Split
+
 SEEDS = (1111, 1112, 1113)
+
+
+def three_splits(make_split, clips: int = 8, **kinds) -> list[Split]:
+    """Train, valid and test of ``clips`` each, from the fixture ``make_split``."""
+    return [dataclasses.replace(make_split(clips, seed=i, **kinds), name=name) for i, name in enumerate(SPLITS)]
 
 
 def history(epochs: int = 4, **columns) -> pd.DataFrame:

@@ -77,7 +77,7 @@ values = st.one_of(
 
 
 @pytest.mark.parametrize("scheme", ["sims", "mosi"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(pairs=st.lists(st.tuples(values, values), min_size=1, max_size=30))
 @example(pairs=[(0.0, 0.0)])
 @example(pairs=[(0.0, 1.0), (0.0, -1.0)])

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from figures import audit, coordinates, history, stage_one, table_cells, texts
+from figures import audit, coordinates, history, stage_one, table_cells, texts, three_splits
 from IPython.core.formatters import DisplayFormatter
 from matplotlib.figure import Figure
 
@@ -18,21 +18,8 @@ from mgcl_core.errors import ConfigError
 
 
 @pytest.fixture
-def splits(make_split):
-    """Function of a number of clips: three splits of that size."""
-
-    def make(clips: int = 8, **kinds):
-        return [
-            dataclasses.replace(make_split(clips, seed=seed, **kinds), name=name)
-            for seed, name in enumerate(("train", "valid", "test"))
-        ]
-
-    return make
-
-
-@pytest.fixture
-def corpus(splits, make_corpus):
-    return make_corpus(*splits())
+def corpus(make_split, make_corpus):
+    return make_corpus(*three_splits(make_split))
 
 
 def every_figure(corpus, synthetic: bool) -> dict[str, Figure]:
@@ -56,7 +43,7 @@ def every_figure(corpus, synthetic: bool) -> dict[str, Figure]:
 
 
 @pytest.mark.parametrize("synthetic", [True, False])
-def test_every_figure_renders_and_says_whether_it_is_synthetic(corpus, synthetic):
+def test_every_figure_says_whether_it_is_synthetic(corpus, synthetic):
     figures = every_figure(dataclasses.replace(corpus, name="demo", synthetic=synthetic), synthetic)
     drawings = {"architecture", "cmgf_block"}
     others = {"NotebookFigure", "style", "tsne"}
@@ -64,13 +51,12 @@ def test_every_figure_renders_and_says_whether_it_is_synthetic(corpus, synthetic
     for name, figure in figures.items():
         assert isinstance(figure, Figure), name
         assert ("synthetic" in figure.get_suptitle()) is synthetic, name
-        figure.savefig(io.BytesIO(), format="png", dpi=40)
 
 
-def test_no_setting_changes_and_no_figure_stays_registered(corpus):
+def test_all_render_and_no_setting_changes_and_no_figure_stays_registered(corpus):
     settings, registered = dict(mpl.rcParams), plt.get_fignums()
-    every_figure(corpus, True)
-    plots.architecture(), plots.cmgf_block()
+    for figure in [*every_figure(corpus, True).values(), plots.architecture(), plots.cmgf_block()]:
+        figure.savefig(io.BytesIO(), format="png", dpi=40)
     assert dict(mpl.rcParams) == settings
     assert plt.get_fignums() == registered
 

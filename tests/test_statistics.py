@@ -1,4 +1,4 @@
-"""Intervals, tests and corrections against closed forms, naive resampling and small simulations (all data synthetic)."""
+"""Intervals, tests and corrections against closed forms, naive resampling and small synthetic simulations."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_system_against_itself_has_p_one_and_a_clear_difference_the_least():
 def test_null_p_values_are_nearly_uniform():
     random = np.random.default_rng(0)
     p_values = []
-    for trial in range(150):  # one seed, errors of a and b exchangeable
+    for trial in range(100):  # one seed, errors of a and b exchangeable
         shared = random.normal(size=(1, 100))
         y_true, a = errors_as_predictions(shared + random.normal(size=(1, 100)))
         _, b = errors_as_predictions(shared + random.normal(size=(1, 100)))
@@ -158,7 +158,7 @@ def test_null_p_values_are_nearly_uniform():
 def test_coverage_with_three_seeds(seed_effect, clip_effect, noise, least, most):
     random = np.random.default_rng(0)
     covered = []
-    for trial in range(150):
+    for trial in range(100):
         errors = (
             seed_effect * random.normal(size=(3, 1))
             + clip_effect * random.normal(size=(1, 100))
@@ -231,7 +231,7 @@ def test_detectable_difference_is_found_four_times_in_five():
     random = np.random.default_rng(0)
     difference = detectable_difference(1 / math.sqrt(100))
     found = []
-    for trial in range(150):
+    for trial in range(100):
         y_true, a = errors_as_predictions(difference + random.normal(size=(1, 100)))
         b = np.full((1, 100), 50.0)
         found.append(paired_difference(y_true, a, b, "mosi", resamples=150, seed=trial)["mae"].p <= 0.05)

@@ -28,6 +28,7 @@ from ..encoders import masked_mean
 from ..errors import RunError
 from ..losses import prediction_loss
 from ..system import Output, Shapes, System
+from .retrieval import draw, rank_candidates
 from .spec import SystemSpec
 
 RETRIEVED = 6  # clips beside each clip: the first two are the ones that feel alike
@@ -60,7 +61,7 @@ class Settings:
     similar_dropout: float = 0.5
     dissimilar_dropout: float = 0.5
     contrast_weight: float = 0.1
-    unimodal_weight: float = 0.01  # of the prediction from each of the six features alone
+    unimodal_weight: float = 0.01  # of the prediction from each of the six features alone; 0 leaves it out
     temperature: float = 0.5
     learn_retrieved: bool = True  # predict the retrieved clips too, not only the batch's own
 
@@ -153,7 +154,8 @@ class ConFEDE(System):
         self.dissimilar = nn.ModuleDict(
             {m: self._projection(widths[m], settings.dissimilar_dropout) for m in MODALITIES})
         self.decoder = gelu_perceptron(self.decoder_width(), width, width // 2, width // 4, width // 8)
-        self.unimodal_decoder = gelu_perceptron(self.half, width // 4, width // 8)
+        if settings.unimodal_weight > 0:
+            self.unimodal_decoder = gelu_perceptron(self.half, width // 4, width // 8)
         # Kept with the weights, so that a run that was stopped continues with the clips it would have retrieved.
         self.register_buffer("memory", torch.zeros(shapes.clips, 2 * width))  # last encodings of vision and audio
         self.register_buffer("candidates", torch.full((shapes.clips, 3, settings.candidates), -1))
@@ -252,49 +254,6 @@ class ConFEDE(System):
         return output
 
 
-def rank_candidates(embeddings: Tensor, labels: Tensor, share: float, count: int, rows: int = 512) -> Tensor:
-    """For each clip the ``count`` nearest that feel alike, the farthest and the nearest that feel differently.
-
-    Nearest means among the ``share`` of all clips that are most alike by cosine, farthest among as many that are
-    least alike; clips feel alike if their labels are equal.
-
-    Args:
-        embeddings: (N, D).
-        labels: (N,).
-        share: of the clips, in (0, 1].
-        count: candidates of each kind.
-        rows: clips ranked at once.
-
-    Returns:
-        (N, 3, count) rows, best first, -1 where there are fewer.
-    """
-    unit, total = F.normalize(embeddings, dim=-1), len(labels)
-    nearest = max(1, int(total * share))
-    ranked = []
-    for own in torch.arange(total, device=labels.device).split(rows):
-        similarity = unit[own] @ unit.mT  # (rows, N)
-        other = own[:, None] != torch.arange(total, device=labels.device)
-        alike = (labels[own, None] - labels).abs() < 1e-6
-        near = similarity >= similarity.topk(nearest).values[:, -1:]
-        far = -similarity >= (-similarity).topk(nearest).values[:, -1:]
-        ranked.append(torch.stack([_best(similarity, alike & near & other, count),
-                                   _best(-similarity, ~alike & far & other, count),
-                                   _best(similarity, ~alike & near & other, count)], 1))
-    return torch.cat(ranked)
-
-
-def _best(score: Tensor, allowed: Tensor, count: int) -> Tensor:
-    """Columns of the ``count`` highest allowed scores of each row, -1 where there are fewer."""
-    values, columns = score.masked_fill(~allowed, -torch.inf).topk(min(count, score.shape[1]))
-    return F.pad(columns.masked_fill(values == -torch.inf, -1), (0, count - columns.shape[1]), value=-1)
-
-
-def draw(candidates: Tensor) -> Tensor:
-    """Two candidates of each kind at random, without replacement: (B, 3, K) → (B, 6); -1 where there are fewer."""
-    keys = torch.rand(candidates.shape, device=candidates.device).masked_fill(candidates < 0, -1.0)
-    return candidates.gather(-1, keys.topk(2).indices).flatten(1)
-
-
 def contrast_pairs() -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Positive (20) and negative (33) pairs among a clip and its six neighbours, the anchor first.
 
@@ -310,7 +269,7 @@ def contrast_pairs() -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
 
 
 def contrastive_loss(features: Tensor, valid: Tensor, temperature: float) -> Tensor:
-    """Mean over clips of the mean over positive pairs of −log(e^p / (e^p + Σ e^n)), n being all negatives of the anchor.
+    """Mean over clips and their positive pairs of −log(e^p / (e^p + Σ e^n)), n being all negatives of the anchor.
 
     Args:
         features: (B, 7, 6, h): each clip, then the six retrieved for it.
@@ -318,7 +277,8 @@ def contrastive_loss(features: Tensor, valid: Tensor, temperature: float) -> Ten
         temperature: by which cosines are divided.
     """
     unit = F.normalize(features.float(), dim=-1).flatten(1, 2)  # (B, 42, h)
-    similarity = unit @ unit.mT / temperature  # (B, 42, 42)
+    with torch.autocast(unit.device.type, enabled=False):  # cosines stay in float32
+        similarity = unit @ unit.mT / temperature  # (B, 42, 42)
     here = valid.repeat_interleave(KINDS, 1)  # (B, 42)
     positive, negative = (torch.tensor(pairs, device=features.device).unbind(1) for pairs in contrast_pairs())
     (anchor, partner), (against, rival) = positive, negative

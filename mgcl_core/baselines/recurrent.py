@@ -30,10 +30,10 @@ class BidirectionalLSTM(nn.Module):
     def __init__(self, in_features: int, hidden: int):
         super().__init__()
         self.onward = nn.LSTM(in_features, hidden, batch_first=True)
-        self.backward_ = nn.LSTM(in_features, hidden, batch_first=True)
+        self.backward = nn.LSTM(in_features, hidden, batch_first=True)
 
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         onward, _ = self.onward(values)
-        backward, _ = self.backward_(reverse(values, mask))
+        backward, _ = self.backward(reverse(values, mask))
         final = torch.stack([last_state(onward, mask), last_state(backward, mask)], 1)
         return torch.cat([onward, reverse(backward, mask)], -1), final

@@ -161,7 +161,7 @@ class SelfMM(System):
 
     @torch.no_grad()
     def after_step(self, batch: Batch, output: SelfMMOutput) -> None:
-        """Move the unimodal labels of the batch's clips, then the features and centres that the next will be moved by."""
+        """Move the unimodal labels of the batch's clips, then the centres that the next ones will be moved by."""
         targets = self._targets(batch)
         if self.epoch > 1:
             nearness = torch.stack([self._nearness(name, output.features[name]) for name in TASKS])  # Δ, (4, B)
@@ -184,7 +184,7 @@ class SelfMM(System):
 
 
 def moved_labels(labels: Tensor, nearness: Tensor, bound: float) -> Tensor:
-    """Unimodal labels (3, B) from y (B,) and the nearness (4, B) of the tasks M, T, A, V (section 3.3, equations 10-13).
+    """Unimodal labels (3, B) from y (B,) and the nearness (4, B) of the tasks M, T, A, V (section 3.3).
 
     The mean of y scaled by the ratio of nearnesses and y shifted by their difference, clipped to the label range.
     """
@@ -193,5 +193,5 @@ def moved_labels(labels: Tensor, nearness: Tensor, bound: float) -> Tensor:
 
 
 SPEC = SystemSpec(title="Self-MM", build=SelfMM, published=PUBLISHED, text="finetuned",
-                  reference="Yu et al. 2021, Learning Modality-Specific Representations with Self-Supervised Multi-Task "
-                            "Learning for Multimodal Sentiment Analysis, AAAI")
+                  reference="Yu et al. 2021, Learning Modality-Specific Representations with Self-Supervised "
+                            "Multi-Task Learning for Multimodal Sentiment Analysis, AAAI")

@@ -110,10 +110,11 @@ def build(system: str, args) -> nn.Module:
     model = AMIO(args)
     if system == "misa":  # mmsa hard-codes 768, the width of BERT-base
         model.Model.project_t.project_t = nn.Linear(DIMS["text"], args.hidden_size)
+    spread = 0.6 if system in AVERAGED else 0.2  # enough for the predictions of different clips to differ
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter.add_(0.2 * torch.randn_like(parameter))
+                parameter.add_(spread * torch.randn_like(parameter))
         for name, buffer in model.named_buffers():
             if name.endswith("running_mean"):
                 buffer.normal_(std=0.2)

@@ -1,0 +1,122 @@
+"""MAG-BERT: a multimodal adaptation gate inside BERT (Rahman et al. 2020, ACL).
+
+Between BERT's embeddings and its first layer, each word piece is shifted by what is heard and seen while it is said,
+at most as far as its own length (times β).
+
+Where this differs from the field's reference (mmsa 2.2.1):
+
+- audio and vision of unaligned files are averaged over the valid steps that fall to each token (`align_steps`); there,
+  padding is averaged in, over steps that lie a text's length apart (`Settings.strided`)
+- the pooler starts fresh: this package's `TextEncoder` has none
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ..batching import Batch
+from ..encoders import TextEncoder
+from ..system import Output, Shapes, System
+from .align import align_steps, stride_steps
+from .spec import SystemSpec
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Published values for CH-SIMS; what the other datasets change is in `PUBLISHED`."""
+
+    epochs: int = 40  # ours: the reference trains until its early stop
+    patience: int | None = 8
+    batch_size: int = 32
+    lr: float = 5e-5
+    weight_decay: float = 0.0
+    warmup_epochs: float = 0.0
+    clip_norm: float = 1.0  # ours: the reference does not clip
+
+    beta: float = 1.0  # the longest shift, in lengths of the embedding
+    dropout: float = 0.1  # of the gate
+    head_dropout: float = 0.1  # BERT's own
+    strided: bool = False  # True: the reference's reduction of audio and vision to the text's steps
+
+
+#: config_regression.json of mmsa 2.2.1 (bert_mag).
+PUBLISHED: dict[str, Settings] = {
+    "sims": Settings(),
+    "mosi": Settings(lr=2e-5, dropout=0.3),
+    "mosei": replace(Settings(), lr=1e-5, dropout=0.2),
+}
+
+
+class AdaptationGate(nn.Module):
+    """MAG: text embeddings (B, L, H) shifted by vision (B, L, Dv) and audio (B, L, Da) of the same steps."""
+
+    def __init__(self, text_dim: int, vision_dim: int, audio_dim: int, settings: Settings):
+        super().__init__()
+        self.vision_gate = nn.Linear(vision_dim + text_dim, text_dim)
+        self.audio_gate = nn.Linear(audio_dim + text_dim, text_dim)
+        self.vision_shift = nn.Linear(vision_dim, text_dim)
+        self.audio_shift = nn.Linear(audio_dim, text_dim)
+        self.norm = nn.LayerNorm(text_dim)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.beta = settings.beta
+
+    def forward(self, text: Tensor, vision: Tensor, audio: Tensor) -> Tensor:
+        vision_gate = self.vision_gate(torch.cat([vision, text], -1)).relu()
+        audio_gate = self.audio_gate(torch.cat([audio, text], -1)).relu()
+        shift = vision_gate * self.vision_shift(vision) + audio_gate * self.audio_shift(audio)  # (B, L, H)
+        length = shift.norm(dim=-1, keepdim=True)
+        length = torch.where(length == 0, 1.0, length)
+        scale = (text.norm(dim=-1, keepdim=True) / (length + 1e-6) * self.beta).clamp_max(1.0)
+        return self.dropout(self.norm(text + scale * shift))
+
+
+class MAGBERT(System):
+    """A text encoder with the gate behind its embeddings, read at [CLS]."""
+
+    def __init__(self, settings: Settings, shapes: Shapes):
+        super().__init__()
+        self.settings, self.steps = settings, (shapes.text_steps, shapes.audio_steps, shapes.vision_steps)
+        self.text = TextEncoder(shapes.text_model)
+        width = self.text.out_features
+        self.gate = AdaptationGate(width, shapes.vision_dim, shapes.audio_dim, settings)
+        self.pooler = nn.Sequential(nn.Linear(width, width), nn.Tanh())
+        self.head = nn.Sequential(nn.Dropout(settings.head_dropout), nn.Linear(width, 1))
+
+    def learning_rates(self) -> dict[str, float]:
+        return {"": self.settings.lr}
+
+    def forward(self, batch: Batch) -> Output:
+        audio, vision = self._align(batch)
+
+        # A hook, because the text model's own forward knows best how to go on from its embeddings.
+        def shift(_module: nn.Module, _inputs: tuple, embeddings: Tensor) -> Tensor:
+            return self.gate(embeddings, vision, audio)
+
+        hook = self.text.bert.embeddings.register_forward_hook(shift)
+        try:
+            states = self.text.macro(*self.text(batch))  # (B, H)
+        finally:
+            hook.remove()
+        output = Output(self.head(self.pooler(states)).squeeze(-1).float())
+        if batch.labels is not None:
+            output.losses["pred"] = (output.prediction - batch.labels).abs().mean()
+        return output
+
+    def _align(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Audio and vision with one step for each token: (B, L, Da), (B, L, Dv)."""
+        if self.settings.strided:
+            text_steps, audio_steps, vision_steps = self.steps
+            shown = batch.tokens.shape[2]
+            return (stride_steps(batch.audio, audio_steps, text_steps)[:, :shown],
+                    stride_steps(batch.vision, vision_steps, text_steps)[:, :shown])
+        tokens = batch.tokens[:, 1] > 0
+        return (align_steps(batch.audio, batch.audio_mask, tokens),
+                align_steps(batch.vision, batch.vision_mask, tokens))
+
+
+SPEC = SystemSpec(title="MAG-BERT", build=MAGBERT, published=PUBLISHED, text="finetuned",
+                  reference="Rahman et al. 2020, Integrating Multimodal Information in Large Pretrained Transformers, "
+                            "ACL")

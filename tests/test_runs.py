@@ -1,0 +1,252 @@
+"""Runs on disk: named by their settings, finished once, resumed after any kill, never harmed by a second process."""
+
+import dataclasses
+import json
+import os
+import pickle
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mgcl_core.errors import ConfigError, CorpusError, RunError
+from mgcl_core.experiments import Study, config_for, role
+from mgcl_core.runs import load_run
+
+TINY = {"check_vocabulary": False, "text_epochs": 3, "sequence_epochs": 3, "mgcl_epochs": 3, "width": 16,
+        "feedforward": 16, "heads": 2, "common_width": 16, "fusion_heads": 2}
+#: How many times the kill test kills; all twenty by `MGCL_KILLS=20 python -m pytest tests/test_runs.py -k kill`.
+KILLS = int(os.environ.get("MGCL_KILLS", "4"))
+
+WORKER = """
+import pickle, sys, torch
+torch.set_num_threads(1)
+from mgcl_core.experiments import Study
+corpus, overrides, results = pickle.loads(open(sys.argv[1], "rb").read())
+study = Study(corpus, "demo", seeds=[7], overrides=overrides, results=results, device="cpu")
+print("ready", flush=True)
+study.train(["MGCL", "w/o fusion"])
+"""
+
+
+@pytest.fixture(scope="module")
+def corpus(make_split, make_corpus):
+    def split(name, clips, seed):
+        ids = tuple(f"{name}{clip}$_$0" for clip in range(clips))
+        return dataclasses.replace(make_split(clips, seed=seed), name=name, ids=ids)
+
+    return make_corpus(split("train", 40, 1), split("valid", 12, 2), split("test", 15, 3))
+
+
+@pytest.fixture
+def study(corpus, tiny_bert, tmp_path):
+    def build(**changes):
+        overrides = {**TINY, "text_model": tiny_bert, **changes.pop("overrides", {})}
+        return Study(corpus, "demo", overrides=overrides,
+                     **{"seeds": [1], "results": tmp_path, "device": "cpu", **changes})
+
+    return build
+
+
+def result_files(results: Path) -> dict[str, bytes]:
+    """What two equal runs share to the last bit: weights, predictions, and metrics but for the seconds."""
+    found = {}
+    for path in sorted(results.rglob("*")):
+        if path.suffix in (".safetensors", ".csv") or path.name in ("selection.json", "config.json"):
+            found[str(path.relative_to(results))] = path.read_bytes()
+        elif path.name == "metrics.jsonl":
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            kept = [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+            found[str(path.relative_to(results))] = json.dumps(kept).encode()
+    return found
+
+
+def test_a_finished_run_costs_nothing(study, monkeypatch):
+    first = study().train()
+    monkeypatch.setattr("mgcl_core.experiments.fit", lambda *a, **k: pytest.fail("trained again"))
+    assert [run.directory for run in study().train()] == [run.directory for run in first]
+
+
+def test_every_run_leaves_settings_history_predictions_weights_and_record(study):
+    run = study().train()[0]
+    assert run.done and len(run.history) == 3 and 1 <= run.chosen_epoch <= 3
+    frame = run.predictions("test")
+    assert list(frame["id"]) == [f"test{clip}$_$0" for clip in range(15)]
+    assert list(frame.columns[3:]) == ["T_macro", "V_macro", "A_macro", "T_micro", "V_micro", "A_micro"]
+    record = run.record()
+    assert record["corpus"]["sha256"] == "0" * 64 and record["corpus"]["synthetic"] is True
+    assert record["environment"]["packages"]["torch"] and record["trained_parameters"] > 0
+    assert not (run.directory / "checkpoint.pt").exists()
+    loaded = load_run(run.directory)
+    assert loaded.config == run.config
+    assert [parent.name for parent in loaded.parents] == [parent.name for parent in run.parents]
+
+
+def test_micro_runs_are_scored_against_their_own_label(study, corpus):
+    runs = {run.stage: run for run in study().pretrain()}
+    np.testing.assert_allclose(runs["macro_V"].predictions()["label"], corpus.test.labels)
+    for place, modality in enumerate("TVA"):
+        np.testing.assert_allclose(runs[f"micro_{modality}"].predictions()["label"],
+                                   corpus.test.unimodal_labels[place])
+
+
+def test_variants_share_stage_one_and_other_settings_do_not_meet(study):
+    plain, changed = study(), study(overrides={"alpha": 0.3})
+    assert [run.directory for run in plain.pretrainings()] == [run.directory for run in changed.pretrainings()]
+    assert plain.trainings()[0].directory != changed.trainings()[0].directory
+    slower = study(overrides={"sequence_lr": 1e-4})
+    same = {run.stage for run in plain.pretrainings()} & {
+        run.stage for run in slower.pretrainings() if run.directory in {r.directory for r in plain.pretrainings()}}
+    assert same == {"macro_T", "micro_T"}
+    assert plain.trainings()[0].directory != slower.trainings()[0].directory
+
+
+def test_all_variants_differ_in_exactly_one_setting(study):
+    from mgcl_core.config import VARIANTS
+
+    base = study().config(1).as_dict()
+    for variant, changes in VARIANTS.items():
+        settings = study().config(1, variant).as_dict()
+        assert {name for name in settings if settings[name] != base[name]} == set(changes)
+
+
+def test_test_data_is_refused_before_the_epoch_is_chosen(study):
+    built = study()
+    with pytest.raises(RunError, match="only after the epoch is chosen"):
+        built.split("test", built.trainings()[0])
+
+
+def test_the_trainer_meets_no_test_clip(study, monkeypatch):
+    import mgcl_core.experiments as experiments
+
+    seen, real = [], experiments.fit
+
+    def spy(system, train, valid, *rest, **more):
+        seen.append((len(train), len(valid)))
+        return real(system, train, valid, *rest, **more)
+
+    monkeypatch.setattr(experiments, "fit", spy)
+    study().train()
+    assert set(seen) == {(40, 12)}
+
+
+@pytest.mark.parametrize("changes", [{"encoders": "shared"}, {"micro": "pooled"}, {"trained_encoders": []},
+                                     {"trained_encoders": ["T", "V", "A"]}, {"normalize": False},
+                                     {"precision": "bf16"}])
+def test_the_other_readings_of_the_paper_run(study, changes):
+    run = study(overrides=changes).train()[0]
+    assert np.isfinite(run.predictions()["prediction"]).all()
+
+
+def test_mistakes_are_errors_before_anything_runs(study, tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'alpha'"):
+        study(overrides={"alhpa": 1.0})
+    with pytest.raises(ConfigError, match="seeds"):
+        study(seeds=[1, 1])
+    with pytest.raises(ConfigError, match="did you mean 'w/o CL'"):
+        study().trainings(["w/o CLL"])
+    with pytest.raises(ConfigError, match="not available"):
+        study(device="cuda:77")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_foreign_vocabulary_is_an_error(study):
+    with pytest.raises(CorpusError, match="another vocabulary.*tokens='raw_text'"):
+        study(overrides={"check_vocabulary": True}).train()
+    run = study(overrides={"check_vocabulary": True, "tokens": "raw_text"}).train()[0]
+    assert run.done
+
+
+def test_an_unfinished_run_gives_no_numbers(study):
+    run = study().trainings()[0]
+    for read in (lambda: run.history, lambda: run.chosen_epoch, run.predictions, run.record):
+        with pytest.raises(RunError, match="not finished"):
+            read()
+    with pytest.raises(RunError, match="no finished run"):
+        load_run(run.directory)
+
+
+def test_the_preset_follows_the_corpus(corpus):
+    assert role(corpus) == "sims" and role(dataclasses.replace(corpus, scheme="mosi")) == "mosi"
+    assert role(dataclasses.replace(corpus, name="CMU-MOSEI", scheme="mosi")) == "mosei"
+    config = config_for(dataclasses.replace(corpus, name="CMU-MOSEI", scheme="mosi"), "paper")
+    assert (config.layers, config.mgcl_batch_size, config.audio_dim, config.audio_steps) == (3, 8, 4, 9)
+
+
+# Real processes
+
+
+@pytest.fixture
+def job(corpus, tiny_bert, tmp_path):
+    """Function of a name: starts a process that trains both stages into that folder of tmp_path."""
+
+    def start(name: str) -> subprocess.Popen:
+        arguments = tmp_path / f"{name}.pickle"
+        overrides = {**TINY, "text_model": tiny_bert}
+        arguments.write_bytes(pickle.dumps((corpus, overrides, tmp_path / name)))
+        return subprocess.Popen([sys.executable, "-c", WORKER, str(arguments)], stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True)
+
+    return start
+
+
+def finished(process: subprocess.Popen) -> None:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+
+
+def test_kill_minus_nine_at_random_moments_changes_nothing(job, tmp_path):
+    whole = job("whole")
+    assert whole.stdout.readline() == "ready\n"
+    started = time.monotonic()
+    finished(whole)
+    duration = time.monotonic() - started
+    moments = random.Random(20)
+    kills = 0
+    while kills < KILLS:
+        process = job("killed")
+        assert process.stdout.readline() == "ready\n"
+        # Short enough that the job is still running, whatever it has done already.
+        time.sleep(moments.uniform(0, max(duration / KILLS, 0.3)))
+        if process.poll() is not None:  # it had too little left to do: begin anew
+            (tmp_path / "killed").rename(tmp_path / f"finished-{kills}-{time.monotonic_ns()}")
+            continue
+        process.kill()
+        process.communicate()
+        kills += 1
+    finished(job("killed"))
+    assert result_files(tmp_path / "killed") == result_files(tmp_path / "whole")
+    left = [path for path in (tmp_path / "killed").rglob("*") if path.name.startswith(".")]
+    assert len(left) <= kills  # a killed write leaves at most its temporary file, never a broken result
+
+
+def test_two_processes_asked_for_the_same_runs_do_not_harm_each_other(job, tmp_path):
+    first, second, alone = job("both"), job("both"), job("alone")
+    for process in (first, second, alone):
+        finished(process)
+    assert result_files(tmp_path / "both") == result_files(tmp_path / "alone")
+
+
+def test_a_full_disk_is_an_error_and_the_run_continues_afterwards(study, monkeypatch):
+    import mgcl_core.trainer as trainer
+
+    real, calls = trainer.torch.save, []
+
+    def full(value, path):
+        calls.append(path)
+        if len(calls) == 2:
+            Path(path).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        real(value, path)
+
+    monkeypatch.setattr(trainer.torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        study().train()
+    monkeypatch.undo()
+    built = study()
+    run = built.train()[0]
+    assert run.done and not [path for path in built.directory.rglob(".*") if path.is_file()]
