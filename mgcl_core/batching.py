@@ -23,8 +23,10 @@ class Batch:
     - ``index`` (B,): rows of the split
     - ``tokens`` (B, 3, L) int64: token ids, attention mask, token types
     - ``text`` (B, L, D) or None: the file's own contextual embeddings
-    - ``audio`` (B, La, Da), ``vision`` (B, Lv, Dv) with ``audio_mask`` (B, La), ``vision_mask`` (B, Lv), True where valid
-    - ``labels`` (B,): y, and ``unimodal_labels`` (3, B): y_T, y_V, y_A (y where the corpus has none); None when predicting
+    - ``audio`` (B, La, Da), ``vision`` (B, Lv, Dv), zero where not valid
+    - ``audio_mask`` (B, La), ``vision_mask`` (B, Lv), True where valid
+    - ``labels`` (B,): y, or None when predicting
+    - ``unimodal_labels`` (3, B): y_T, y_V, y_A (y where the corpus has none), or None when predicting
     - ``features``: outputs of frozen encoders by name, `mgcl_core.model.encode_frozen`
     """
 

@@ -1,4 +1,4 @@
-"""From a batch to macro and micro features: text and sequence encoders, micro enhancement, projections (section 3.1)."""
+"""From a batch to macro and micro features (section 3.1): encoders, micro enhancement, projections, heads."""
 
 from __future__ import annotations
 

@@ -102,7 +102,8 @@ def check_vocabulary(name: str, corpus: Corpus, clips: int = 20) -> None:
     """
     tokenizer, split = load_tokenizer(name), corpus.train
     highest = max(int(part.text_bert[:, 0].max()) for part in corpus.splits)
-    remedy = f"ids of {name!r} (set tokens='raw_text' to tokenise raw_text with it, or choose the text_model of the file)"
+    remedy = (f"ids of {name!r} (set tokens='raw_text' to tokenise raw_text with it, "
+              f"or choose the text_model of the file)")
     if highest >= len(tokenizer):
         raise CorpusError("text_bert belongs to another vocabulary", file=corpus.path, key="text_bert",
                           expected=remedy, found=f"id {highest}, beyond its {len(tokenizer)} entries")

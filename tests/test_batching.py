@@ -166,6 +166,21 @@ def test_unlabelled_batches_carry_no_labels(make_split):
     assert batch.labels is None and batch.unimodal_labels is None
 
 
+def test_a_split_without_labels_gives_batches_without_labels(make_split):
+    split = dataclasses.replace(make_split(3), labels=None, unimodal_labels=None)
+    batch = DeviceSplit(split, CPU).batch()
+    assert batch.labels is None and batch.unimodal_labels is None
+
+
+def test_a_saved_scaler_reads_back(make_split, tmp_path):
+    split = make_split(5)
+    scaler = Scaler.fit(split)
+    scaler.save(tmp_path / "scaler.safetensors")
+    again = Scaler.load(tmp_path / "scaler.safetensors")
+    for name in ("audio", "vision"):
+        np.testing.assert_array_equal(again.apply(name, getattr(split, name)), scaler.apply(name, getattr(split, name)))
+
+
 def test_unimodal_labels_fall_back_to_y(make_split):
     split = make_split(3, unimodal=False)
     batch = DeviceSplit(split, CPU).batch()

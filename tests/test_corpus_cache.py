@@ -163,9 +163,7 @@ def test_processes_that_start_together_share_one_cache(tmp_path, path):
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     start = time.time() + 0.5
-    processes = [
-        context.Process(target=_load_after, args=(start, path, tmp_path / "cache", queue)) for _ in range(4)
-    ]
+    processes = [context.Process(target=_load_after, args=(start, path, tmp_path / "cache", queue)) for _ in range(4)]
     for process in processes:
         process.start()
     results = [queue.get(timeout=60) for _ in processes]

@@ -102,7 +102,9 @@ BROKEN = {
         altered("test", "regression_labels_T", 1, np.nan), "test", "regression_labels_T", "nan at clip 1",
     ),
     "an infinite label": (altered("train", "regression_labels", 0, np.inf), "train", "regression_labels", "inf"),
-    "NaN in audio": (altered("train", "audio", (2, 1, 3), np.nan), "train", "audio", "nan at clip 2, step 1, feature 3"),
+    "NaN in audio": (
+        altered("train", "audio", (2, 1, 3), np.nan), "train", "audio", "nan at clip 2, step 1, feature 3",
+    ),
     "+inf in audio": (altered("train", "audio", (0, 0, 0), np.inf), "train", "audio", "inf at clip 0"),
     "NaN in vision": (altered("valid", "vision", (0, 4, 5), np.nan), "valid", "vision", "nan"),
     "-inf in vision": (altered("test", "vision", (0, 0, 0), -np.inf), "test", "vision", "-inf"),

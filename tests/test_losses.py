@@ -239,7 +239,7 @@ def test_pairs_of_ch_sims_are_those_of_integers(shared_data):
 
 @pytest.mark.parametrize("name", ["CMU-MOSI", "CMU-MOSEI"])
 def test_pairs_of_the_other_corpora_do_not_depend_on_the_precision(shared_data, name):
-    labels = torch.from_numpy(pd.read_csv(shared_data / name / "labels.csv")["label"].to_numpy(copy=True))[:4000]
+    labels = torch.from_numpy(np.unique(pd.read_csv(shared_data / name / "labels.csv")["label"].to_numpy()))
     assert torch.equal(intensity_pairs(labels.float() / 3)[0], intensity_pairs(labels / 3)[0])
 
 

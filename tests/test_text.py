@@ -109,7 +109,7 @@ def shifted(corpus, count: int):
 
 def test_one_sentence_in_ten_may_differ(corpus, tiny_bert):
     check_vocabulary(tiny_bert, shifted(corpus, 2))
-    with pytest.raises(CorpusError, match="3 of 20 sentences that tokenise otherwise, the first of clip 'video\\$_\\$0'"):
+    with pytest.raises(CorpusError, match=r"3 of 20 sentences .* otherwise, the first of clip 'video\$_\$0'"):
         check_vocabulary(tiny_bert, shifted(corpus, 3))
 
 

@@ -28,11 +28,8 @@ from ..encoders import masked_mean
 from ..errors import RunError
 from ..losses import prediction_loss
 from ..system import Output, Shapes, System
-from .retrieval import draw, rank_candidates
+from .contrast import KINDS, contrastive_loss, draw, rank_candidates
 from .spec import SystemSpec
-
-RETRIEVED = 6  # clips beside each clip: the first two are the ones that feel alike
-KINDS = 6  # features of a clip: similar T, V, A, then dissimilar T, V, A
 
 
 @dataclass(frozen=True)
@@ -252,42 +249,6 @@ class ConFEDE(System):
             targets = torch.stack([labels] * 3 + list(unimodal), -1)[:, :clips]
             output.losses["uni"] = settings.unimodal_weight * masked_mean_square(alone - targets, valid[:, :clips])
         return output
-
-
-def contrast_pairs() -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Positive (20) and negative (33) pairs among a clip and its six neighbours, the anchor first.
-
-    A feature is named by its place in (7 clips, 6 kinds): ``6 * clip + kind``. Within each clip the similar text
-    is the anchor of the two other similar features and against the three dissimilar ones; across clips each similar
-    feature of the clip itself is the anchor of those that feel alike and against those that do not.
-    """
-    positive = [(KINDS * 0 + m, KINDS * clip + m) for m in range(3) for clip in (1, 2)]
-    positive += [(KINDS * clip, KINDS * clip + m) for clip in range(1 + RETRIEVED) for m in (1, 2)]
-    negative = [(KINDS * 0 + m, KINDS * clip + m) for m in range(3) for clip in (3, 4, 5, 6)]
-    negative += [(KINDS * clip, KINDS * clip + kind) for clip in range(1 + RETRIEVED) for kind in (3, 4, 5)]
-    return positive, negative
-
-
-def contrastive_loss(features: Tensor, valid: Tensor, temperature: float) -> Tensor:
-    """Mean over clips and their positive pairs of −log(e^p / (e^p + Σ e^n)), n being all negatives of the anchor.
-
-    Args:
-        features: (B, 7, 6, h): each clip, then the six retrieved for it.
-        valid: (B, 7), False where no clip could be retrieved; its pairs are left out.
-        temperature: by which cosines are divided.
-    """
-    unit = F.normalize(features.float(), dim=-1).flatten(1, 2)  # (B, 42, h)
-    with torch.autocast(unit.device.type, enabled=False):  # cosines stay in float32
-        similarity = unit @ unit.mT / temperature  # (B, 42, 42)
-    here = valid.repeat_interleave(KINDS, 1)  # (B, 42)
-    positive, negative = (torch.tensor(pairs, device=features.device).unbind(1) for pairs in contrast_pairs())
-    (anchor, partner), (against, rival) = positive, negative
-    rivals = (anchor[:, None] == against) & (here[:, against] & here[:, rival])[:, None]  # (B, 20, 33)
-    # A finite stand-in for -inf keeps the gradient of an anchor without rivals finite.
-    rivalry = similarity[:, None, against, rival].masked_fill(~rivals, torch.finfo(unit.dtype).min).logsumexp(-1)
-    terms = F.softplus(rivalry - similarity[:, anchor, partner])  # (B, 20)
-    counts = here[:, anchor] & here[:, partner]
-    return ((terms * counts).sum(1) / counts.sum(1)).mean()
 
 
 def masked_mean_square(errors: Tensor, valid: Tensor) -> Tensor:

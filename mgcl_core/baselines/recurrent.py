@@ -24,13 +24,24 @@ def reverse(values: Tensor, mask: Tensor) -> Tensor:
     return values.gather(1, torch.where(turned < 0, steps, turned)[:, :, None].expand_as(values))
 
 
+class LSTM(nn.LSTM):
+    """One layer over (B, L, D), in float32 also under autocast: most CPUs have no LSTM in bf16."""
+
+    def __init__(self, in_features: int, hidden: int):
+        super().__init__(in_features, hidden, batch_first=True)
+
+    def forward(self, values: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        with torch.autocast(values.device.type, enabled=False):
+            return super().forward(values.float())
+
+
 class BidirectionalLSTM(nn.Module):
     """One layer in both directions: (B, L, D), (B, L) → states (B, L, 2·H) and final states (B, 2, H)."""
 
     def __init__(self, in_features: int, hidden: int):
         super().__init__()
-        self.onward = nn.LSTM(in_features, hidden, batch_first=True)
-        self.backward = nn.LSTM(in_features, hidden, batch_first=True)
+        self.onward = LSTM(in_features, hidden)
+        self.backward = LSTM(in_features, hidden)
 
     def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         onward, _ = self.onward(values)

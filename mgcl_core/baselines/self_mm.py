@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..batching import Batch
 from ..encoders import TextEncoder
 from ..system import Output, Shapes, System
-from .recurrent import last_state
+from .recurrent import LSTM, last_state
 from .spec import SystemSpec
 
 TASKS = ("M", "T", "A", "V")
@@ -82,7 +82,7 @@ class Recurrent(nn.Module):
 
     def __init__(self, in_features: int, hidden: int, out_features: int, dropout: float):
         super().__init__()
-        self.lstm = nn.LSTM(in_features, hidden, batch_first=True)
+        self.lstm = LSTM(in_features, hidden)
         self.dropout = nn.Dropout(dropout)
         self.projection = nn.Linear(hidden, out_features)
 

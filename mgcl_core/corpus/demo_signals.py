@@ -103,9 +103,7 @@ def plant(
     burst = (time >= start[:, None]) & (time < start[:, None] + BURST)  # (N, L)
     balance = BURST / (lengths - BURST)
     shape = np.where(burst, 1.0, -balance[:, None])  # sums to 0 over the valid steps
-    x[:, :, layout.micro] += (
-        layout.micro_gain * (micro[:, None] * shape)[:, :, None] * np.array(layout.micro_signs)
-    )
+    x[:, :, layout.micro] += layout.micro_gain * (micro[:, None] * shape)[:, :, None] * np.array(layout.micro_signs)
     x[:, :, layout.marker] += layout.marker_gain * burst
 
     x = np.array(layout.offsets) + np.array(layout.scales) * x

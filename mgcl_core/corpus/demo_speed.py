@@ -65,9 +65,7 @@ def speed_split(settings: SpeedSettings, split: str, clips: int | None = None) -
     return as_fields(split, video, raw_text, text_bert, audio, vision, labels[0], unimodal)
 
 
-def _features(
-    rng: np.random.Generator, shape: tuple[int, int], sentiment: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _features(rng: np.random.Generator, shape: tuple[int, int], sentiment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Features (N, L, D) float32 and lengths (N,), a valid fraction uniform in 0.2 to 1."""
     steps, dims = shape
     x = rng.standard_normal((len(sentiment), steps, dims), dtype=np.float32)  # float32: MOSEI's are 5 GB

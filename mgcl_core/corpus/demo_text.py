@@ -18,23 +18,23 @@ MACRO_LIMIT, MICRO_LIMIT = 6, 3
 
 #: Adjectives by grade, -3 to 3: the macro cue of a sentence is the sum of two.
 ADJECTIVES = {
-    -3: ("terrible", "horrible", "awful", "disgusting", "miserable"),
-    -2: ("bad", "poor", "ugly", "disappointing", "annoying"),
-    -1: ("weak", "dull", "boring", "tired", "messy"),
-    0: ("ordinary", "typical", "average", "normal", "standard"),
-    1: ("decent", "fine", "okay", "pleasant", "solid"),
-    2: ("good", "nice", "lovely", "charming", "enjoyable"),
-    3: ("wonderful", "fantastic", "brilliant", "amazing", "magnificent"),
+    -3: ("terrible", "horrible", "awful"),
+    -2: ("bad", "poor", "disappointing"),
+    -1: ("weak", "dull", "boring"),
+    0: ("ordinary", "typical", "average"),
+    1: ("decent", "fine", "pleasant"),
+    2: ("good", "nice", "lovely"),
+    3: ("wonderful", "fantastic", "amazing"),
 }
 #: Interjections and adverbs by grade, -3 to 3: one a sentence is its micro cue.
 INTERJECTIONS = {
-    -3: ("horribly", "painfully", "damn"),
-    -2: ("sadly", "unfortunately", "alas"),
-    -1: ("strangely", "oddly", "sigh"),
-    0: ("apparently", "basically", "actually"),
-    1: ("yes", "yeah", "sure"),
-    2: ("luckily", "happily", "fortunately"),
-    3: ("wow", "splendid", "beautifully"),
+    -3: ("horribly", "painfully"),
+    -2: ("sadly", "unfortunately"),
+    -1: ("strangely", "oddly"),
+    0: ("apparently", "basically"),
+    1: ("yes", "sure"),
+    2: ("luckily", "happily"),
+    3: ("wow", "splendid"),
 }
 #: What is talked about, and what of it.
 TOPICS = (
@@ -49,14 +49,14 @@ TOPICS = (
 )
 #: {n} what, {x} an aspect of it, {a} and {b} adjectives, | a joint where the interjection may stand.
 FRAMES = (
-    "| the {n} was {a} | and the {x} felt {b} |",
-    "| i found the {n} {a} | with {b} {x} |",
-    "| we thought this {n} was {a} | because of the {b} {x} |",
-    "| that was one {a} {n} | and the {x} is {b} |",
-    "| my friends call the {n} {a} | and to me the {x} seems {b} |",
-    "| for this price the {n} is {a} | while the {x} stays {b} |",
-    "| after a week the {n} looks {a} | and its {x} remains {b} |",
-    "| people said the {x} would be {b} | and the whole {n} {a} |",
+    "| the {n} was {a} | and the {x} {b} |",
+    "| one {a} {n} | with its {b} {x} |",
+    "| i found the {n} {a} | and the {x} {b} |",
+    "| that {b} {x} | and the {n} is {a} |",
+    "| they call the {n} {a} | and its {x} {b} |",
+    "| the {x} seems {b} | so the {n} was {a} |",
+    "| we had some {b} {x} | in this {a} {n} |",
+    "| that {a} {n} | that {b} {x} |",
 )
 _GRADES = {word: grade for grade, words in ADJECTIVES.items() for word in words}
 

@@ -210,6 +210,8 @@ class _Machine:
 
     def op_binput(self, index: int) -> None:
         value = self.stack[-1]
+        if index > MAX_OPCODES:  # picklers count up from 0
+            raise _Refused("the pickle is broken", f"memo entry {index}")
         if isinstance(value, Pending):
             value.memo_keys.append(index)
         self.memo[index] = value

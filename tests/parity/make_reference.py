@@ -15,9 +15,12 @@ Every file ``reference/<system>.safetensors`` holds, for tiny random models in e
 - ``input.<case>.<name>``: text (B, L, D) or tokens (B, 3, L), audio, vision, lengths, labels
 - ``output.<case>.<name>``: what the model returned; ``loss.<case>.<name>``: auxiliary losses; ``grad.<case>.<name>``:
   gradients of their weighted sum
-- metadata ``args``, and ``bert`` (config and vocabulary) where there is one, as JSON
+- one piece of metadata, ``json``: mmsa's ``args``, and ``bert`` (config and vocabulary), null where there is none
 
 Cases: ``full`` has no padding, ``padded`` has clips of different lengths, ``aligned`` has the same steps everywhere.
+
+``published.json`` holds mmsa's settings of each system by dataset, and how many weights its model then has (those that
+read frozen text, at a width of 768).
 """
 
 from __future__ import annotations
@@ -68,7 +71,9 @@ SYSTEMS: dict[str, dict] = {
                 "post_audio_dim": 5, "post_video_dim": 4, "post_fusion_dropout": 0.1, "post_text_dropout": 0.1,
                 "post_audio_dropout": 0.1, "post_video_dropout": 0.1, "H": 3.0, "excludeZero": True},
 }
-AVERAGED = ("lf_dnn", "mfn", "lmf", "tfn")  # mmsa's loader averages audio and vision over all steps, padding too
+# mmsa's loader averages audio and vision over all steps, padding too, for these; not here in the case "aligned", which
+# shows MFN as its paper has it.
+AVERAGED = ("lf_dnn", "mfn", "lmf", "tfn")
 ADAPTED = ("mfn", "bert_mag")  # mmsa folds audio and vision onto the steps of text
 
 
@@ -123,10 +128,10 @@ def build(system: str, args) -> nn.Module:
     return model.eval()
 
 
-def call(system: str, model: nn.Module, values: dict[str, Tensor]) -> dict[str, Tensor]:
+def call(system: str, model: nn.Module, values: dict[str, Tensor], *, average: bool = False) -> dict[str, Tensor]:
     """mmsa's forward with what its loader would hand it."""
     audio, vision = values["audio"], values["vision"]
-    if system in AVERAGED:
+    if average:
         audio, vision = audio.mean(1, keepdim=True), vision.mean(1, keepdim=True)
     text = values["text"] if "text" in values else values["tokens"].float()
     if system == "self_mm":
@@ -203,15 +208,14 @@ def make(system: str, folder: Path, bert: Path) -> Path:
     """Write the reference file of ``system`` into ``folder``."""
     torch.manual_seed(1111)
     args = arguments(system, bert)
-    metadata = {"args": json.dumps({**COMMON, **SYSTEMS[system]}), "mmsa": "2.2.1", "synthetic": "true"}
     tensors: dict[str, Tensor] = {}
     tokens = system in ("misa", "bert_mag", "self_mm")
-    if tokens:
-        metadata["bert"] = json.dumps({"config": {"model_type": "bert", **BERT}, "vocabulary": WORDS})
+    metadata = {"mmsa": "2.2.1", "synthetic": True, "args": {**COMMON, **SYSTEMS[system]},
+                "bert": {"config": {"model_type": "bert", **BERT}, "vocabulary": WORDS} if tokens else None}
     model = build(system, args)
     for case in ("full", "padded", "aligned") if system in ADAPTED else ("full", "padded"):
         values = inputs(case, tokens=tokens)
-        outputs = call(system, model, values)
+        outputs = call(system, model, values, average=system in AVERAGED and case != "aligned")
         record = {"input": values, "output": {k: v.detach() for k, v in outputs.items() if isinstance(v, Tensor)}}
         if system == "misa":
             record["loss"], record["grad"] = misa_losses(model, args, outputs, values["labels"])
@@ -223,8 +227,28 @@ def make(system: str, folder: Path, bert: Path) -> Path:
         tensors.update({f"loss.training.{name}": value for name, value in record.items()})
     tensors.update({f"weight.{name}": value.detach().clone() for name, value in model.Model.state_dict().items()})
     path = folder / f"{system}.safetensors"
-    save_file({name: value.contiguous() for name, value in tensors.items()}, path, metadata=metadata)
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path,
+              metadata={"json": json.dumps(metadata)})
     return path
+
+
+def write_published(folder: Path) -> None:
+    """mmsa's own settings, against which the presets of `mgcl_core.baselines` are compared."""
+    from MMSA import config
+    from MMSA.models.AMIO import AMIO
+
+    result: dict[str, dict] = {}
+    for system in SYSTEMS:
+        for dataset in ("sims", "mosi", "mosei"):
+            args = config.get_config_regression(system, dataset)
+            args.update(train_mode="regression", device="cpu")
+            names = json.loads((Path(config.__file__).parent / "config" / "config_regression.json").read_text())[system]
+            settings = {**names["commonParams"], **names["datasetParams"][dataset]}
+            if not args.get("use_bert") and system != "self_mm":
+                with torch.device("meta"):
+                    settings["weights"] = sum(value.numel() for value in AMIO(args).parameters() if value.requires_grad)
+            result.setdefault(system, {})[dataset] = settings
+    (folder / "published.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -240,6 +264,7 @@ def main() -> None:
         bert = Path("bert-base-uncased")
         torch.manual_seed(1111)
         save_bert(bert)
+        write_published(folder)
         for system in options.systems:
             path = make(system, folder, bert)
             sys.stdout.write(f"{path.name}: {path.stat().st_size / 1024:.0f} KB\n")

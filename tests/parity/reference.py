@@ -18,6 +18,11 @@ from mgcl_core.system import Shapes
 FOLDER = Path(__file__).parent / "reference"
 
 
+def published(system: str) -> dict[str, dict[str, Any]]:
+    """mmsa's own settings of ``system`` by dataset, with the number of weights where it reads frozen text."""
+    return json.loads((FOLDER / "published.json").read_text(encoding="utf-8"))[system]
+
+
 @dataclass(frozen=True)
 class Reference:
     """One reference file: ``args`` are mmsa's, ``tensors`` are named as make_reference.py says."""
@@ -29,10 +34,9 @@ class Reference:
     @classmethod
     def load(cls, system: str) -> Reference:
         with safe_open(FOLDER / f"{system}.safetensors", "pt") as file:
-            metadata = file.metadata()
+            metadata = json.loads(file.metadata()["json"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        bert = json.loads(metadata["bert"]) if "bert" in metadata else None
-        return cls(json.loads(metadata["args"]), bert, tensors)
+        return cls(metadata["args"], metadata["bert"], tensors)
 
     def group(self, prefix: str) -> dict[str, Tensor]:
         """Tensors whose name begins with ``prefix.``, without it."""
