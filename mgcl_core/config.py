@@ -37,7 +37,7 @@ class Config:
     seed: int = _option(1111)  # 21: covers both stages
     precision: Literal["fp32", "bf16"] = _option("fp32")  # bf16: autocast; losses stay float32
 
-    # Shapes of the features; `for_corpus` fills them from the data.
+    # Shapes of the features; a study fills them from the data (`config_for`).
     audio_dim: int = _option(33, SEQUENCE, FUSION)
     audio_steps: int = _option(400, SEQUENCE, FUSION)
     vision_dim: int = _option(709, SEQUENCE, FUSION)

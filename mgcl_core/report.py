@@ -15,7 +15,9 @@ import torch
 from matplotlib.figure import Figure
 from sklearn.metrics.pairwise import cosine_similarity
 
+from . import tables
 from .config import VARIANTS, Config, preset
+from .corpus import table1
 from .experiments import Study, role
 from .files import atomic
 from .losses import intensity_pairs
@@ -42,6 +44,12 @@ def results(study: Study, runs: Iterable[Run]) -> list[Result]:
                 seed=run.seed, ids=tuple(frame["id"]), y_true=frame["label"].to_numpy(),
                 y_pred=frame["prediction"].to_numpy(), run=run.name, profile=study.profile))
     return found
+
+
+def counts(studies: Sequence[Study]) -> Table:
+    """Table 1 with the corpora of ``studies`` below the paper's."""
+    return tables.table1(table1([study.corpus for study in studies]),
+                         [study.corpus.name for study in studies if study.corpus.synthetic])
 
 
 def stage_one_scores(study: Study, split: str = "valid") -> pd.DataFrame:
@@ -117,19 +125,17 @@ def scores(study: Study, runs: Sequence[Run], split: str = "test") -> pd.DataFra
 
 
 def settings_used(studies: Sequence[Study]) -> list[dict[str, Any]]:
-    """Rows of Table 2 for the settings that each study used."""
+    """Rows of Table 2, under the paper's column names, for the settings that each study used."""
     rows = []
     for study in studies:
         config = study.base
-        names = {"dataset": role(study.corpus), "corpus": study.corpus.name, "profile": study.profile}
-        rows += [
-            {"stage": "Unimodal", **names, "model": config.text_model, "lr": config.text_lr,
-             "epochs": config.text_epochs, "batch_size": config.text_batch_size},
-            {"stage": "Unimodal", **names, "model": f"{config.layers}-layer Transformer (V/A)",
-             "lr": config.sequence_lr, "epochs": config.sequence_epochs, "batch_size": config.sequence_batch_size},
-            {"stage": "Multimodal", **names, "model": "MGCL", "lr": config.mgcl_lr, "epochs": config.mgcl_epochs,
-             "batch_size": config.mgcl_batch_size},
-        ]
+        layers = f"{config.layers}-layer Transformer (V/A)"
+        for stage, model, prefix in (("Unimodal", config.text_model, "text"), ("Unimodal", layers, "sequence"),
+                                     ("Multimodal", "MGCL", "mgcl")):
+            rate, epochs, batch = (getattr(config, f"{prefix}_{name}") for name in ("lr", "epochs", "batch_size"))
+            rows.append({"Stage": stage, "Dataset": _title(study), "Model / Encoder": model,
+                         "Learning Rate": f"{rate:g}", "Epochs": epochs, "Batch Size": batch,
+                         "Profile": study.profile})
     return rows
 
 
@@ -207,9 +213,9 @@ figure { margin: 1.5em 0; } img { max-width: 100%; } figcaption, .table-note { c
 """, autoescape=True)
 
 
-def write_report(path: Path, studies: Sequence[Study], tables: Sequence[Table], origin: pd.DataFrame) -> Path:
+def write_report(path: Path, studies: Sequence[Study], made: Sequence[Table], origin: pd.DataFrame) -> Path:
     """One HTML page that needs nothing beside it: tables, all figures that were made, and their runs."""
-    sections: list[tuple[str, list[str]]] = [("Tables", [table.to_html() for table in tables])]
+    sections: list[tuple[str, list[str]]] = [("Tables", [table.to_html() for table in made])]
     for study in studies:
         images = []
         for name, caption in FIGURES.items():
@@ -218,7 +224,7 @@ def write_report(path: Path, studies: Sequence[Study], tables: Sequence[Table], 
                 data = base64.b64encode(file.read_bytes()).decode()
                 images.append(f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
                               f"<figcaption>{caption}</figcaption></figure>")
-        label = f"{study.corpus.name}{' (synthetic)' if study.corpus.synthetic else ''}"
+        label = _title(study)
         sections.append((f"Figures: {label}", images or ["<p>No figure was made yet.</p>"]))
         sections.append((f"Settings that differ from the paper's: {label}, profile {study.profile}",
                          [differences_from_paper(study).to_html(index=False)]))
@@ -234,3 +240,12 @@ def paper_notes() -> list[str]:
     """Where the paper disagrees with itself, from ``data/paper/notes.md``."""
     lines = (project_root() / "data" / "paper" / "notes.md").read_text(encoding="utf-8").splitlines()
     return [line.removeprefix("- ") for line in lines if line.startswith("- ")]
+
+
+def _title(study: Study) -> str:
+    return f"{study.corpus.name} (synthetic)" if study.corpus.synthetic else study.corpus.name
+
+
+def rows(table: Table, model: str) -> pd.DataFrame:
+    """The displayed rows of one model."""
+    return table.frame[table.frame.index.get_level_values("Model") == model]

@@ -143,7 +143,7 @@ def small_shapes(**changes) -> Shapes:
 
 def small_system(name: str, shapes: Shapes | None = None, **changes) -> System:
     torch.manual_seed(0)
-    widths = {"text_hidden": 6, "audio_hidden": 4, "vision_hidden": 5, "text_out": 6, "fusion_hidden": 5, "memory": 4,
+    widths = {"text_hidden": 6, "audio_hidden": 4, "vision_hidden": 5, "text_out": 6, "fusion_hidden": 12, "memory": 4,
               "rank": 3, "width": 6, "heads": 2}
     settings = SYSTEMS[name].published["sims"]
     known = {field.name for field in dataclasses.fields(settings)}
@@ -172,7 +172,10 @@ def test_training_lowers_the_loss(name, make_split, tmp_path):
     train = DeviceSplit(with_text(make_split(24, seed=5)), torch.device("cpu"))
     valid = DeviceSplit(with_text(make_split(8, seed=6), seed=7), torch.device("cpu"))
     system = small_system(name, lr=1e-2)
-    history = fit(system, train, valid, Schedule(epochs=12, batch_size=8), seed=1, directory=tmp_path).history
+    for part in system.modules():  # a dropout of a half leaves little of so small a system
+        if isinstance(part, nn.Dropout):
+            part.p *= 0.2
+    history = fit(system, train, valid, Schedule(epochs=10, batch_size=8), seed=1, directory=tmp_path).history
     assert history[-1]["train_loss"] < 0.85 * history[0]["train_loss"]
     assert history[0]["train_loss"] == pytest.approx(history[0]["train_pred"])
 

@@ -248,6 +248,6 @@ def test_an_error_names_file_place_expected_and_found(reads, tmp_path):
     assert error.found == "os.system, at byte 13 of 14"
 
 
-def test_a_missing_file_is_an_os_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
+def test_a_file_that_cannot_be_opened_is_an_error(tmp_path):
+    with pytest.raises(CorpusError, match="No such file"):
         read_pickle(tmp_path / "none.pkl")

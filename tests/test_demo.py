@@ -49,7 +49,7 @@ def _digest(content):
     ("name", "expected"),
     [
         ("demo", "328a05d25ef8b1216a10673c80c867c8e409311f33c1cc88b9f851dc67642e88"),
-        ("demo-mosi", "PIN2"),
+        ("demo-mosi", "43dbcdf87f371dfd99524f9d01747dfee9e443c043ae6b3bfe610055516389e0"),
     ],
 )
 def test_the_same_data_every_time(corpora, tmp_path, name, expected):

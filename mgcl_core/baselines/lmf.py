@@ -81,10 +81,9 @@ class LMF(System):
         return {"": self.settings.lr, "factors.": self.settings.factor_lr}
 
     def forward(self, batch: Batch) -> Output:
-        text, audio, vision = (with_one(vector) for vector in self.vectors(batch))
-        factors = self.factors
-        product = (text @ factors["text"].T) * (audio @ factors["audio"].T) * (vision @ factors["vision"].T)  # (B, rank)
-        output = Output(self.weights(product).squeeze(1).float())
+        vectors = zip(("text", "audio", "vision"), self.vectors(batch), strict=True)
+        text, audio, vision = (with_one(vector) @ self.factors[name].T for name, vector in vectors)  # each (B, rank)
+        output = Output(self.weights(text * audio * vision).squeeze(1).float())
         if batch.labels is not None:
             output.losses["pred"] = F.l1_loss(output.prediction, batch.labels)
         return output

@@ -71,8 +71,8 @@ class Settings:
 PUBLISHED: dict[str, Settings] = {
     "sims": Settings(),
     "mosi": replace(Settings(), weight_decay=5e-3, layers=4, audio_kernel=5, vision_kernel=5,
-                    text_attention_dropout=0.3, audio_attention_dropout=0.2, text_dropout=0.5, embedding_dropout=0.2, residual_dropout=0.0,
-                    output_dropout=0.5),
+                    text_attention_dropout=0.3, audio_attention_dropout=0.2, text_dropout=0.5, embedding_dropout=0.2,
+                    residual_dropout=0.0, output_dropout=0.5),
     "mosei": replace(Settings(), batch_size=32, lr=5e-4, width=30, heads=6, layers=4, vision_kernel=3,
                      text_attention_dropout=0.4, audio_attention_dropout=0.0, embedding_dropout=0.0,
                      residual_dropout=0.0, output_dropout=0.5),

@@ -10,7 +10,7 @@ Where this differs from the field's reference (mmsa 2.2.1), unless ``Settings.re
 - predictions lie in the corpus's range of labels; there in [-3, 3], also on CH-SIMS, whose labels lie in [-1, 1]
 
 In either case the outer product is never formed (`TensorFusion`), and its dropout drops the same entries for every clip
-of a batch, each with the published probability, where the reference draws anew for each clip. That saves memory and time.
+of a batch, each with the published probability, where the reference draws anew for each clip: to save memory and time.
 """
 
 from __future__ import annotations

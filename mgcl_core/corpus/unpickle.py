@@ -58,14 +58,19 @@ class _Mapped:
 def read_pickle(path: Path) -> Any:
     """The object in a pickle file, as the plain unpickler would give it.
 
-    Arrays are read-only views of the mapped file. Raises ``CorpusError`` where the file is no pickle,
-    is truncated, or asks for anything but arrays, strings, numbers and plain containers, and
-    ``OSError`` where it cannot be opened.
+    Arrays are read-only views of the mapped file. Raises ``CorpusError`` where the file cannot be
+    opened, is no pickle, is truncated, or asks for anything but arrays, strings, numbers and plain
+    containers.
     """
-    with open(path, "rb") as file:
-        if not file.seek(0, 2):
-            raise CorpusError("the file is empty", file=path, expected=_EXPECTED, found="0 bytes")
-        mapped = _Mapped(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+    try:
+        with open(path, "rb") as file:
+            if not file.seek(0, 2):
+                raise CorpusError("the file is empty", file=path, expected=_EXPECTED, found="0 bytes")
+            mapped = _Mapped(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+    except OSError as error:
+        raise CorpusError(
+            "the file cannot be opened", file=path, expected="a file to read", found=error.strerror
+        ) from error
     try:
         return _execute(mapped)
     except _Refused as refused:

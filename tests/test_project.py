@@ -1,0 +1,82 @@
+"""The project's files agree with each other."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base"}
+
+
+def requirement(text: str) -> tuple[str, frozenset[str]]:
+    name, bounds = re.fullmatch(r"([A-Za-z0-9._-]+)(.*)", text.replace(" ", "")).groups()
+    return name.lower(), frozenset(bounds.split(",")) - {""}
+
+
+@pytest.fixture(scope="module")
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def declared(project) -> dict[str, frozenset[str]]:
+    extras = [item for group in project["optional-dependencies"].values() for item in group]
+    return dict(map(requirement, [*project["dependencies"], *extras]))
+
+
+def test_environment_yml_agrees_with_pyproject(project):
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(entry["pip"] for entry in entries if isinstance(entry, dict))
+    conda = dict(requirement(entry) for entry in entries if isinstance(entry, str))
+    conda.update(requirement(entry) for entry in pip if not entry.startswith("--"))
+    wanted = {CONDA_NAMES.get(name, name): bounds for name, bounds in declared(project).items()}
+    wanted["python"] = frozenset(project["requires-python"].split(","))
+    wanted["pip"] = frozenset()
+    assert conda == wanted
+
+
+def test_constraints_pin_every_dependency_within_its_bounds(project):
+    from packaging.specifiers import SpecifierSet
+
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = dict(re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+)", line).groups() for line in lines
+                  if line and not line.startswith("#"))
+    pinned = {name.lower().replace("_", "-"): version for name, version in pinned.items()}
+    for name, bounds in declared(project).items():
+        assert pinned[name] in SpecifierSet(",".join(bounds)), name
+
+
+def test_notebooks_are_stripped_and_declare_their_parameters_as_literals():
+    import ast
+
+    paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    assert paths
+    for path in paths:
+        cells = json.loads(path.read_text())["cells"]
+        code = [cell for cell in cells if cell["cell_type"] == "code"]
+        assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code), path.name
+        tagged = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
+        assert len(tagged) == 1, path.name
+        names = []
+        for statement in ast.parse("".join(tagged[0]["source"])).body:
+            ast.literal_eval(statement.value)  # a derived value would go stale when papermill injects another
+            names.append(statement.targets[0].id)
+        begin = next("".join(cell["source"]) for cell in code if "notebook.begin(" in "".join(cell["source"]))
+        assert re.findall(r'"(\w+)"', re.search(r"begin\(globals\(\), (.*?)\)", begin, re.S)[1]) == names, path.name
+        assert cells[0]["cell_type"] == "markdown", path.name
+        for cell in code:
+            assert len(cell["source"]) <= 12 and not any(line.startswith("def ") for line in cell["source"]), path.name
+
+
+def test_no_data_of_others_is_tracked():
+    import subprocess
+
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert not [name for name in tracked if name.endswith((".pkl", ".pickle"))]
+    assert not [name for name in tracked if name.startswith("data/") and not
+                (name == "data/README.md" or name.startswith("data/paper/"))]
