@@ -46,7 +46,8 @@ class Config:
     # Inputs
     normalize: bool = _option(True, SEQUENCE, FUSION)  # 18: z-scores of the valid training steps, clipped at 10
     tokens: Literal["file", "raw_text"] = _option("file", TEXT)  # 19: raw_text tokenises again with text_model
-    check_vocabulary: bool = _option(True, TEXT)  # 20 clips of raw_text must give the file's text_bert
+    # 20 clips of raw_text must give the file's text_bert. Changes no result, so it is in no scope.
+    check_vocabulary: bool = field(default=True, metadata={"scopes": ()})
 
     # Encoders
     encoders: Literal["dual", "shared"] = _option("dual")  # 1
@@ -119,6 +120,9 @@ class Config:
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         _require(self.window % 2 == 1, "window", self.window, "odd, so that it has a centre")
         _require(len(self.components) > 0, "components", self.components, "not empty (w/o CL is alpha=0)")
+        for name in ("components", "trained_encoders"):
+            value = getattr(self, name)
+            _require(len(set(value)) == len(value), name, value, "without repeats")
         _require(len(self.predictor_hidden) > 0, "predictor_hidden", self.predictor_hidden, "not empty")
         _require(min(self.predictor_hidden) >= 1, "predictor_hidden", self.predictor_hidden, "widths of at least 1")
         _require(self.width % self.heads == 0, "width", self.width, f"a multiple of heads={self.heads}")

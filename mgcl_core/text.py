@@ -55,7 +55,7 @@ def load_text_model(name: str, *, pretrained: bool = True) -> TextModel:
     source = model_source(name)
     try:
         if pretrained:
-            model = AutoModel.from_pretrained(source)
+            model = AutoModel.from_pretrained(source, use_safetensors=True)  # a pickle could run code
         else:
             model = AutoModel.from_config(AutoConfig.from_pretrained(source))
     except (OSError, ValueError, SafetensorError) as error:

@@ -12,7 +12,7 @@ from parity.reference import Reference, published
 from torch import Tensor, nn
 
 from mgcl_core.baselines import SYSTEMS, lf_dnn, lmf, mfn, mult, tfn
-from mgcl_core.baselines.subnets import BatchNorm, mean_step
+from mgcl_core.baselines.subnets import BatchNorm, lstm_states, mean_step
 from mgcl_core.batching import Batch, DeviceSplit
 from mgcl_core.errors import RunError
 from mgcl_core.system import Shapes, System
@@ -59,7 +59,7 @@ def small_mfn(args: dict) -> tuple[mfn.Settings, dict[str, str]]:
     parts = {"att1": ("attention", "NN1Config"), "att2": ("candidate", "NN2Config"),
              "gamma1": ("retain", "gamma1Config"), "gamma2": ("update", "gamma2Config"), "out": ("output", "outConfig")}
     widths = {f"{ours}_hidden": args[config]["shapes"] for ours, config in parts.values()}
-    names = {f"lstm_{letter}.": f"{modality}.cell."
+    names = {f"lstm_{letter}.": f"{modality}."
              for letter, modality in (("l", "text"), ("a", "audio"), ("v", "vision"))}
     for theirs, (ours, _) in parts.items():
         names |= {f"{theirs}_fc1.": f"{ours}.0.", f"{theirs}_fc2.": f"{ours}.3."}
@@ -221,6 +221,17 @@ def test_awkward_batches_have_finite_losses_and_gradients(name, behaviour, kind)
 
 
 @pytest.mark.parametrize("name", FROZEN)
+def test_bf16_stays_close_to_float32(name):
+    system, batch = small_system(name).eval(), synthetic_batch(4, 6, 9, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = system(batch)
+    assert output.prediction.dtype == torch.float32
+    torch.testing.assert_close(output.prediction, system(batch).prediction, rtol=0.05, atol=0.02)
+    output.losses["pred"].backward()
+    assert all(parameter.grad.isfinite().all() for parameter in system.parameters() if parameter.grad is not None)
+
+
+@pytest.mark.parametrize("name", FROZEN)
 def test_every_weight_learns_and_has_a_rate(name):
     system = small_system(name, output_dropout=0.0) if name == "mfn" else small_system(name)
     system(synthetic_batch(6, 6, 9, 7)).losses["pred"].backward()
@@ -289,6 +300,19 @@ class TestVectors:
         assert norm.num_batches_tracked == 0
         norm(torch.randn(4, 3))
         assert norm.num_batches_tracked == 1
+
+
+    def test_lstm_states_are_those_of_torch(self):
+        torch.manual_seed(0)
+        lstm, values = nn.LSTM(4, 3, batch_first=True), torch.randn(3, 6, 4)
+        mask = torch.arange(6) < torch.tensor([6, 2, 1])[:, None]
+        hidden, cells = lstm_states(values, mask, lstm)
+        expected, (_, last_cell) = lstm(values)
+        torch.testing.assert_close(hidden[mask], expected[mask], **CLOSE)
+        torch.testing.assert_close(cells[0, -1], last_cell[0, 0], **CLOSE)
+        cell = nn.LSTMCell(4, 3)
+        cell.load_state_dict({name.removesuffix("_l0"): value for name, value in lstm.state_dict().items()})
+        torch.testing.assert_close(lstm_states(values, mask, cell)[0], hidden, **CLOSE)
 
 
 class TestTFN:

@@ -76,7 +76,7 @@ def test_nothing_is_left_behind_when_writing_fails(tmp_path, monkeypatch):
 
 def test_the_package_reads_what_it_wrote(tmp_path):
     demo.write("demo", tmp_path / "file.pkl")
-    corpus = load_corpus(tmp_path / "file.pkl", scheme="sims")
+    corpus = load_corpus(tmp_path / "file.pkl", scheme="sims", cache_dir=tmp_path / "cache")
     assert [len(split) for split in corpus.splits] == [400, 120, 240]
     assert corpus.train.unimodal_labels.shape == (3, 400)
     assert np.isfinite(corpus.train.audio).all()

@@ -28,7 +28,7 @@ from ..system import Output, Shapes, System
 from .align import align_steps
 from .recurrent import last_state
 from .spec import SystemSpec
-from .subnets import mean_step, text_embeddings
+from .subnets import lstm_states, mean_step, text_embeddings
 
 
 @dataclass(frozen=True)
@@ -73,26 +73,6 @@ PUBLISHED: dict[str, Settings] = {
 }
 
 
-class CellStates(nn.Module):
-    """An LSTM that gives the cell states of all steps too: (B, L, D) → hidden states, cell states, each (B, L, H)."""
-
-    def __init__(self, in_features: int, hidden: int):
-        super().__init__()
-        self.cell = nn.LSTMCell(in_features, hidden)
-
-    def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        inputs = F.linear(values, self.cell.weight_ih, self.cell.bias_ih + self.cell.bias_hh)  # (B, L, 4·H)
-        hidden = cell = values.new_zeros(len(values), self.cell.hidden_size)
-        hiddens, cells = [], []
-        for step in inputs.unbind(1):
-            ingate, forget, candidate, outgate = (step + hidden @ self.cell.weight_hh.T).chunk(4, 1)
-            cell = forget.sigmoid() * cell + ingate.sigmoid() * candidate.tanh()
-            hidden = outgate.sigmoid() * cell.tanh()
-            hiddens.append(hidden)
-            cells.append(cell)
-        return torch.stack(hiddens, 1), torch.stack(cells, 1)
-
-
 def small_network(in_features: int, hidden: int, out_features: int, dropout: float) -> nn.Sequential:
     """Linear, ReLU, dropout, linear."""
     return nn.Sequential(nn.Linear(in_features, hidden), nn.ReLU(), nn.Dropout(dropout),
@@ -106,9 +86,9 @@ class MFN(System):
         super().__init__()
         self.settings, self.shapes = settings, shapes
         self.aligned = shapes.text_steps == shapes.audio_steps == shapes.vision_steps
-        self.text = CellStates(shapes.text_dim, settings.text_hidden)
-        self.audio = CellStates(shapes.audio_dim, settings.audio_hidden)
-        self.vision = CellStates(shapes.vision_dim, settings.vision_hidden)
+        self.text = nn.LSTMCell(shapes.text_dim, settings.text_hidden)
+        self.audio = nn.LSTMCell(shapes.audio_dim, settings.audio_hidden)
+        self.vision = nn.LSTMCell(shapes.vision_dim, settings.vision_hidden)
         width = settings.text_hidden + settings.audio_hidden + settings.vision_hidden
         window, memory = 2 * width, settings.memory
         self.attention = small_network(window, settings.attention_hidden, window, settings.attention_dropout)
@@ -122,15 +102,17 @@ class MFN(System):
 
     def forward(self, batch: Batch) -> Output:
         text, mask = text_embeddings(batch)
-        states = [self.text(text), self.audio(self._on_tokens(batch, "audio", mask)),
-                  self.vision(self._on_tokens(batch, "vision", mask))]
+        if self.settings.reference_behaviour:
+            mask = torch.ones_like(mask)
+        states = [lstm_states(text, mask, self.text),
+                  lstm_states(self._on_tokens(batch, "audio", mask), mask, self.audio),
+                  lstm_states(self._on_tokens(batch, "vision", mask), mask, self.vision)]
         hidden = torch.cat([hidden for hidden, _ in states], 2)  # (B, L, h)
         cells = torch.cat([cells for _, cells in states], 2)
         delta = torch.cat([F.pad(cells[:, :-1], (0, 0, 1, 0)), cells], 2)  # of the last and of this step, (B, L, 2·h)
         attended = self.attention(delta).softmax(2) * delta
         final = torch.cat([hidden, self._remember(attended)], 2)
-        final = final[:, -1] if self.settings.reference_behaviour else last_state(final, mask)
-        output = Output(self.output(final).squeeze(1).float())
+        output = Output(self.output(last_state(final, mask)).squeeze(1).float())
         if batch.labels is not None:
             output.losses["pred"] = F.l1_loss(output.prediction, batch.labels)
         return output

@@ -14,7 +14,8 @@ Where this differs from the field's reference (mmsa 2.2.1):
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import dataclasses
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from .recurrent import LSTM, last_state
 from .spec import SystemSpec
 
 TASKS = ("M", "T", "A", "V")
+GROUP = 32  # sentences of like length that the text encoder reads together
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ _MOSI = Settings(batch_size=64, vision_hidden=32, text_width=32)
 PUBLISHED: dict[str, Settings] = {
     "sims": Settings(),
     "mosi": _MOSI,
-    "mosei": replace(_MOSI, batch_size=128, vision_lr=1e-4, fusion_dropout=0.1, text_dropout=0.0, audio_dropout=0.0),
+    "mosei": dataclasses.replace(_MOSI, batch_size=128, vision_lr=1e-4, fusion_dropout=0.1, text_dropout=0.0, audio_dropout=0.0),
 }
 
 
@@ -138,7 +140,7 @@ class SelfMM(System):
                 "vision.": self.settings.vision_lr}
 
     def forward(self, batch: Batch) -> SelfMMOutput:
-        text = self.text.macro(*self.text(batch))  # (B, H)
+        text = self._read(batch)  # (B, H)
         audio = self.audio(batch.audio, batch.audio_mask)
         vision = self.vision(batch.vision, batch.vision_mask)
         inputs = {"M": torch.cat([text, audio, vision], -1), "T": text, "A": audio, "V": vision}
@@ -151,6 +153,17 @@ class SelfMM(System):
             terms = (weights * (torch.stack(predictions) - targets).abs()).mean(1)  # (4,)
             output.losses = dict(zip(TASKS, terms, strict=True))
         return output
+
+    def _read(self, batch: Batch) -> Tensor:
+        """States of [CLS] (B, H). Sentences are sorted by length, so that short ones are not padded to the longest."""
+        counts = batch.tokens[:, 1].sum(1)
+        order = counts.argsort(descending=True)
+        states = []
+        for rows in order.split(GROUP):
+            steps = max(1, int(counts[rows[0]]))
+            group = dataclasses.replace(batch, tokens=batch.tokens[rows, :, :steps])
+            states.append(self.text.macro(*self.text(group)))
+        return torch.cat(states)[order.argsort()]
 
     def _targets(self, batch: Batch) -> Tensor:
         known = self.labels[:, batch.index]  # (4, B)

@@ -1,4 +1,4 @@
-"""The small networks that LF-DNN, LMF and TFN share: one vector each from text, audio and vision."""
+"""The small networks that the systems on frozen text share: an LSTM, and one vector from each modality."""
 
 from __future__ import annotations
 
@@ -64,6 +64,27 @@ class SequenceNet(nn.Module):
         return self.layers(self.dropout(self.norm(mean_step(values, mask, self.steps))))
 
 
+def lstm_states(values: Tensor, mask: Tensor, lstm: nn.LSTM | nn.LSTMCell) -> tuple[Tensor, Tensor]:
+    """Hidden and cell states of all steps, (B, L, D) → (B, L, H) each, by the weights of ``lstm``, of one layer.
+
+    States beyond a clip's last valid step mean nothing. What torch's own LSTM spends on the CPU is mostly the
+    projection of wide inputs, padding included; here only valid steps are projected. Float32 also under autocast.
+    """
+    inner, outer, *biases = lstm.parameters()  # weight_ih, weight_hh, bias_ih, bias_hh
+    with torch.autocast(values.device.type, enabled=False):
+        gates = values.new_zeros(*mask.shape, len(inner), dtype=inner.dtype)
+        gates = gates.index_put((mask,), F.linear(values[mask].to(inner.dtype), inner, sum(biases)))  # (B, L, 4·H)
+        hidden = cell = gates.new_zeros(len(values), lstm.hidden_size)
+        hiddens, cells = [], []
+        for step in gates.unbind(1):
+            ingate, forget, candidate, outgate = torch.addmm(step, hidden, outer.T).chunk(4, 1)
+            cell = forget.sigmoid() * cell + ingate.sigmoid() * candidate.tanh()
+            hidden = outgate.sigmoid() * cell.tanh()
+            hiddens.append(hidden)
+            cells.append(cell)
+        return torch.stack(hiddens, 1), torch.stack(cells, 1)
+
+
 class TextNet(nn.Module):
     """Text: LSTM, then a projection of its state at the last token, (B, L, D), (B, L) → (B, out).
 
@@ -77,8 +98,11 @@ class TextNet(nn.Module):
         self.dropout, self.projection = nn.Dropout(dropout), nn.Linear(hidden, out_features)
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
-        states, _ = self.lstm(values)  # (B, L, hidden)
-        return self.projection(self.dropout(states[:, -1] if self.padding else last_state(states, mask)))
+        if self.padding:
+            mask = torch.ones_like(mask)
+        # cuDNN has a kernel for all steps at once; on a CPU it pays to leave padding out.
+        states, _ = self.lstm(values) if values.is_cuda else lstm_states(values, mask, self.lstm)  # (B, L, hidden)
+        return self.projection(self.dropout(last_state(states, mask)))
 
 
 class Vectors(nn.Module):

@@ -48,7 +48,7 @@ class CheckedSplit:
     text_bert: np.ndarray  # (N, 3, L) int64
     features: dict[str, np.ndarray]  # audio (N, La, Da), vision (N, Lv, Dv), text (N, L, D) if it is there
     lengths: dict[str, np.ndarray | None]  # audio and vision: (N,) int64
-    labels: np.ndarray  # (N,) float32
+    labels: np.ndarray | None  # (N,) float32; None only in clips to predict
     unimodal_labels: np.ndarray | None  # (3, N) float32 in the order T, V, A
 
 
@@ -70,12 +70,27 @@ def check_file(content: Any, file: Path) -> dict[str, CheckedSplit]:
     return splits
 
 
-def _check_split(split: Any, where: Where) -> CheckedSplit:
+def check_clips(content: Any, file: Path) -> dict[str, CheckedSplit]:
+    """Like ``check_file`` for clips to predict: one split is enough, and labels may be missing (they become None)."""
+    where = Where(file)
+    if type(content) is not dict or not any(name in content for name in SPLITS):
+        found = _names(content) if type(content) is dict else kind_of(content)
+        where.fail("not a file of clips", None, f"a dict with at least one of the splits {', '.join(SPLITS)}", found)
+    splits = {name: _check_split(content[name], Where(file, name), labelled=False)
+              for name in SPLITS if name in content}  # fmt: skip
+    _check_unique_ids(splits, file)
+    return splits
+
+
+def _check_split(split: Any, where: Where, labelled: bool = True) -> CheckedSplit:
     if type(split) is not dict:
         where.fail("a split is not a dict", None, "a dict of arrays and lists", kind_of(split))
-    for key in REQUIRED:
+    required = [key for key in REQUIRED if labelled or key != "regression_labels"]
+    if not labelled:
+        split = {key: value for key, value in split.items() if not key.startswith("regression_labels")}
+    for key in required:
         if key not in split:
-            where.fail("a key is missing", key, f"the keys {', '.join(REQUIRED)}", _names(split))
+            where.fail("a key is missing", key, f"the keys {', '.join(required)}", _names(split))
     unimodal = [key for key in UNIMODAL if key in split]
     if unimodal and len(unimodal) < len(UNIMODAL):
         missing = next(key for key in UNIMODAL if key not in split)
@@ -95,7 +110,7 @@ def _check_split(split: Any, where: Where) -> CheckedSplit:
         feature: _lengths(split[key], key, where, count, features[feature].shape[1]) if key in split else None
         for feature, key in LENGTHS.items()
     }
-    labels = _labels(split["regression_labels"], "regression_labels", where, count)
+    labels = _labels(split["regression_labels"], "regression_labels", where, count) if labelled else None
     unimodal_labels = [_labels(split[key], key, where, count) for key in unimodal]
     return CheckedSplit(
         ids, raw_text, text_bert, features, lengths, labels, np.stack(unimodal_labels) if unimodal else None

@@ -111,6 +111,25 @@ def read_file(path: Path, store: Store) -> Contents:
     return Contents(splits, sha256, aligned, notes)
 
 
+def load_clips(
+    name_or_path: str | os.PathLike, *, audio_dim: int, vision_dim: int, data_dir: str | os.PathLike | None = None
+) -> dict[str, Split]:
+    """The splits of a file of clips to predict: any of train, valid and test, labels neither needed nor kept.
+
+    ``audio_dim`` and ``vision_dim`` are what the model takes. Raises ``CorpusError`` as ``load_corpus``
+    does, and where the features are of another width.
+    """
+    _, path = _find(name_or_path, Path(data_dir) if data_dir is not None else data_directory())
+    checked = checks.check_clips(read_pickle(path), path)
+    for name, split in checked.items():
+        for key, width in (("audio", audio_dim), ("vision", vision_dim)):
+            if split.features[key].shape[2] != width:
+                found = f"{split.features[key].shape[2]} values"
+                checks.Where(path, name).fail("features of another width", key, f"{width} values a step", found)
+    notes = {"audio_neg_inf": 0}
+    return {name: _copy(name, split, path, Store(), notes) for name, split in checked.items()}
+
+
 def _copy(name: str, split: checks.CheckedSplit, path: Path, store: Store, notes: dict[str, int]) -> Split:
     arrays = {"text": None}
     for key, source in split.features.items():
