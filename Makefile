@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install reproduce test lint lab clean
+.PHONY: install reproduce test lint lab reference clean
 
 install: $(INSTALLED)
 
@@ -27,6 +27,14 @@ lint: $(INSTALLED)
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab --notebook-dir=.
+
+# The small reference that a test holds new results against; only after a deliberate change of the numbers.
+reference: $(INSTALLED)
+	mkdir -p results/demo/reference
+	cp results/report/demo+demo-mosi-demo/tables/table[1-6].csv results/report/demo+demo-mosi-demo/tables/table[3-6]_cells.csv \
+	   results/report/demo+demo-mosi-demo/tables/table[3-6]_seeds.csv results/demo/reference/
+	cp results/demo/demo/figures/03_curves.png results/demo/demo/figures/03_predicted.png \
+	   results/demo/demo/figures/04_ablations.png results/demo/demo/figures/05_embeddings.png results/demo/reference/
 
 clean:
 	rm -rf $(VENV)

@@ -7,9 +7,14 @@ is used, so that reading a corpus or a metric does not load torch.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 __version__ = "0.1.0"
+
+# On a machine that is shared, threads that spin while they wait for each other cost many times what they save.
+# Read when torch is loaded, so it must stand before that.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _PUBLIC = {
     "load_corpus": "corpus", "Corpus": "corpus", "Split": "corpus", "table1": "corpus",
@@ -17,7 +22,7 @@ _PUBLIC = {
     "collaborative_contrastive_loss": "losses",
     "regression_metrics": "metrics",
     "Batch": "batching", "Output": "system", "System": "system",
-    "MGCL": "model",
+    "MGCL": "model", "SYSTEMS": "systems",
     "Study": "experiments", "Run": "runs", "load_run": "runs",
     "MGCLError": "errors", "ConfigError": "errors", "CorpusError": "errors", "RunError": "errors",
 }

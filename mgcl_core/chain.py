@@ -104,7 +104,8 @@ def run(steps: Sequence[Step], *, verbose: bool = True) -> list[tuple[Step, floa
         partial = step.output.with_suffix(".partial.ipynb")
         try:
             papermill.execute_notebook(str(step.notebook), str(partial), step.parameters, kernel_name="python3",
-                                       progress_bar=False, stdout_file=sys.stdout if verbose else None)
+                                       progress_bar=False, stdout_file=sys.stdout if verbose else None,
+                                       extra_arguments=["--log-level=ERROR"])
             partial.replace(step.output)
         except papermill.PapermillExecutionError as error:
             failed = step.output.with_suffix(".failed.ipynb")
@@ -121,6 +122,7 @@ def run(steps: Sequence[Step], *, verbose: bool = True) -> list[tuple[Step, floa
 def _step(path: Path, folder: Path, parameters: Parameters, own: Mapping[str, Any]) -> Step:
     import papermill
 
+    logging.getLogger("papermill").setLevel(logging.WARNING)
     declared = list(papermill.inspect_notebook(str(path)))
     check_names(own, declared)
     values = {"profile": parameters.profile, "seeds": list(parameters.seeds), "overrides": parameters.overrides,

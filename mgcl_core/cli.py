@@ -1,4 +1,4 @@
-"""The command line: ``mgcl run``, ``status``, ``predict``, ``corpus`` and ``settings``."""
+"""The command line: ``mgcl run``, ``status``, ``search``, ``predict``, ``corpus`` and ``settings``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from .config import PROFILES, VARIANTS, Config, parse
 from .errors import MGCLError
 from .notebook import DEFAULTS, Parameters, check
+from .presets import read_preset
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,9 +40,20 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
     status = commands.add_parser("status", help="list what is done and what is missing")
     status.set_defaults(command=_status)
+    search = commands.add_parser("search", help="search settings on validation, and write the best as a preset")
+    search.add_argument("--trials", type=int, default=DEFAULTS["trials"], metavar="N",
+                        help="trials to be completed or pruned in all, earlier ones counted; default: %(default)s")
+    search.add_argument("--out", type=Path, default=None, metavar="PRESET",
+                        help="default: search/preset.json among the results of corpus and profile")
+    search.add_argument("--corpus", type=lambda name: [name], default=[DEFAULTS["corpus"]], metavar="NAME_OR_FILE",
+                        help=f"default: {DEFAULTS['corpus']}")
+    search.set_defaults(command=_search, preset=None)
     for command in (run, status):
         command.add_argument("--corpus", action="append", metavar="NAME_OR_FILE",
                              help=f"may be repeated; default: {' and '.join(DEFAULTS['corpora'])}")
+        command.add_argument("--preset", default=None, metavar="FILE",
+                             help="settings of a preset file, as `mgcl search` writes it; --set goes before them")
+    for command in (run, status, search):
         command.add_argument("--profile", default="auto", choices=["auto", *PROFILES])
         command.add_argument("--seeds", default=",".join(map(str, DEFAULTS["seeds"])), help="default: %(default)s")
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 …")
@@ -72,9 +84,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _parameters(options: argparse.Namespace) -> Parameters:
+    preset = read_preset(options.preset) if options.preset else {}
     given = {"profile": options.profile, "seeds": options.seeds, "device": options.device,
              "precision": options.precision, "results": options.results,
-             "overrides": dict(parse(text) for text in options.overrides)}
+             "overrides": {**preset, **dict(parse(text) for text in options.overrides)}}
     if options.corpus:
         given["corpora"] = options.corpus
     return check(given)
@@ -99,6 +112,18 @@ def _status(options: argparse.Namespace) -> None:
             states = [f"{run.seed} {'done' if run.done else 'missing'}" for run in runs
                       if (run.variant or run.stage) == label]
             print(f"  {label:<12} {'   '.join(states)}")
+
+
+def _search(options: argparse.Namespace) -> None:
+    from .search import search
+
+    parameters = _parameters(options)
+    study = parameters.study(parameters.corpora[0])
+    found = search(study, options.trials, out=options.out)
+    print(found.trials.to_string(index=False))
+    mae = found.preset["from"]["validation_mae"]
+    default = "not finite" if mae["default"] is None else f"{mae['default']:.4f}"
+    print(f"validation MAE {mae['chosen']:.4f}, of the default settings {default}: {found.path}")
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -18,8 +18,8 @@ from .errors import ConfigError, nearest
 
 # Which stage's results a setting changes. A stage-one encoder is trained again only when a setting
 # of its own scope changes, so that all variants of a seed share its encoders.
-TEXT, SEQUENCE, FUSION = "text", "sequence", "mgcl"
-SCOPES = (TEXT, SEQUENCE, FUSION)
+TEXT, SEQUENCE, MICRO, FUSION = "text", "sequence", "micro", "mgcl"
+SCOPES = (TEXT, SEQUENCE, MICRO, FUSION)
 
 
 def _option(default: Any, *scopes: str) -> Any:
@@ -57,8 +57,8 @@ class Config:
     heads: int = _option(8, SEQUENCE)  # 3
     feedforward: int = _option(768, SEQUENCE)  # 3
     encoder_dropout: float = _option(0.1, SEQUENCE)  # 3
-    micro: Literal["sequence", "pooled"] = _option("sequence")  # 4
-    window: int = _option(3)  # 4: steps of the centred mean, an odd number
+    micro: Literal["sequence", "pooled"] = _option("sequence", MICRO, FUSION)  # 4
+    window: int = _option(3, MICRO, FUSION)  # 4: steps of the centred mean, an odd number
 
     # Projections and heads
     common_width: int = _option(384, FUSION)  # 5
@@ -138,10 +138,10 @@ class Config:
                 raise ConfigError(f"unknown setting {name!r}: {nearest(name, known)}")
         return dataclasses.replace(self, **changes)
 
-    def scoped(self, scope: str) -> dict[str, Any]:
-        """The settings that a stage of ``scope`` depends on, as plain values for JSON."""
+    def scoped(self, *scopes: str) -> dict[str, Any]:
+        """The settings that a stage of ``scopes`` depends on, as plain values for JSON."""
         return {item.name: _plain(getattr(self, item.name)) for item in dataclasses.fields(self)
-                if scope in item.metadata["scopes"]}
+                if set(scopes) & set(item.metadata["scopes"])}
 
     def as_dict(self) -> dict[str, Any]:
         """All settings as plain values for JSON; `Config.from_dict` reads them back."""
@@ -200,6 +200,12 @@ def preset(dataset: str = "sims", profile: str = "paper") -> Config:
     if profile not in PROFILES:
         raise ConfigError(f"unknown profile {profile!r}: {nearest(profile, PROFILES)}")
     return Config().override({**DATASETS[dataset], **PROFILES[profile]})
+
+
+def encoder_scopes(name: str) -> tuple[str, ...]:
+    """The scopes of the stage-one encoder ``name``: how micro features are made is nothing to a macro encoder."""
+    kind, modality = name.split("_")
+    return (TEXT if modality == "T" else SEQUENCE, *(() if kind == "macro" else (MICRO,)))
 
 
 def hints_of(kind: type) -> list[str]:

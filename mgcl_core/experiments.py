@@ -7,11 +7,13 @@ nothing and a changed setting never meets old numbers.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from torch import Tensor
 
 from . import config as settings
 from .batching import DeviceSplit, Scaler, derive_seed
-from .config import VARIANTS, Config
+from .config import VARIANTS, Config, encoder_scopes
 from .corpus import Corpus, load_corpus
 from .errors import ConfigError, RunError, nearest
 from .files import atomic, read_json, write_json
@@ -32,13 +34,26 @@ from .provenance import environment, peak_memory
 from .runs import DONE, RECORD, Run, build_system, choose_device, schedule_of, write_predictions
 from .system import System
 from .text import check_vocabulary, corpus_tokens
-from .trainer import CHECKPOINT, SELECTION, Fit, Schedule, fit, predict
+from .trainer import CHECKPOINT, SELECTION, Fit, fit, predict
 
 log = logging.getLogger(__name__)
 
 SEEDS = (1111, 1112, 1113)  # decision 21
 SCALER = "scaler.safetensors"
 FORMAT = 1  # of a run directory; part of every hash
+
+
+class Withheld:
+    """Stands where a test split would: it knows the number of clips, and refuses everything else."""
+
+    def __init__(self, clips: int):
+        self._clips = clips
+
+    def __len__(self) -> int:
+        return self._clips
+
+    def __getattr__(self, name: str) -> Any:
+        raise RunError(f"test data is withheld here ({name!r} was asked for)")
 
 
 class Study:
@@ -67,12 +82,19 @@ class Study:
         self.device = choose_device(device)
         if precision == "auto":
             precision = "bf16" if self.device.type == "cuda" else "fp32"
-        base = config_for(self.corpus, profile)
-        self.base = base.override({"precision": precision, **(overrides or {})})
+        self.overrides = dict(overrides or {})
+        self.base = config_for(self.corpus, profile).override({"precision": precision, **self.overrides})
         self.directory = Path(results or project_root() / "results") / self.corpus.name / profile
         self._splits: dict[str, DeviceSplit] = {}
         self._scaler: Scaler | None = None
         self._checked = False
+
+    def without_test(self) -> Study:
+        """The same study with a test split of which only the number of clips is known."""
+        blind = copy.copy(self)
+        blind.corpus = dataclasses.replace(self.corpus, test=Withheld(len(self.corpus.test)))
+        blind._splits = {}
+        return blind
 
     # What there is to run
 
@@ -84,8 +106,7 @@ class Study:
 
     def encoder_runs(self, config: Config) -> tuple[Run, ...]:
         """The stage-one runs of a configuration, six with dual encoders."""
-        return tuple(self._run(name, "", config, settings.TEXT if name.endswith("_T") else settings.SEQUENCE)
-                     for name in encoder_names(config))
+        return tuple(self._run(name, "", config, encoder_scopes(name)) for name in encoder_names(config))
 
     def pretrainings(self) -> list[Run]:
         """All stage-one runs: encoders × seeds."""
@@ -97,11 +118,12 @@ class Study:
         for variant in variants:
             for seed in self.seeds:
                 config = self.config(seed, variant)
-                runs.append(self._run("mgcl", variant, config, settings.FUSION, self.encoder_runs(config)))
+                runs.append(self._run("mgcl", variant, config, (settings.FUSION,), self.encoder_runs(config)))
         return runs
 
-    def _run(self, stage: str, variant: str, config: Config, scope: str, parents: tuple[Run, ...] = ()) -> Run:
-        identity = {"format": FORMAT, "stage": stage, "settings": config.scoped(scope), "data": self.corpus.sha256,
+    def _run(self, stage: str, variant: str, config: Config, scopes: tuple[str, ...],
+             parents: tuple[Run, ...] = ()) -> Run:
+        identity = {"format": FORMAT, "stage": stage, "settings": config.scoped(*scopes), "data": self.corpus.sha256,
                     "parents": [parent.name for parent in parents]}
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
         label = variant.replace("w/o ", "without-").replace("/", "-").replace(" ", "-") if variant else stage
@@ -117,19 +139,39 @@ class Study:
         """Finish the stage-two runs of ``variants``, and the stage-one runs they start from."""
         return [self.finish(run) for run in self.trainings(variants)]
 
-    def finish(self, run: Run) -> Run:
-        """Run what is missing of ``run``. Of two processes that ask for it, one does it and the other waits."""
-        if run.done:
+    def finish(self, run: Run, *, test: bool = True) -> Run:
+        """Run what is missing of ``run``. Of two processes that ask for it, one does it and the other waits.
+
+        Without ``test`` it stops when the run is trained: no test data is read, and a later call has only
+        the test predictions left to make.
+        """
+        if run.done or (run.trained and not test):
             return run
         for parent in run.parents:
-            self.finish(parent)
+            self.finish(parent, test=test)
         run.directory.mkdir(parents=True, exist_ok=True)
         with FileLock(run.directory.with_suffix(".lock")):
-            if not run.done:
-                self._execute(run)
+            if not run.trained:
+                self._train(run)
+            (run.directory / CHECKPOINT).unlink(missing_ok=True)
+            if test and not run.done:
+                self._test(run)
         return run
 
-    def _execute(self, run: Run) -> None:
+    def fit(self, run: Run, directory: Path, *, label: str = "",
+            after_epoch: Callable[[int, System], None] | None = None) -> tuple[System, Fit]:
+        """Train the system of ``run`` in ``directory``, from the stage-one runs that it names.
+
+        Returns:
+            The system at its chosen epoch, and what `mgcl_core.trainer.fit` returns.
+        """
+        system = build_system(run, bound=self.corpus.bound, device=self.device)
+        train, valid = self.split("train", run), self.split("valid", run)
+        return system, fit(system, train, valid, schedule_of(run), seed=derive_seed(run.seed, run.stage),
+                           directory=directory, after_epoch=after_epoch,
+                           label=label or f"{self.corpus.name} {run.variant or run.stage} {run.seed}")
+
+    def _train(self, run: Run) -> None:
         started = time.time()
         self._check()
         if self.device.type == "cuda":
@@ -137,16 +179,17 @@ class Study:
         write_json(run.directory / "config.json", run.config.as_dict())
         if self.scaler is not None:
             self.scaler.save(run.directory / SCALER)
-        schedule, system = schedule_of(run), build_system(run, bound=self.corpus.bound, device=self.device)
-        train, valid = self.split("train", run), self.split("valid", run)
-        result = fit(system, train, valid, schedule, seed=derive_seed(run.seed, run.stage), directory=run.directory,
-                     label=f"{self.corpus.name} {run.variant or run.stage} {run.seed}")
-        self._write_predictions(run, system, schedule)
+        system, result = self.fit(run, run.directory)
+        self._write_predictions(run, system, "valid")
         write_json(run.directory / RECORD, self._record(run, system, result, started))
-        (run.directory / CHECKPOINT).unlink(missing_ok=True)
-        write_json(run.directory / DONE, {"finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
         log.info("%s: epoch %d of %d, valid MAE %.4f, %.1f s", run.name, result.chosen_epoch, len(result.history),
                  result.history[result.chosen_epoch - 1]["valid_mae"], time.time() - started)
+
+    def _test(self, run: Run) -> None:
+        """The one reading of test data, with the weights of the chosen epoch."""
+        system = build_system(run, bound=self.corpus.bound, device=self.device, trained=True)
+        self._write_predictions(run, system, "test")
+        write_json(run.directory / DONE, {"finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
 
     # Data on the device
 
@@ -194,11 +237,10 @@ class Study:
 
     # What a run leaves behind
 
-    def _write_predictions(self, run: Run, system: System, schedule: Schedule) -> None:
-        for name in ("valid", "test"):
-            outputs = predict(system, self.split(name, run), schedule)
-            write_predictions(run.directory / f"predictions-{name}.csv", getattr(self.corpus, name).ids, outputs,
-                              labels=self._labels(run, name))
+    def _write_predictions(self, run: Run, system: System, name: str) -> None:
+        outputs = predict(system, self.split(name, run), schedule_of(run))
+        write_predictions(run.directory / f"predictions-{name}.csv", getattr(self.corpus, name).ids, outputs,
+                          labels=self._labels(run, name))
 
     def _labels(self, run: Run, name: str) -> np.ndarray:
         """The labels of a split that the run's prediction is compared with: y, or y_T, y_V, y_A of a micro encoder."""

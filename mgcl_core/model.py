@@ -141,8 +141,11 @@ class MGCL(System):
 
 
 def encode_one(encoder: nn.Module, modality: str, granularities: Collection[str], batch: Batch,
-               enhancement: MicroEnhancement) -> dict[str, Tensor]:
-    """The features of one encoder, named and shaped as `MGCL.encode` gives them."""
+               enhancement: MicroEnhancement | None) -> dict[str, Tensor]:
+    """The features of one encoder, named and shaped as `MGCL.encode` gives them.
+
+    ``enhancement`` may be None where no micro features are asked for.
+    """
     features = {}
     states, mask = encoder(batch)  # (B, L, H), (B, L)
     if "macro" in granularities:
@@ -201,8 +204,10 @@ class UnimodalRegressor(System):
         self.granularities = GRANULARITIES if kind == "shared" else (kind,)
         self.rate = config.text_lr if self.modality == "T" else config.sequence_lr
         self.encoder = build_encoder(self.modality, config, pretrained=pretrained)
-        self.enhancement = MicroEnhancement(config.micro, config.window)
-        factors = {"macro": 1, "micro": self.enhancement.factor}
+        factors, self.enhancement = {"macro": 1}, None
+        if "micro" in self.granularities:
+            self.enhancement = MicroEnhancement(config.micro, config.window)
+            factors["micro"] = self.enhancement.factor
         self.heads = nn.ModuleDict({g: perceptron(self.encoder.out_features * factors[g], config.head_hidden)
                                     for g in self.granularities})
 

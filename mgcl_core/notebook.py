@@ -20,6 +20,7 @@ from .config import PROFILES
 from .errors import ConfigError, nearest
 from .experiments import SEEDS, Study
 from .paths import project_root
+from .presets import read_preset
 from .provenance import PACKAGES, environment_versions
 
 #: Every parameter a notebook may declare, with its default.
@@ -28,10 +29,11 @@ DEFAULTS: dict[str, Any] = {
     "corpora": ["demo", "demo-mosi"],  # of the notebook that assembles the tables
     "profile": "auto",  # "paper", "small", "demo"; auto: "demo" for the demo corpora, "paper" for all others
     "seeds": list(SEEDS),
-    "overrides": {},  # settings that differ from the profile's
+    "overrides": {},  # settings that differ from the profile's, or the path of a preset file (….json)
     "device": "auto",
     "precision": "auto",
     "results": None,  # the project's results/
+    "trials": 20,  # of the search
 }
 
 
@@ -47,6 +49,7 @@ class Parameters:
     device: str
     precision: str
     results: Path
+    trials: int
 
     def study(self, corpus: str | None = None) -> Study:
         """The runs that these parameters ask for."""
@@ -105,6 +108,11 @@ def check(given: Mapping[str, Any]) -> Parameters:
         raise ConfigError(f"unknown profile {values['profile']!r}: {nearest(values['profile'], [*PROFILES, 'auto'])}")
     if values["precision"] not in ("auto", "fp32", "bf16"):
         raise ConfigError(f"precision={values['precision']!r}: must be 'auto', 'fp32' or 'bf16'")
+    trials = values["trials"]
+    if isinstance(trials, str) and trials.isdecimal():
+        trials = int(trials)
+    if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
+        raise ConfigError(f"trials={trials!r}: must be a number of trials, at least 1")
     results = values["results"]
     if results is not None and not isinstance(results, (str, Path)):
         raise ConfigError(f"results={results!r}: must be a folder or None")
@@ -112,7 +120,8 @@ def check(given: Mapping[str, Any]) -> Parameters:
         corpus=values["corpus"], corpora=tuple(map(str, _listed("corpora", values["corpora"], str))),
         profile=values["profile"], seeds=tuple(_listed("seeds", values["seeds"], int)),
         overrides=_overrides(values["overrides"]), device=values["device"], precision=values["precision"],
-        results=Path(results) if results not in (None, "None") else project_root() / "results")
+        results=Path(results) if results not in (None, "None") else project_root() / "results",
+        trials=trials)
 
 
 def resolve_profile(profile: str, corpus: str) -> str:
@@ -158,6 +167,8 @@ def _listed(name: str, value: Any, kind: type) -> list[Any]:
 
 
 def _overrides(value: Any) -> dict[str, Any]:
+    if isinstance(value, str) and value.endswith(".json"):
+        return read_preset(value)
     if isinstance(value, str):
         try:
             value = json.loads(value or "{}")

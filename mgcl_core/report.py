@@ -192,6 +192,7 @@ FIGURES = {
     "04_ablations": "Ablations",
     "05_embeddings": "Macro and micro features before and after training",
     "06_audit": "What picking on the test set would gain",
+    "07_search": "Search on validation",
 }
 
 _PAGE = jinja2.Template("""<!doctype html>
@@ -244,6 +245,12 @@ def paper_notes() -> list[str]:
 
 def _title(study: Study) -> str:
     return f"{study.corpus.name} (synthetic)" if study.corpus.synthetic else study.corpus.name
+
+
+def drawn_cells(study: Study, *made: Table) -> pd.DataFrame:
+    """Cells of tables for `plots.ablation_points`, each once; without the paper's values on a synthetic corpus."""
+    cells = pd.concat([table.cells for table in made]).drop_duplicates(["model", "metric"])
+    return cells.drop(columns="paper") if study.corpus.synthetic else cells
 
 
 def rows(table: Table, model: str) -> pd.DataFrame:

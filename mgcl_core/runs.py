@@ -47,6 +47,11 @@ class Run:
         return self.config.seed
 
     @property
+    def trained(self) -> bool:
+        """Its epoch is chosen and its record written; only the test predictions may be missing."""
+        return (self.directory / RECORD).exists()
+
+    @property
     def done(self) -> bool:
         return (self.directory / DONE).exists()
 
@@ -69,7 +74,7 @@ class Run:
         return read_json(self._finished(RECORD))
 
     def _finished(self, file: str) -> Path:
-        if not self.done:
+        if not (self.trained and (self.directory / file).exists()):
             raise RunError(f"run {self.name} is not finished ({self.directory})")
         return self.directory / file
 

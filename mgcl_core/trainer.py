@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class NonFiniteLoss(RunError):
 
 
 def fit(system: System, train: DeviceSplit, valid: DeviceSplit, schedule: Schedule, *, seed: int, directory: Path,
-        label: str = "") -> Fit:
+        label: str = "", after_epoch: Callable[[int, System], None] | None = None) -> Fit:
     """Train ``system`` and leave it with the weights of the epoch whose validation MAE is lowest.
 
     Every random choice of an epoch follows from the seed and the epoch's number, so a run that was
@@ -71,6 +72,8 @@ def fit(system: System, train: DeviceSplit, valid: DeviceSplit, schedule: Schedu
         seed: decides the order of clips and the dropout.
         directory: where checkpoint, weights, history and selection are kept.
         label: the run's name in progress lines.
+        after_epoch: called with the number of each epoch and the system, once the epoch stands in the history
+            file and before its checkpoint. What it raises stops the training.
 
     Raises:
         NonFiniteLoss: a loss term is NaN or infinite; names epoch, batch and term.
@@ -98,6 +101,8 @@ def fit(system: System, train: DeviceSplit, valid: DeviceSplit, schedule: Schedu
             if _best(history) == epoch:
                 save_weights(system, directory / WEIGHTS)
             write_json_lines(directory / HISTORY, history)
+            if after_epoch is not None:
+                after_epoch(epoch, system)
             if epoch < schedule.epochs:
                 _checkpoint(directory / CHECKPOINT, system, optimizer, history)
             progress.set_postfix(valid_mae=f"{row['valid_mae']:.3f}")

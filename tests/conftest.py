@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -90,3 +91,21 @@ def _make_split(clips: int = 6, *, seed: int = 0, unimodal: bool = True, scale: 
     labels = (random.integers(-5, 6, (4, clips)) / 5 * scale).astype(np.float32)
     return Split("train", tuple(f"video$_${clip}" for clip in range(clips)), ("a good film",) * clips, text_bert, None,
                  audio, audio_mask, vision, vision_mask, labels[0], labels[1:] if unimodal else None)
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(make_corpus) -> Corpus:
+    """A synthetic corpus of 40, 12 and 15 clips with ids of their own."""
+
+    def split(name: str, clips: int, seed: int) -> Split:
+        ids = tuple(f"{name}{clip}$_$0" for clip in range(clips))
+        return dataclasses.replace(_make_split(clips, seed=seed), name=name, ids=ids)
+
+    return make_corpus(split("train", 40, 1), split("valid", 12, 2), split("test", 15, 3))
+
+
+@pytest.fixture(scope="session")
+def tiny_overrides(tiny_bert) -> dict:
+    """Overrides of the profile "demo" that make every run of ``tiny_corpus`` a matter of a second."""
+    return {"text_model": tiny_bert, "check_vocabulary": False, "text_epochs": 1, "sequence_epochs": 1,
+            "mgcl_epochs": 3, "width": 16, "feedforward": 16, "heads": 2, "common_width": 16, "fusion_heads": 2}

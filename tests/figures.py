@@ -44,6 +44,15 @@ def audit() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["metric", "rule", "value"])
 
 
+def trials() -> pd.DataFrame:
+    """A trial pruned early, one stopped from outside, and three completed."""
+    return pd.DataFrame({
+        "number": range(5), "state": ["complete", "complete", "pruned", "failed", "complete"],
+        "validation_mae": [0.5, 0.4, 0.9, np.nan, 0.45], "alpha": [0.1, 1.0, 0.01, 0.2, 0.5],
+        "micro": ["sequence", "pooled", "pooled", "sequence", "sequence"],
+    })
+
+
 def coordinates(clips: int = 5) -> pd.DataFrame:
     rows = [(m, g, clip) for g in ("macro", "micro") for m in "TVA" for clip in range(clips)]
     frame = pd.DataFrame(rows, columns=["modality", "granularity", "clip"])

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mgcl_core.baselines.align import align_steps, stride_steps
+from mgcl_core.baselines.padding import read_by_length
 from mgcl_core.baselines.recurrent import BidirectionalLSTM, last_state, reverse
 
 
@@ -72,3 +73,14 @@ class TestRecurrent:
         states, last = ours(values, mask)
         torch.testing.assert_close(states * mask[:, :, None], expected)
         torch.testing.assert_close(last, final.transpose(0, 1))
+
+
+def test_read_by_length_trims_groups_and_keeps_the_order():
+    mask, seen = masks([3, 5, 1, 4, 0], 6), []
+
+    def read(rows, steps):
+        seen.append((rows.tolist(), steps))
+        return rows * 10
+
+    assert read_by_length(mask, read, size=2).tolist() == [0, 10, 20, 30, 40]
+    assert seen[:2] == [([1, 3], 5), ([0, 2], 3)] and seen[2] == ([4], 1)

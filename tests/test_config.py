@@ -9,7 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from mgcl_core.config import DATASETS, FUSION, PROFILES, SCOPES, SEQUENCE, TEXT, VARIANTS, Config, parse, preset
+from mgcl_core.config import (
+    DATASETS,
+    FUSION,
+    MICRO,
+    PROFILES,
+    SCOPES,
+    SEQUENCE,
+    TEXT,
+    VARIANTS,
+    Config,
+    encoder_scopes,
+    parse,
+    preset,
+)
 from mgcl_core.errors import ConfigError
 
 TABLE2 = Path(__file__).parents[1] / "data" / "paper" / "table2.csv"
@@ -170,8 +183,7 @@ def test_every_setting_has_scopes():
                                      {"trained_encoders": ()}, {"mgcl_epochs": 3}, {"common_width": 64}])
 def test_stage_two_settings_leave_stage_one_alone(changes):
     before, after = Config(), Config().override(changes)
-    assert after.scoped(TEXT) == before.scoped(TEXT)
-    assert after.scoped(SEQUENCE) == before.scoped(SEQUENCE)
+    assert after.scoped(TEXT, SEQUENCE, MICRO) == before.scoped(TEXT, SEQUENCE, MICRO)
     assert after.scoped(FUSION) != before.scoped(FUSION)
 
 
@@ -180,6 +192,17 @@ def test_settings_of_one_kind_of_encoder_leave_the_other_alone():
     text, sequence = before.override({"text_epochs": 1}), before.override({"width": 64})
     assert text.scoped(TEXT) != before.scoped(TEXT) and text.scoped(SEQUENCE) == before.scoped(SEQUENCE)
     assert sequence.scoped(SEQUENCE) != before.scoped(SEQUENCE) and sequence.scoped(TEXT) == before.scoped(TEXT)
+
+
+def test_how_micro_features_are_made_leaves_macro_encoders_alone():
+    before = Config()
+    for changes in ({"micro": "pooled"}, {"window": 5}):
+        after = before.override(changes)
+        for modality in "TVA":
+            for kind in ("macro", "micro", "shared"):
+                scopes = encoder_scopes(f"{kind}_{modality}")
+                assert (after.scoped(*scopes) == before.scoped(*scopes)) is (kind == "macro"), (kind, modality)
+        assert after.scoped(FUSION) != before.scoped(FUSION)
 
 
 def test_the_seed_belongs_to_every_stage():

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from figures import audit, coordinates, history, stage_one, table_cells, texts, three_splits
+from figures import audit, coordinates, history, stage_one, table_cells, texts, three_splits, trials
 from IPython.core.formatters import DisplayFormatter
 from matplotlib.figure import Figure
 
@@ -39,6 +39,7 @@ def every_figure(corpus, synthetic: bool) -> dict[str, Figure]:
         "embedding_grid": plots.embedding_grid(grid, grid, y, bound=1.0, **flag),
         "ablation_points": plots.ablation_points(table_cells(), **flag),
         "selection_audit": plots.selection_audit(audit(), **flag),
+        "search_trials": plots.search_trials(trials(), ["alpha", "micro"], logarithmic=["alpha"], **flag),
     }
 
 

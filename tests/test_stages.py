@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mgcl_core.batching import DeviceSplit, Scaler
-from mgcl_core.config import FUSION, SEQUENCE, TEXT, Config
+from mgcl_core.config import FUSION, MICRO, SEQUENCE, TEXT, Config, encoder_scopes
 from mgcl_core.errors import RunError
 from mgcl_core.model import MGCL, UnimodalRegressor, encode_frozen, encoder_names, frozen_encoders
 
@@ -199,8 +199,8 @@ class _Reads:
         return getattr(self._config, name)
 
 
-def of_scope(scope: str) -> set[str]:
-    return set(Config().scoped(scope))
+def of_scope(*scopes: str) -> set[str]:
+    return set(Config().scoped(*scopes))
 
 
 @pytest.mark.parametrize("micro", ["sequence", "pooled"])
@@ -210,10 +210,10 @@ def test_a_stage_reads_only_settings_of_its_scope(tiny_config, split, encoders, 
     for name in encoder_names(config):
         reads = _Reads(config)
         UnimodalRegressor(name, reads)(split.batch())
-        assert reads.names <= of_scope(TEXT if name.endswith("_T") else SEQUENCE), name
+        assert reads.names <= of_scope(*encoder_scopes(name)), name
     reads = _Reads(config)
     model = MGCL(reads)
     sum(model(split.batch()).losses.values())
-    stage_one = of_scope(TEXT) | of_scope(SEQUENCE)  # part of a stage-two run through the encoders it starts from
+    stage_one = of_scope(TEXT, SEQUENCE, MICRO)  # part of a stage-two run through the encoders it starts from
     assert reads.names <= of_scope(FUSION) | stage_one
     assert {"alpha", "beta", "components", "weighted", "reduction", "fusion"} <= reads.names

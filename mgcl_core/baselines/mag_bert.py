@@ -12,7 +12,8 @@ Where this differs from the field's reference (mmsa 2.2.1):
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import dataclasses
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from ..batching import Batch
 from ..encoders import TextEncoder
 from ..system import Output, Shapes, System
 from .align import align_steps, stride_steps
+from .padding import read_by_length
 from .spec import SystemSpec
 
 
@@ -46,7 +48,7 @@ class Settings:
 PUBLISHED: dict[str, Settings] = {
     "sims": Settings(),
     "mosi": Settings(lr=2e-5, dropout=0.3),
-    "mosei": replace(Settings(), lr=1e-5, dropout=0.2),
+    "mosei": dataclasses.replace(Settings(), lr=1e-5, dropout=0.2),
 }
 
 
@@ -91,19 +93,28 @@ class MAGBERT(System):
     def forward(self, batch: Batch) -> Output:
         audio, vision = self._align(batch)
 
+        def read(rows: Tensor, steps: int) -> Tensor:
+            group = dataclasses.replace(batch, tokens=batch.tokens[rows, :, :steps])
+            return self._read(group, audio[rows, :steps], vision[rows, :steps])
+
+        states = read_by_length(batch.tokens[:, 1] > 0, read)  # (B, H)
+        output = Output(self.head(self.pooler(states)).squeeze(-1).float())
+        if batch.labels is not None:
+            output.losses["pred"] = (output.prediction - batch.labels).abs().mean()
+        return output
+
+    def _read(self, batch: Batch, audio: Tensor, vision: Tensor) -> Tensor:
+        """States of [CLS] (B, H), the embeddings shifted by audio (B, L, Da) and vision (B, L, Dv)."""
+
         # A hook, because the text model's own forward knows best how to go on from its embeddings.
         def shift(_module: nn.Module, _inputs: tuple, embeddings: Tensor) -> Tensor:
             return self.gate(embeddings, vision, audio)
 
         hook = self.text.bert.embeddings.register_forward_hook(shift)
         try:
-            states = self.text.macro(*self.text(batch))  # (B, H)
+            return self.text.macro(*self.text(batch))
         finally:
             hook.remove()
-        output = Output(self.head(self.pooler(states)).squeeze(-1).float())
-        if batch.labels is not None:
-            output.losses["pred"] = (output.prediction - batch.labels).abs().mean()
-        return output
 
     def _align(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Audio and vision with one step for each token: (B, L, Da), (B, L, Dv)."""

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from ..batching import Batch
 from ..encoders import TextEncoder
 from ..system import Output, Shapes, System
+from .padding import read_by_length
 from .recurrent import LSTM, last_state
 from .spec import SystemSpec
 
 TASKS = ("M", "T", "A", "V")
-GROUP = 32  # sentences of like length that the text encoder reads together
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ _MOSI = Settings(batch_size=64, vision_hidden=32, text_width=32)
 PUBLISHED: dict[str, Settings] = {
     "sims": Settings(),
     "mosi": _MOSI,
-    "mosei": dataclasses.replace(_MOSI, batch_size=128, vision_lr=1e-4, fusion_dropout=0.1, text_dropout=0.0, audio_dropout=0.0),
+    "mosei": dataclasses.replace(_MOSI, batch_size=128, vision_lr=1e-4, fusion_dropout=0.1, text_dropout=0.0,
+                                 audio_dropout=0.0),
 }
 
 
@@ -155,15 +156,12 @@ class SelfMM(System):
         return output
 
     def _read(self, batch: Batch) -> Tensor:
-        """States of [CLS] (B, H). Sentences are sorted by length, so that short ones are not padded to the longest."""
-        counts = batch.tokens[:, 1].sum(1)
-        order = counts.argsort(descending=True)
-        states = []
-        for rows in order.split(GROUP):
-            steps = max(1, int(counts[rows[0]]))
-            group = dataclasses.replace(batch, tokens=batch.tokens[rows, :, :steps])
-            states.append(self.text.macro(*self.text(group)))
-        return torch.cat(states)[order.argsort()]
+        """States of [CLS], (B, H)."""
+
+        def read(rows: Tensor, steps: int) -> Tensor:
+            return self.text.macro(*self.text(dataclasses.replace(batch, tokens=batch.tokens[rows, :, :steps])))
+
+        return read_by_length(batch.tokens[:, 1] > 0, read)
 
     def _targets(self, batch: Batch) -> Tensor:
         known = self.labels[:, batch.index]  # (4, B)

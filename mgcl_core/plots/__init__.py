@@ -7,6 +7,7 @@ registered with pyplot, so none has to be closed. Save one by ``figure.savefig(p
 from .architecture import architecture, cmgf_block
 from .data import label_agreement, label_distributions, length_distributions
 from .embeddings import embedding, embedding_grid, tsne
+from .search import search_trials
 from .style import NotebookFigure, style
 from .tables import ablation_points, selection_audit
 from .training import predicted_against_true, training_curves, unimodal_scores
@@ -22,6 +23,7 @@ __all__ = [
     "label_distributions",
     "length_distributions",
     "predicted_against_true",
+    "search_trials",
     "selection_audit",
     "style",
     "training_curves",

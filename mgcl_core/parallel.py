@@ -1,0 +1,60 @@
+"""Several runs side by side on one device, each in a process of its own.
+
+The runs of a study differ in a seed and a switch, and a small model cannot keep many cores (or a GPU)
+busy. Processes share nothing but the disk, so a run gives what it would give alone with as many threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import Any
+
+import torch
+
+log = logging.getLogger(__name__)
+
+_work: Callable[[Any], Any] | None = None  # of a worker process
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def side_by_side(prepare: Callable[[], Callable[[Any], Any]], tasks: Sequence[Any], workers: int) -> Iterator[Any]:
+    """Results of ``tasks``, as they finish.
+
+    Args:
+        prepare: called once in each process; returns what is called with each task. Must be picklable.
+        tasks: picklable.
+        workers: processes; the cores are shared out among them.
+
+    Raises:
+        What a task raises; the other processes are stopped then, as they are on an interrupt.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
+    threads = max(1, cores() // workers)
+    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(prepare, threads))
+    try:
+        for future in as_completed([pool.submit(_call, task) for task in tasks]):
+            yield future.result()
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start(prepare: Callable[[], Callable[[Any], Any]], threads: int) -> None:
+    global _work
+    torch.set_num_threads(threads)
+    _work = prepare()
+
+
+def _call(task: Any) -> Any:
+    return _work(task)

@@ -1,0 +1,306 @@
+"""The search sees no test data, keeps its trials, survives a kill, and is never worse on validation than the default."""
+
+import builtins
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mgcl_core import search as module
+from mgcl_core.cli import _parameters, _parser, main
+from mgcl_core.errors import ConfigError, RunError
+from mgcl_core.experiments import Study, Withheld
+from mgcl_core.notebook import check
+from mgcl_core.presets import read_preset
+from mgcl_core.search import SPACE, search
+from mgcl_core.trainer import NonFiniteLoss
+
+pytest.importorskip("optuna")
+
+WORKER = """
+import pickle, sys, torch
+torch.set_num_threads(1)
+import mgcl_core.search as module
+from mgcl_core.experiments import Study
+module.BEFORE_PRUNING = 1
+corpus, overrides, results = pickle.loads(open(sys.argv[1], "rb").read())
+study = Study(corpus, "demo", seeds=[1, 2], overrides=overrides, results=results, device="cpu")
+print("ready", flush=True)
+module.search(study, 5)
+"""
+
+
+@pytest.fixture
+def study(tiny_corpus, tiny_overrides, tmp_path):
+    def build(**changes) -> Study:
+        overrides = {**tiny_overrides, **changes.pop("overrides", {})}
+        return Study(tiny_corpus, "demo", overrides=overrides,
+                     **{"seeds": [1, 2], "results": tmp_path / "results", "device": "cpu", **changes})
+
+    return build
+
+
+@pytest.fixture(autouse=True)
+def early_pruning(monkeypatch):
+    monkeypatch.setattr(module, "BEFORE_PRUNING", 1)
+
+
+def counting(frame: pd.DataFrame) -> pd.DataFrame:
+    """The trials that count, without what differs from machine to machine."""
+    return frame[frame["state"] != "failed"].drop(columns=["number", "seconds"]).reset_index(drop=True)
+
+
+def test_trials_are_kept_and_the_preset_says_where_it_comes_from(study, tmp_path):
+    found = search(study(), 6)
+    frame, origin = found.trials, found.preset["from"]
+    assert found.searched == tuple(SPACE) and found.logarithmic == ("temperature", "alpha", "beta", "mgcl_lr")
+    assert len(frame) == 6 and set(frame["state"]) <= {"complete", "pruned"}
+    complete = frame[frame["state"] == "complete"]
+    np.testing.assert_allclose(complete["validation_mae"], complete[["mae_1", "mae_2"]].mean(axis=1))
+    assert (complete["epochs"] == 6).all()
+    # The first trial has the study's own settings, and the chosen one is never worse.
+    first = frame.iloc[0]
+    assert {name: first[name] for name in found.searched} == {
+        "temperature": 0.5, "alpha": 0.1, "beta": 0.01, "mgcl_lr": 1e-3, "dropout": 0.1, "micro": "sequence",
+        "trained_encoders": "V,A"}
+    assert origin["validation_mae"] == {"default": first["validation_mae"], "chosen": complete["validation_mae"].min()}
+    assert origin["trials"] == {"completed": len(complete), "pruned": 6 - len(complete), "failed": 0}
+    assert origin["corpus"] == {"name": "synthetic", "sha256": "0" * 64, "synthetic": True}
+    assert (origin["profile"], origin["seeds"]) == ("demo", [1, 2]) and origin["chosen_trial"] in set(complete["number"])
+    assert {"date", "git", "packages", "rule", "precision", "searched"} <= set(origin)
+    assert origin["packages"]["optuna"]
+    folder = tmp_path / "results" / "synthetic" / "demo" / "search"
+    assert found.path == folder / "preset.json" and json.loads(found.path.read_text()) == found.preset
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "trials.csv"), frame, check_dtype=False)
+    assert sorted(path.name for path in folder.iterdir()) == ["optuna.db", "preset.json", "search.lock", "trials.csv"]
+
+
+def test_the_chosen_settings_give_the_validation_mae_of_their_trial(study):
+    found = search(study(), 3)
+    runs = study(overrides=found.overrides).train()
+    maes = [run.history["valid_mae"][run.chosen_epoch - 1] for run in runs]
+    assert np.mean(maes) == found.preset["from"]["validation_mae"]["chosen"]
+
+
+def test_a_finished_search_costs_nothing_and_a_larger_budget_goes_on(study, monkeypatch):
+    first = search(study(), 2)
+    text, fit = first.path.read_text(), Study.fit
+    monkeypatch.setattr(Study, "fit", lambda *a, **k: pytest.fail("trained again"))
+    again = search(study(), 2)
+    assert first.path.read_text() == text and again.preset == first.preset
+    pd.testing.assert_frame_equal(again.trials, first.trials)
+    monkeypatch.setattr(Study, "fit", fit)
+    longer = search(study(), 4)
+    pd.testing.assert_frame_equal(longer.trials.iloc[:2], first.trials)
+    assert len(longer.trials) == 4
+
+
+def test_the_search_is_never_handed_the_test_split(study, tmp_path, monkeypatch):
+    """Every use of the test split but its length raises, in stage one too, and a later run reads it as ever."""
+    asked, split = [], Study.split
+    monkeypatch.setattr(Study, "split", lambda self, name, run: (asked.append(name), split(self, name, run))[1])
+    search(study(), 3)
+    assert set(asked) == {"train", "valid"}
+    monkeypatch.undo()
+    left = [path.name for path in tmp_path.rglob("*test*")]
+    assert left == []
+    blind = study().without_test()
+    assert isinstance(blind.corpus.test, Withheld) and len(blind.corpus.test) == 15
+    run = blind.finish(blind.trainings()[0], test=False)
+    assert run.trained and not run.done
+    for read in (lambda: blind.corpus.test.labels, lambda: blind.split("test", run), lambda: blind.finish(run)):
+        with pytest.raises(RunError, match="withheld"):
+            read()
+    with pytest.raises(RunError, match="not finished"):
+        run.predictions("test")
+
+
+def test_a_run_trained_without_test_ends_as_one_trained_at_once(study, tmp_path, monkeypatch):
+    blind = study().without_test()
+    run = blind.finish(blind.trainings()[0], test=False)
+    weights, history = (run.directory / "weights.safetensors").read_bytes(), run.history
+    monkeypatch.setattr(Study, "fit", lambda *a, **k: pytest.fail("trained again"))
+    study().finish(run)
+    monkeypatch.undo()
+    assert run.done and (run.directory / "weights.safetensors").read_bytes() == weights
+    whole = study(results=tmp_path / "at once").train()[0]
+    pd.testing.assert_frame_equal(run.predictions(), whole.predictions())
+    pd.testing.assert_frame_equal(run.history.drop(columns="seconds"), whole.history.drop(columns="seconds"))
+    assert len(history) == 3
+
+
+def test_trials_do_not_look_like_reported_runs(study, tmp_path):
+    search(study(), 3)
+    runs = {path.name.split("-")[0] for path in (tmp_path / "results").rglob("record.json")
+            for path in [path.parent]}
+    assert runs <= {f"{kind}_{modality}" for kind in ("macro", "micro") for modality in "TVA"}
+    assert not any(run.trained or run.done for run in study().trainings())
+
+
+def test_macro_encoders_are_shared_by_both_readings_of_micro(study):
+    plain, pooled = study().pretrainings(), study(overrides={"micro": "pooled"}).pretrainings()
+    shared = {a.stage for a, b in zip(plain, pooled, strict=True) if a.directory == b.directory}
+    assert shared == {"macro_T", "macro_V", "macro_A"}
+
+
+def test_what_is_overridden_is_not_searched_but_is_in_the_preset(study):
+    found = search(study(overrides={"alpha": 0.0, "micro": "pooled"}), 2)
+    assert set(found.searched) == set(SPACE) - {"alpha", "micro"}
+    assert found.overrides["alpha"] == 0.0 and found.overrides["mgcl_epochs"] == 3
+    everything = {name: getattr(study().base, name) for name in SPACE}
+    with pytest.raises(ConfigError, match="nothing is left to search"):
+        search(study(overrides=everything), 2)
+
+
+def test_a_default_outside_the_range_widens_it(study, monkeypatch):
+    monkeypatch.setitem(SPACE, "mgcl_lr", module.Range(1e-5, 1e-4, log=True))
+    found = search(study(), 1)
+    assert found.trials["mgcl_lr"].tolist() == [1e-3]
+    assert found.preset["from"]["searched"]["mgcl_lr"] == {"low": 1e-5, "high": 1e-3, "log": True}
+
+
+def test_a_default_that_is_no_choice_is_an_error(study, monkeypatch):
+    monkeypatch.setitem(SPACE, "micro", {"pooled": "pooled"})
+    with pytest.raises(ConfigError, match="micro='sequence' is none of what is searched"):
+        search(study(), 1)
+
+
+def test_a_bad_trial_is_pruned_by_the_median(study, monkeypatch):
+    """Trials after the first report twice its error, so each is stopped at the first epoch after the warm-up."""
+    real, calls = module.read_json_lines, []
+
+    def worse(path):
+        rows = real(path)
+        calls.append(path)
+        return rows if len(calls) <= 6 else [{**row, "valid_mae": 2 * row["valid_mae"]} for row in rows]
+
+    monkeypatch.setattr(module, "read_json_lines", worse)
+    monkeypatch.setattr(module, "search", search)
+    frame = search(study(overrides={"mgcl_epochs": 3}), 3).trials
+    assert frame["state"].tolist() == ["complete", "pruned", "pruned"]
+    assert frame["epochs"].tolist() == [6, 1, 1]
+    assert frame["validation_mae"].notna().all()
+
+
+def test_a_trial_that_diverges_counts_as_pruned(study, monkeypatch):
+    real, calls = Study.fit, []
+
+    def fit(self, run, directory, **more):
+        calls.append(run)
+        if run.stage == "mgcl" and directory.parent.parent.name == "running" and len(calls) == 13 + 2:
+            raise NonFiniteLoss("loss is nan")
+        return real(self, run, directory, **more)
+
+    monkeypatch.setattr(Study, "fit", fit)
+    frame = search(study(), 2).trials  # 12 encoders and 2 trainings come before the second trial's first training
+    assert frame["state"].tolist() == ["complete", "pruned"] and np.isnan(frame["validation_mae"][1])
+
+
+def test_without_a_completed_trial_there_is_no_preset(study, tmp_path, monkeypatch):
+    def diverges(self, run, directory, **more):
+        raise NonFiniteLoss("loss is nan")
+
+    monkeypatch.setattr(Study, "fit", diverges)
+    with pytest.raises(RunError, match="no trial was completed"):
+        search(study(), 2)
+    assert not list(tmp_path.rglob("preset.json"))
+
+
+def test_a_budget_below_one_and_a_missing_optuna_are_errors(study, monkeypatch, tmp_path):
+    with pytest.raises(ConfigError, match="at least 1"):
+        search(study(), 0)
+    real = builtins.__import__
+
+    def missing(name, *rest, **more):
+        if name == "optuna":
+            raise ImportError(name)
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(ConfigError, match=r"mgcl-core\[search\]"):
+        search(study(), 1)
+    assert not (tmp_path / "results").exists()
+
+
+def test_interrupted_or_killed_the_search_ends_as_if_it_had_never_been(tiny_corpus, tiny_overrides, tmp_path):
+    def job(name: str) -> subprocess.Popen:
+        arguments = tmp_path / f"{name}.pickle"
+        arguments.write_bytes(pickle.dumps((tiny_corpus, tiny_overrides, tmp_path / name)))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen([sys.executable, "-c", WORKER, str(arguments)], stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, text=True, env=environment)
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    def finished(process: subprocess.Popen) -> None:
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+
+    def folder(name: str):
+        return tmp_path / name / "synthetic" / "demo" / "search"
+
+    finished(job("whole"))
+    killed = job("killed")
+    # In the middle of a trial's second seed, some trials in: two counted and the third under way.
+    while not (folder("killed") / "trials.csv").exists() or not list((folder("killed") / "running").glob("*/2/*.pt")):
+        assert killed.poll() is None, killed.communicate()[0]
+        time.sleep(0.005)
+    killed.kill()
+    killed.communicate()
+    finished(job("killed"))
+    whole, resumed = (pd.read_csv(folder(name) / "trials.csv") for name in ("whole", "killed"))
+    assert resumed["state"].tolist().count("failed") == 1
+    pd.testing.assert_frame_equal(counting(resumed), counting(whole))
+    presets = [read_preset(folder(name) / "preset.json") for name in ("whole", "killed")]
+    assert presets[0] == presets[1]
+    assert not (folder("killed") / "running").exists()
+
+
+# Presets
+
+
+def test_a_preset_is_read_by_the_command_line_and_by_notebooks(tmp_path):
+    path = tmp_path / "preset.json"
+    path.write_text(json.dumps({"overrides": {"alpha": 0.3, "beta": 0.02}, "from": {"corpus": {}}}))
+    options = _parser().parse_args(["run", "--preset", str(path), "--set", "beta=0.5"])
+    assert _parameters(options).overrides == {"alpha": 0.3, "beta": 0.5}
+    assert check({"overrides": str(path)}).overrides == {"alpha": 0.3, "beta": 0.02}
+
+
+@pytest.mark.parametrize("content, message", [
+    ('{"overrides": {"alhpa": 1}}', "unknown key 'alhpa'.*'alpha'"),
+    ('{"overrides": {}, "form": {}}', "unknown key 'form'.*'from'"),
+    ('{"alpha": 1}', "an object 'overrides'"), ("[1]", "an object 'overrides'"), ("{", "cannot be read"),
+    (None, "cannot be read"),
+])
+def test_a_wrong_preset_is_an_error(content, message, tmp_path, capsys):
+    path = tmp_path / "preset.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        read_preset(path)
+    assert main(["status", "--preset", str(path)]) == 2
+    assert capsys.readouterr().err.startswith("mgcl: preset ")
+
+
+def test_the_command_writes_the_preset_where_it_is_told(study, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("mgcl_core.notebook.Parameters.study", lambda self, corpus=None: study(seeds=self.seeds))
+    out = tmp_path / "chosen.json"
+    assert main(["search", "--trials", "2", "--seeds", "1", "--out", str(out)]) == 0
+    assert read_preset(out)["mgcl_epochs"] == 3
+    assert f": {out}" in capsys.readouterr().out
+    assert main(["search", "--trials", "0"]) == 2
+
+
+@pytest.mark.parametrize("trials, expected", [(5, 5), ("30", 30)])
+def test_the_number_of_trials_is_a_parameter(trials, expected):
+    assert check({"trials": trials}).trials == expected
+    for wrong in (0, "many", 2.5, True):
+        with pytest.raises(ConfigError, match="trials"):
+            check({"trials": wrong})
