@@ -7,14 +7,16 @@ audit trains each run once more, scores every epoch on test, and shows how much 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from filelock import FileLock
 
 from .errors import RunError
@@ -105,8 +107,9 @@ def _score_every_epoch(study: Study, run: Run) -> dict[str, Any]:
     def weights(epoch: int) -> Path:
         return folder / f"epoch-{epoch}.safetensors"
 
-    system, again = study.fit(run, folder, label=f"audit of {run.name}",
-                              after_epoch=lambda epoch, system: save_weights(system, weights(epoch)))
+    with _threads(run.record()["environment"]["threads"]):
+        system, again = study.fit(run, folder, label=f"audit of {run.name}",
+                                  after_epoch=lambda epoch, system: save_weights(system, weights(epoch)))
     splits = {name: study.split(name, run) for name in ("valid", "test")}
     labels = {name: getattr(study.corpus, name).labels.astype(np.float64) for name in splits}
     epochs = []
@@ -122,6 +125,17 @@ def _score_every_epoch(study: Study, run: Run) -> dict[str, Any]:
                     run.name, compared["largest_difference"])
     shutil.rmtree(folder)
     return {"run": run.name, "chosen_epoch": run.chosen_epoch, **compared, "epochs": epochs}
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """As many CPU threads as the recorded training had: sums in another order round differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _compare(recorded: list[dict[str, Any]], again: list[dict[str, Any]]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from .errors import ConfigError, nearest
 # of its own scope changes, so that all variants of a seed share its encoders.
 TEXT, SEQUENCE, MICRO, FUSION = "text", "sequence", "micro", "mgcl"
 SCOPES = (TEXT, SEQUENCE, MICRO, FUSION)
+COMPARED = "compared"  # of the compared systems, which have settings of their own
 
 
 def _option(default: Any, *scopes: str) -> Any:
@@ -34,8 +35,8 @@ class Config:
         ConfigError: a value has the wrong type or lies outside what it may be.
     """
 
-    seed: int = _option(1111)  # 21: covers both stages
-    precision: Literal["fp32", "bf16"] = _option("fp32")  # bf16: autocast; losses stay float32
+    seed: int = _option(1111, *SCOPES, COMPARED)  # 21: covers both stages
+    precision: Literal["fp32", "bf16"] = _option("fp32", *SCOPES, COMPARED)  # bf16: autocast; losses stay float32
 
     # Shapes of the features; a study fills them from the data (`config_for`).
     audio_dim: int = _option(33, SEQUENCE, FUSION)
@@ -44,14 +45,14 @@ class Config:
     vision_steps: int = _option(55, SEQUENCE, FUSION)
 
     # Inputs
-    normalize: bool = _option(True, SEQUENCE, FUSION)  # 18: z-scores of the valid training steps, clipped at 10
-    tokens: Literal["file", "raw_text"] = _option("file", TEXT)  # 19: raw_text tokenises again with text_model
+    normalize: bool = _option(True, SEQUENCE, FUSION, COMPARED)  # 18: z-scores over valid training steps
+    tokens: Literal["file", "raw_text"] = _option("file", TEXT, COMPARED)  # 19: raw_text: tokenised again
     # 20 clips of raw_text must give the file's text_bert. Changes no result, so it is in no scope.
     check_vocabulary: bool = field(default=True, metadata={"scopes": ()})
 
     # Encoders
     encoders: Literal["dual", "shared"] = _option("dual")  # 1
-    text_model: str = _option("bert-base-chinese", TEXT)  # 2: "minilm", a hub id or a folder
+    text_model: str = _option("bert-base-chinese", TEXT, COMPARED)  # 2: "minilm", a hub id or a folder
     width: int = _option(768, SEQUENCE)  # 3: of the audio and vision encoders
     layers: int = _option(1, SEQUENCE)  # 3
     heads: int = _option(8, SEQUENCE)  # 3

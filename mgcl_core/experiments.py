@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -20,26 +21,37 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
-from torch import Tensor
 
+from . import baselines
 from . import config as settings
-from .batching import DeviceSplit, Scaler, derive_seed
+from .batching import DeviceSplit, derive_seed
 from .config import VARIANTS, Config, encoder_scopes
 from .corpus import Corpus, load_corpus
 from .errors import ConfigError, RunError, nearest
-from .files import atomic, read_json, write_json
-from .model import encode_frozen, encoder_names, frozen_encoders
+from .files import write_json
+from .model import encoder_names
+from .parallel import cores, side_by_side
 from .paths import project_root
 from .provenance import environment, peak_memory
-from .runs import DONE, RECORD, Run, build_system, choose_device, schedule_of, write_predictions
+from .runs import (
+    DONE,
+    RECORD,
+    SCALER,
+    Run,
+    build_system,
+    choose_device,
+    pretraining_schedule,
+    schedule_of,
+    write_predictions,
+)
+from .studydata import StudyData
 from .system import System
-from .text import check_vocabulary, corpus_tokens
-from .trainer import CHECKPOINT, SELECTION, Fit, fit, predict
+from .systems import system_settings, system_spec
+from .trainer import CHECKPOINT, Fit, fit, predict
 
 log = logging.getLogger(__name__)
 
 SEEDS = (1111, 1112, 1113)  # decision 21
-SCALER = "scaler.safetensors"
 FORMAT = 1  # of a run directory; part of every hash
 
 
@@ -67,6 +79,10 @@ class Study:
         device: "auto", "cpu", "cuda" …
         precision: "auto" (bf16 on CUDA, else fp32), "fp32" or "bf16".
         results: directory of all results; the project's ``results/`` when None.
+        scheme: of the labels, where `load_corpus` should not decide.
+        workers: runs side by side, each in a process with its share of the cores; "auto" is one a core on the CPU
+            (at most 4) with the profiles "demo" and "small", else 1.
+        system_overrides: for a compared system, settings that differ from its published ones.
 
     Raises:
         ConfigError, CorpusError: a setting or the file is wrong; nothing has been run then.
@@ -74,7 +90,8 @@ class Study:
 
     def __init__(self, corpus: str | Path | Corpus, profile: str = "paper", *, seeds: Sequence[int] = SEEDS,
                  overrides: Mapping[str, Any] | None = None, device: str = "auto", precision: str = "auto",
-                 results: Path | str | None = None, scheme: str | None = None):
+                 results: Path | str | None = None, scheme: str | None = None, workers: int | str = "auto",
+                 system_overrides: Mapping[str, Mapping[str, Any]] | None = None):
         self.corpus = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, scheme)
         self.profile, self.seeds = profile, tuple(seeds)
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
@@ -83,17 +100,25 @@ class Study:
         if precision == "auto":
             precision = "bf16" if self.device.type == "cuda" else "fp32"
         self.overrides = dict(overrides or {})
+        self.system_overrides = {name: dict(changes) for name, changes in (system_overrides or {}).items()}
+        for name, changes in self.system_overrides.items():
+            system_settings(name, role(self.corpus), profile, changes)
         self.base = config_for(self.corpus, profile).override({"precision": precision, **self.overrides})
         self.directory = Path(results or project_root() / "results") / self.corpus.name / profile
-        self._splits: dict[str, DeviceSplit] = {}
-        self._scaler: Scaler | None = None
-        self._checked = False
+        self.data = StudyData(self.corpus, self.base, self.device, self.directory)
+        self.workers = choose_workers(workers, self.device, profile)
+        # What another process needs to work for this study: a name or path rather than arrays.
+        self._recipe = {
+            "corpus": corpus, "profile": profile, "seeds": self.seeds, "overrides": self.overrides, "device": device,
+            "precision": precision, "results": results, "scheme": scheme, "workers": 1,
+            "system_overrides": self.system_overrides}
 
     def without_test(self) -> Study:
         """The same study with a test split of which only the number of clips is known."""
         blind = copy.copy(self)
         blind.corpus = dataclasses.replace(self.corpus, test=Withheld(len(self.corpus.test)))
-        blind._splits = {}
+        blind.data = StudyData(blind.corpus, self.base, self.device, self.directory)
+        blind._recipe = {**self._recipe, "corpus": blind.corpus}
         return blind
 
     # What there is to run
@@ -121,23 +146,57 @@ class Study:
                 runs.append(self._run("mgcl", variant, config, (settings.FUSION,), self.encoder_runs(config)))
         return runs
 
+    def comparisons(self, systems: Sequence[str] | None = None) -> list[Run]:
+        """The runs of the compared systems × seeds, all ten systems when None."""
+        runs = []
+        for name in baselines.SYSTEMS if systems is None else systems:
+            chosen = system_settings(name, role(self.corpus), self.profile, self.system_overrides.get(name))
+            for seed in self.seeds:
+                config = self.config(seed)
+                text = [parent for parent in self.encoder_runs(config) if parent.stage.endswith("_T")]
+                parents = tuple(text) if system_spec(name).text == "pretrained" else ()
+                runs.append(self._run(name, "", config, (settings.COMPARED,), parents, chosen))
+        return runs
+
     def _run(self, stage: str, variant: str, config: Config, scopes: tuple[str, ...],
-             parents: tuple[Run, ...] = ()) -> Run:
+             parents: tuple[Run, ...] = (), chosen: Any = None) -> Run:
         identity = {"format": FORMAT, "stage": stage, "settings": config.scoped(*scopes), "data": self.corpus.sha256,
                     "parents": [parent.name for parent in parents]}
+        if chosen is not None:
+            identity["system"] = dataclasses.asdict(chosen)
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
         label = variant.replace("w/o ", "without-").replace("/", "-").replace(" ", "-") if variant else stage
-        return Run(stage, variant, config, self.directory / "runs" / f"{label}-{config.seed}-{digest}", parents)
+        return Run(stage, variant, config, self.directory / "runs" / f"{label}-{config.seed}-{digest}", parents, chosen)
 
     # Running
 
     def pretrain(self) -> list[Run]:
         """Finish all stage-one runs."""
-        return [self.finish(run) for run in self.pretrainings()]
+        return self.finish_all(self.pretrainings())
 
     def train(self, variants: Sequence[str] = ("MGCL",)) -> list[Run]:
         """Finish the stage-two runs of ``variants``, and the stage-one runs they start from."""
-        return [self.finish(run) for run in self.trainings(variants)]
+        return self.finish_all(self.trainings(variants))
+
+    def compare(self, systems: Sequence[str] | None = None) -> list[Run]:
+        """Finish the runs of the compared ``systems``, all ten when None."""
+        return self.finish_all(self.comparisons(systems))
+
+    def finish_all(self, runs: Sequence[Run]) -> list[Run]:
+        """Finish ``runs``, side by side where the study has several workers."""
+        missing = [run for run in runs if not run.done]
+        parents = {parent.directory: parent for run in missing for parent in run.parents if not parent.done}
+        for group in (list(parents.values()), missing):
+            workers = min(self.workers, len(group))
+            if workers <= 1:
+                for run in group:
+                    self.finish(run)
+            else:
+                # The longest first, so that no core is left alone with one at the end.
+                group = sorted(group, key=lambda run: not (run.stage.endswith("_T") or run.settings is not None))
+                for line in side_by_side(functools.partial(_worker, self._recipe), group, workers):
+                    log.info(line)
+        return list(runs)
 
     def finish(self, run: Run, *, test: bool = True) -> Run:
         """Run what is missing of ``run``. Of two processes that ask for it, one does it and the other waits.
@@ -151,12 +210,16 @@ class Study:
             self.finish(parent, test=test)
         run.directory.mkdir(parents=True, exist_ok=True)
         with FileLock(run.directory.with_suffix(".lock")):
-            if not run.trained:
-                self._train(run)
-            (run.directory / CHECKPOINT).unlink(missing_ok=True)
+            system = None if run.trained else self._train(run)
+            for path in run.directory.rglob(CHECKPOINT):
+                path.unlink()
             if test and not run.done:
-                self._test(run)
+                self._test(run, system or self.build(run, trained=True))
         return run
+
+    def build(self, run: Run, *, trained: bool = False) -> System:
+        """The system of ``run`` on the device, as it starts or with its final weights."""
+        return build_system(run, shapes=self.data.shapes(run), device=self.device, trained=trained)
 
     def fit(self, run: Run, directory: Path, *, label: str = "",
             after_epoch: Callable[[int, System], None] | None = None) -> tuple[System, Fit]:
@@ -165,75 +228,39 @@ class Study:
         Returns:
             The system at its chosen epoch, and what `mgcl_core.trainer.fit` returns.
         """
-        system = build_system(run, bound=self.corpus.bound, device=self.device)
+        system = self.build(run)
         train, valid = self.split("train", run), self.split("valid", run)
-        return system, fit(system, train, valid, schedule_of(run), seed=derive_seed(run.seed, run.stage),
-                           directory=directory, after_epoch=after_epoch,
-                           label=label or f"{self.corpus.name} {run.variant or run.stage} {run.seed}")
+        label = label or f"{self.corpus.name} {run.variant or run.stage} {run.seed}"
+        seed = derive_seed(run.seed, run.stage)
+        for name, part in system.pretraining().items():  # its parts are the system's own, trained in place
+            if not (directory / CHECKPOINT).exists():
+                fit(part, train, valid, pretraining_schedule(run), seed=derive_seed(seed, name),
+                    directory=directory / name, label=f"{label} {name}")
+        return system, fit(system, train, valid, schedule_of(run), seed=seed, directory=directory,
+                           after_epoch=after_epoch, label=label)
 
-    def _train(self, run: Run) -> None:
+    def _train(self, run: Run) -> System:
         started = time.time()
-        self._check()
+        self.data.check_vocabulary()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         write_json(run.directory / "config.json", run.config.as_dict())
-        if self.scaler is not None:
-            self.scaler.save(run.directory / SCALER)
+        if self.data.scaler is not None:
+            self.data.scaler.save(run.directory / SCALER)
         system, result = self.fit(run, run.directory)
         self._write_predictions(run, system, "valid")
         write_json(run.directory / RECORD, self._record(run, system, result, started))
-        log.info("%s: epoch %d of %d, valid MAE %.4f, %.1f s", run.name, result.chosen_epoch, len(result.history),
-                 result.history[result.chosen_epoch - 1]["valid_mae"], time.time() - started)
+        log.info("%s", describe(run))
+        return system
 
-    def _test(self, run: Run) -> None:
+    def _test(self, run: Run, system: System) -> None:
         """The one reading of test data, with the weights of the chosen epoch."""
-        system = build_system(run, bound=self.corpus.bound, device=self.device, trained=True)
         self._write_predictions(run, system, "test")
         write_json(run.directory / DONE, {"finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
 
-    # Data on the device
-
-    @property
-    def scaler(self) -> Scaler | None:
-        if self._scaler is None and self.base.normalize:
-            self._scaler = Scaler.fit(self.corpus.train)
-        return self._scaler
-
     def split(self, name: str, run: Run) -> DeviceSplit:
-        """Split ``name`` on the device, with the features of the frozen encoders of ``run``.
-
-        Raises:
-            RunError: the test split is asked for before the epoch of ``run`` is chosen.
-        """
-        if name == "test" and not (run.directory / SELECTION).exists():
-            raise RunError(f"{run.name}: test data is read only after the epoch is chosen ({SELECTION} is missing)")
-        if name not in self._splits:
-            split = getattr(self.corpus, name)
-            self._splits[name] = DeviceSplit(split, self.device, scaler=self.scaler, tokens=corpus_tokens(
-                split, self.base.text_model, self.base.tokens), labelled=name != "test")
-        split = self._splits[name]
-        split.features = {}
-        frozen = frozen_encoders(run.config) if run.stage == "mgcl" else ()
-        for parent in run.parents:
-            if parent.stage in frozen:
-                split.features.update(self._features(parent, name, split))
-        return split
-
-    def _features(self, parent: Run, name: str, split: DeviceSplit) -> dict[str, Tensor]:
-        """Features of a frozen encoder, computed once per (weights, data) and read as memory maps afterwards."""
-        marker = parent.directory / f"features-{name}.json"
-        if not marker.exists():
-            system = build_system(parent, bound=self.corpus.bound, device=self.device, trained=True)
-            plain, split.features = split.features, {}
-            features = encode_frozen(system.encoder, parent.stage, split, parent.config)
-            split.features = plain
-            for key, values in features.items():
-                with atomic(parent.directory / f"features-{name}-{key}.npy") as temporary, temporary.open("wb") as file:
-                    np.save(file, values.numpy())
-            write_json(marker, {"keys": list(features)})
-        arrays = {key: np.load(parent.directory / f"features-{name}-{key}.npy", mmap_mode="c")
-                  for key in read_json(marker)["keys"]}
-        return {key: torch.from_numpy(values).to(self.device) for key, values in arrays.items()}
+        """Split ``name`` on the device, with what ``run`` reads of frozen encoders (`StudyData.split`)."""
+        return self.data.split(name, run)
 
     # What a run leaves behind
 
@@ -257,6 +284,7 @@ class Study:
                        "scheme": self.corpus.scheme, "clips": [len(split) for split in self.corpus.splits]},
             "parents": [parent.name for parent in run.parents],
             "config": run.config.as_dict(),
+            "system": None if run.settings is None else dataclasses.asdict(run.settings),
             "environment": environment(self.device),
             "parameters": sum(p.numel() for p in system.parameters()),
             "trained_parameters": sum(p.numel() for p in system.parameters() if p.requires_grad),
@@ -266,10 +294,31 @@ class Study:
             "peak_memory": peak_memory(self.device),
         }
 
-    def _check(self) -> None:
-        if not self._checked and self.base.tokens == "file" and self.base.check_vocabulary:
-            check_vocabulary(self.base.text_model, self.corpus)
-        self._checked = True
+
+def describe(run: Run) -> str:
+    """A line on a trained run."""
+    record, history, epoch = run.record(), run.history, run.chosen_epoch
+    return (f"{run.name}: epoch {epoch} of {len(history)}, valid MAE {history['valid_mae'][epoch - 1]:.4f}, "
+            f"{record['seconds']:.1f} s")
+
+
+def choose_workers(workers: int | str, device: torch.device, profile: str) -> int:
+    """How many runs go side by side.
+
+    Raises:
+        ConfigError: neither "auto" nor a positive number.
+    """
+    if workers == "auto":
+        return min(cores(), 4) if device.type == "cpu" and profile in ("demo", "small") else 1
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        raise ConfigError(f"workers={workers!r}: must be 'auto' or at least 1")
+    return workers
+
+
+def _worker(recipe: dict[str, Any]) -> Callable[[Run], str]:
+    """In another process: finishes runs of the study that ``recipe`` describes."""
+    study = Study(**recipe)
+    return lambda run: describe(study.finish(run))
 
 
 def config_for(corpus: Corpus, profile: str) -> Config:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any
@@ -52,8 +54,15 @@ def side_by_side(prepare: Callable[[], Callable[[Any], Any]], tasks: Sequence[An
 
 def _start(prepare: Callable[[], Callable[[Any], Any]], threads: int) -> None:
     global _work
-    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(min(threads, torch.get_num_threads()))
     _work = prepare()
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would wait for tasks forever."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def _call(task: Any) -> Any:

@@ -11,11 +11,10 @@ from .batching import DeviceSplit, Scaler
 from .corpus import load_clips
 from .corpus.data import BOUNDS
 from .errors import RunError, nearest
-from .experiments import SCALER
 from .files import atomic
 from .model import encode_frozen, frozen_encoders
-from .runs import UNIMODAL_COLUMNS, build_system, choose_device, load_run, schedule_of
-from .text import corpus_tokens
+from .runs import SCALER, UNIMODAL_COLUMNS, build_system, choose_device, load_run, schedule_of, shapes_of
+from .text import corpus_tokens, text_width
 from .trainer import predict
 
 
@@ -39,15 +38,17 @@ def predict_file(directory: Path | str, file: Path | str, *, out: Path | str, sp
     run = load_run(Path(directory))
     if run.stage != "mgcl":
         raise RunError(f"{run.name} is a run of {run.stage!r}: predictions need a run of MGCL")
-    bound = BOUNDS[run.record()["corpus"]["scheme"]]
     chosen = choose_device(device)
     clips = load_clips(file, audio_dim=run.config.audio_dim, vision_dim=run.config.vision_dim)
     for name in splits:
         if name not in clips:
             raise RunError(f"{file} has no split {name!r}: {nearest(name, clips)}")
     scaler = Scaler.load(run.directory / SCALER) if run.config.normalize else None
-    system, schedule = build_system(run, bound=bound, device=chosen, trained=True), schedule_of(run)
-    frozen = {parent.stage: build_system(parent, bound=bound, device=chosen, trained=True).encoder
+    source = run.record()["corpus"]
+    shapes = shapes_of(run, bound=BOUNDS[source["scheme"]], clips=source["clips"][0],
+                       text_dim=text_width(run.config.text_model), text_steps=0)  # MGCL takes any number of tokens
+    system, schedule = build_system(run, shapes=shapes, device=chosen, trained=True), schedule_of(run)
+    frozen = {parent.stage: build_system(parent, shapes=shapes, device=chosen, trained=True).encoder
               for parent in run.parents if parent.stage in frozen_encoders(run.config)}
     frames = []
     for name in splits or clips:

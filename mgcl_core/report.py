@@ -24,7 +24,7 @@ from .losses import intensity_pairs
 from .metrics import regression_metrics
 from .model import GRANULARITIES
 from .paths import project_root
-from .runs import Run, build_system, schedule_of
+from .runs import Run, schedule_of
 from .table import Table
 from .tables import Result
 from .trainer import correlation, predict
@@ -81,7 +81,7 @@ def curves(runs: Sequence[Run]) -> dict[str, Mapping[str, Any]]:
 
 def embeddings(study: Study, run: Run, *, trained: bool, split: str = "test") -> dict[str, np.ndarray]:
     """The six features of every clip, "macro_T" … "micro_A", each (N, d), at the start of stage two or at its end."""
-    system = build_system(run, bound=study.corpus.bound, device=study.device, trained=trained)
+    system = study.build(run, trained=trained)
     outputs = predict(system, study.split(split, run), schedule_of(run))
     return {f"{granularity}_{modality}": outputs[granularity][place]
             for granularity in GRANULARITIES for place, modality in enumerate("TVA")}

@@ -17,11 +17,12 @@ from .config import Config
 from .errors import ConfigError, RunError
 from .files import atomic, read_json, read_json_lines
 from .model import MGCL, UnimodalRegressor, encoder_names, frozen_encoders
-from .system import System
+from .system import Shapes, System
+from .systems import system_spec
 from .trainer import HISTORY, SELECTION, WEIGHTS, Schedule, load_weights
 
 UNIMODAL_COLUMNS = ("T_macro", "V_macro", "A_macro", "T_micro", "V_micro", "A_micro")
-RECORD, DONE = "record.json", "done"
+RECORD, DONE, SCALER = "record.json", "done", "scaler.safetensors"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Run:
     config: Config
     directory: Path
     parents: tuple[Run, ...] = field(default=(), repr=False)
+    settings: Any = field(default=None, repr=False)  # of a compared system
 
     @property
     def name(self) -> str:
@@ -90,24 +92,27 @@ def load_run(directory: Path) -> Run:
         raise RunError(f"{directory} holds no finished run (no file {DONE!r})")
     record = read_json(directory / RECORD)
     parents = tuple(load_run(directory.parent / name) for name in record["parents"])
-    return Run(record["stage"], record["variant"], Config.from_dict(record["config"]), directory, parents)
+    chosen = None
+    if record["system"] is not None:
+        chosen = type(next(iter(system_spec(record["stage"]).published.values())))(**record["system"])
+    return Run(record["stage"], record["variant"], Config.from_dict(record["config"]), directory, parents, chosen)
 
 
-def build_system(run: Run, *, bound: float, device: torch.device, trained: bool = False) -> System:
+def build_system(run: Run, *, shapes: Shapes, device: torch.device, trained: bool = False) -> System:
     """The system of ``run`` as it starts, or with its final weights when ``trained``.
 
     It starts from the seed of the run, and MGCL from the encoders of stage one. MGCL holds only the
     encoders that it trains: the features of frozen ones come with the batches.
     """
     torch.manual_seed(derive_seed(run.seed, run.stage, "initialisation"))
-    if run.stage != "mgcl":
-        system: System = UnimodalRegressor(run.stage, run.config, pretrained=not trained)
+    if run.settings is not None:
+        system: System = system_spec(run.stage).build(run.settings, shapes)
+    elif run.stage != "mgcl":
+        system = UnimodalRegressor(run.stage, run.config, pretrained=not trained)
     else:
         frozen = frozen_encoders(run.config)
         held = [name for name in encoder_names(run.config) if name not in frozen]
-        text = next(parent for parent in run.parents if parent.stage.endswith("_T"))
-        system = MGCL(run.config, bound=bound, encoders=held, pretrained=False,
-                      text_width=text.record()["encoder_width"])
+        system = MGCL(run.config, bound=shapes.bound, encoders=held, pretrained=False, text_width=shapes.text_dim)
         for parent in run.parents:
             if parent.stage in held and not trained:
                 weights = load_file(parent.directory / WEIGHTS)
@@ -119,12 +124,34 @@ def build_system(run: Run, *, bound: float, device: torch.device, trained: bool 
     return system.to(device)
 
 
-def schedule_of(run: Run) -> Schedule:
-    """Epochs, batch size and optimiser of the stage of ``run`` (Table 2)."""
+def shapes_of(run: Run, *, bound: float, clips: int, text_dim: int, text_steps: int) -> Shapes:
+    """What `build_system` must know of the corpus of ``run``."""
     config = run.config
+    return Shapes(text_dim=text_dim, text_steps=text_steps, audio_dim=config.audio_dim, audio_steps=config.audio_steps,
+                  vision_dim=config.vision_dim, vision_steps=config.vision_steps, bound=bound, clips=clips,
+                  text_model=config.text_model)
+
+
+def schedule_of(run: Run) -> Schedule:
+    """Epochs, batch size and optimiser of the stage of ``run`` (Table 2), or of a compared system."""
+    config = run.config
+    if run.settings is not None:
+        return _schedule(run.settings, "", config.precision)
     prefix = "mgcl" if run.stage == "mgcl" else "text" if run.stage.endswith("_T") else "sequence"
     return Schedule(getattr(config, f"{prefix}_epochs"), getattr(config, f"{prefix}_batch_size"), config.weight_decay,
                     config.warmup_epochs, config.clip_norm, config.patience, config.precision)
+
+
+def pretraining_schedule(run: Run) -> Schedule:
+    """Schedule of the parts that a compared system trains before itself (`System.pretraining`)."""
+    return _schedule(run.settings, "pretrain_", run.config.precision)
+
+
+def _schedule(chosen: Any, prefix: str, precision: str) -> Schedule:
+    epochs, batch_size, warmup = (getattr(chosen, f"{prefix}{name}") for name in
+                                  ("epochs", "batch_size", "warmup_epochs"))
+    return Schedule(epochs, batch_size, chosen.weight_decay, warmup, chosen.clip_norm,
+                    None if prefix else chosen.patience, precision)
 
 
 def choose_device(name: str) -> torch.device:

@@ -172,7 +172,7 @@ class _Job:
             trial.set_user_attr("reason", str(reason))
             self.trials.tell(trial, state=optuna.trial.TrialState.PRUNED)
             log.info("trial %d: pruned (%s)", trial.number, reason)
-        shutil.rmtree(folder.parent)  # weights and histories; what was reported of them is kept
+        shutil.rmtree(folder.parent, ignore_errors=True)  # weights and histories; what was reported of them is kept
 
     def _ranges(self) -> dict[str, Range | dict[str, Any]]:
         """The space, widened where the default lies outside."""

@@ -70,6 +70,19 @@ def load_text_model(name: str, *, pretrained: bool = True) -> TextModel:
 
 
 @functools.cache
+def text_width(name: str) -> int:
+    """Width of the hidden states of the text model ``name``.
+
+    Raises:
+        ConfigError: it is neither local nor within reach.
+    """
+    try:
+        return AutoConfig.from_pretrained(model_source(name)).hidden_size
+    except (OSError, ValueError) as error:
+        raise ConfigError(_unreachable(name, error)) from error
+
+
+@functools.cache
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokeniser that belongs to the text model ``name``.
 

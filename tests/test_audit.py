@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import mgcl_core
 from mgcl_core import audit as module
@@ -20,7 +21,7 @@ from mgcl_core.trainer import HISTORY
 
 @pytest.fixture(scope="module")
 def study(tiny_corpus, tiny_overrides, tmp_path_factory) -> Study:
-    made = Study(tiny_corpus, "demo", seeds=[1, 2], overrides=tiny_overrides, device="cpu",
+    made = Study(tiny_corpus, "demo", seeds=[1, 2], overrides=tiny_overrides, device="cpu", workers=1,
                  results=tmp_path_factory.mktemp("results"))
     made.train()
     return made
@@ -76,6 +77,21 @@ def test_the_training_of_the_audit_sees_no_test_data(study, runs, monkeypatch):
     monkeypatch.setattr(Study, "split", spy_split)
     audit(study, runs[:1])
     assert events == ["begin", "train", "valid", "end", "valid", "test"]
+
+
+def test_the_audit_trains_with_as_many_threads_as_the_run_had(study, runs, monkeypatch):
+    """Sums in another order round differently, so a run of a process with one thread would not repeat with four."""
+    path, fit, seen = runs[0].directory / "record.json", Study.fit, []
+    text, before = path.read_text(), torch.get_num_threads()
+    record = json.loads(text)
+    record["environment"]["threads"] = before + 1
+    path.write_text(json.dumps(record))
+    monkeypatch.setattr(Study, "fit", lambda *a, **k: (seen.append(torch.get_num_threads()), fit(*a, **k))[1])
+    try:
+        audit(study, runs[:1])
+    finally:
+        path.write_text(text)
+    assert seen == [before + 1] and torch.get_num_threads() == before
 
 
 def test_a_history_that_does_not_repeat_is_reported(study, runs, caplog):

@@ -16,7 +16,8 @@ def test_the_checklist_has_twenty_rows():
 @pytest.mark.parametrize("page", ["README.md", "docs/reproducibility.md", "docs/decisions.md", "data/README.md"])
 def test_every_file_that_is_named_exists(page):
     text = (ROOT / page).read_text()
-    named = set(re.findall(r"`((?:mgcl_core|tests|docs|data/paper|notebooks|results/demo/reference)/[\w/.]+\.\w+)`", text))
+    folders = "mgcl_core|tests|docs|data/paper|notebooks|results/demo/reference"
+    named = set(re.findall(rf"`((?:{folders})/[\w/.]+\.\w+)`", text))
     named |= set(re.findall(r"\]\((?!http)([\w/.-]+\.\w+)\)", text))
     named |= {f"notebooks/{name}.ipynb" for name in re.findall(r"`(\d\d_\w+)`", text)}
     assert not [name for name in named if not (ROOT / name).exists()]

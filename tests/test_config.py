@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mgcl_core.config import (
+    COMPARED,
     DATASETS,
     FUSION,
     MICRO,
@@ -176,7 +177,7 @@ def test_a_config_is_frozen_and_override_copies():
 def test_every_setting_has_scopes():
     for item in dataclasses.fields(Config):
         assert item.metadata["scopes"] or item.name == "check_vocabulary"  # which changes no result
-        assert set(item.metadata["scopes"]) <= set(SCOPES)
+        assert set(item.metadata["scopes"]) <= {*SCOPES, COMPARED}
 
 
 @pytest.mark.parametrize("changes", [*[c for c in VARIANTS.values() if c], {"alpha": 0.5}, {"temperature": 0.1},

@@ -27,7 +27,8 @@ def run(demo_file, tiny_bert, tmp_path_factory):
     corpus = load_corpus(demo_file, cache_dir=folder / "cache")
     settings = {"text_model": tiny_bert, "tokens": "raw_text", "text_epochs": 1, "sequence_epochs": 1, "mgcl_epochs": 1,
                 "text_batch_size": 100}
-    return Study(corpus, "demo", seeds=[5], overrides=settings, results=folder, device="cpu").train()[0]
+    return Study(corpus, "demo", seeds=[5], overrides=settings, results=folder, device="cpu",
+                 workers=1).train()[0]
 
 
 @pytest.fixture

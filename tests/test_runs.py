@@ -23,13 +23,15 @@ TINY = {"check_vocabulary": False, "text_epochs": 3, "sequence_epochs": 3, "mgcl
 KILLS = int(os.environ.get("MGCL_KILLS", "4"))
 
 WORKER = """
-import pickle, sys, torch
-torch.set_num_threads(1)
+import pickle, sys
 from mgcl_core.experiments import Study
-corpus, overrides, results = pickle.loads(open(sys.argv[1], "rb").read())
-study = Study(corpus, "demo", seeds=[7], overrides=overrides, results=results, device="cpu")
-print("ready", flush=True)
-study.train(["MGCL", "w/o fusion"])
+
+if __name__ == "__main__":
+    corpus, overrides, results = pickle.loads(open(sys.argv[1], "rb").read())
+    study = Study(corpus, "demo", seeds=[7], overrides=overrides, results=results, device="cpu",
+                  workers=int(sys.argv[2]))
+    print("ready", flush=True)
+    study.train(["MGCL", "w/o fusion"])
 """
 
 
@@ -47,7 +49,7 @@ def study(corpus, tiny_bert, tmp_path):
     def build(**changes):
         overrides = {**TINY, "text_model": tiny_bert, **changes.pop("overrides", {})}
         return Study(corpus, "demo", overrides=overrides,
-                     **{"seeds": [1], "results": tmp_path, "device": "cpu", **changes})
+                     **{"seeds": [1], "results": tmp_path, "device": "cpu", "workers": 1, **changes})
 
     return build
 
@@ -183,13 +185,16 @@ def test_the_preset_follows_the_corpus(corpus):
 @pytest.fixture
 def job(corpus, tiny_bert, tmp_path):
     """Function of a name: starts a process that trains both stages into that folder of tmp_path."""
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # so that several workers round as one does
 
-    def start(name: str) -> subprocess.Popen:
+    def start(name: str, workers: int = 1) -> subprocess.Popen:
         arguments = tmp_path / f"{name}.pickle"
         overrides = {**TINY, "text_model": tiny_bert}
         arguments.write_bytes(pickle.dumps((corpus, overrides, tmp_path / name)))
-        return subprocess.Popen([sys.executable, "-c", WORKER, str(arguments)], stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen([sys.executable, str(script), str(arguments), str(workers)], stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True, env=environment)
 
     return start
 
@@ -208,7 +213,7 @@ def test_kill_minus_nine_at_random_moments_changes_nothing(job, tmp_path):
     moments = random.Random(20)
     kills = 0
     while kills < KILLS:
-        process = job("killed")
+        process = job("killed", workers=1 + kills % 2)
         assert process.stdout.readline() == "ready\n"
         # Short enough that the job is still running, whatever it has done already.
         time.sleep(moments.uniform(0, max(duration / KILLS, 0.3)))
@@ -222,6 +227,12 @@ def test_kill_minus_nine_at_random_moments_changes_nothing(job, tmp_path):
     assert result_files(tmp_path / "killed") == result_files(tmp_path / "whole")
     left = [path for path in (tmp_path / "killed").rglob("*") if path.name.startswith(".")]
     assert len(left) <= kills  # a killed write leaves at most its temporary file, never a broken result
+
+
+def test_runs_side_by_side_give_what_they_give_one_by_one(job, tmp_path):
+    for process in (job("alone"), job("side-by-side", workers=2)):
+        finished(process)
+    assert result_files(tmp_path / "side-by-side") == result_files(tmp_path / "alone")
 
 
 def test_two_processes_asked_for_the_same_runs_do_not_harm_each_other(job, tmp_path):

@@ -30,9 +30,9 @@ def search_trials(
     """Validation MAE by trial, with the best so far, then against each of ``parameters``, a panel each.
 
     ``frame`` has a row a trial: ``number``, ``state`` ("complete" or "pruned"; others are left out),
-    ``validation_mae`` (of a pruned trial: where it was stopped) and a column a parameter. The dashed line is the
-    first trial, which has the default settings; the diamond is the best. ``logarithmic`` names the parameters whose axis
-    is. Raises RunError on missing columns.
+    ``validation_mae`` (of a pruned trial: where it was stopped) and a column a parameter; ``logarithmic`` names the
+    parameters whose axis is. The dashed line is the first trial, which has the default settings; the diamond is the
+    best. Raises RunError on missing columns.
     """
     require_columns(frame, ["number", "state", "validation_mae", *parameters], "trials of a search")
     frame = frame[frame["state"].isin(MARKS)].sort_values("number").reset_index(drop=True)

@@ -1,0 +1,115 @@
+"""The data of a study on its device: scaled splits, and the features of frozen encoders, computed once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .batching import DeviceSplit, Scaler
+from .config import Config
+from .corpus import Corpus
+from .encoders import TextEncoder
+from .errors import RunError
+from .files import atomic, read_json, write_json
+from .model import encode_frozen, frozen_encoders
+from .runs import Run, build_system, shapes_of
+from .system import Shapes
+from .systems import system_spec
+from .text import check_vocabulary, corpus_tokens, text_width
+from .trainer import SELECTION
+
+
+class StudyData:
+    """Splits of ``corpus`` on ``device`` under the settings ``config``; features are kept below ``directory``."""
+
+    def __init__(self, corpus: Corpus, config: Config, device: torch.device, directory: Path):
+        self.corpus, self.config, self.device, self.directory = corpus, config, device, directory
+        self._splits: dict[str, DeviceSplit] = {}
+        self._scaler: Scaler | None = None
+        self._checked = False
+
+    @property
+    def scaler(self) -> Scaler | None:
+        """Scaling of audio and vision, fitted on the training split; None where it is switched off."""
+        if self._scaler is None and self.config.normalize:
+            self._scaler = Scaler.fit(self.corpus.train)
+        return self._scaler
+
+    def check_vocabulary(self) -> None:
+        """Make sure, once, that the file's token ids belong to the text model, unless settings say otherwise."""
+        if not self._checked and self.config.tokens == "file" and self.config.check_vocabulary:
+            check_vocabulary(self.config.text_model, self.corpus)
+        self._checked = True
+
+    def shapes(self, run: Run) -> Shapes:
+        """What the system of ``run`` must know of the corpus to be built."""
+        train = self.corpus.train
+        own = run.settings is not None and system_spec(run.stage).text == "frozen" and train.text is not None
+        width = train.text.shape[2] if own else text_width(self.config.text_model)
+        return shapes_of(run, bound=self.corpus.bound, clips=len(train), text_dim=width,
+                         text_steps=train.text_bert.shape[2])
+
+    def split(self, name: str, run: Run) -> DeviceSplit:
+        """Split ``name`` on the device, with what ``run`` reads of frozen encoders.
+
+        Raises:
+            RunError: the test split is asked for before the epoch of ``run`` is chosen.
+        """
+        if name == "test" and not (run.directory / SELECTION).exists():
+            raise RunError(f"{run.name}: test data is read only after the epoch is chosen ({SELECTION} is missing)")
+        if name not in self._splits:
+            split = getattr(self.corpus, name)
+            self._splits[name] = DeviceSplit(split, self.device, scaler=self.scaler, labelled=name != "test",
+                                             tokens=corpus_tokens(split, self.config.text_model, self.config.tokens))
+        split = self._splits[name]
+        split.features, split.text = {}, None
+        if run.stage == "mgcl":
+            frozen = frozen_encoders(run.config)
+            for parent in run.parents:
+                if parent.stage in frozen:
+                    split.features.update(self._encoded(parent, name, split))
+        elif run.settings is not None:
+            for parent in run.parents:
+                split.features.update(self._encoded(parent, name, split))
+            if system_spec(run.stage).text == "frozen":
+                split.text = self._text(name, split)
+        return split
+
+    def _encoded(self, parent: Run, name: str, split: DeviceSplit) -> dict[str, Tensor]:
+        """Features of a stage-one encoder, computed once per (weights, data) and memory-mapped afterwards."""
+        def compute() -> dict[str, Tensor]:
+            system = build_system(parent, shapes=self.shapes(parent), device=self.device, trained=True)
+            return encode_frozen(system.encoder, parent.stage, split, parent.config)
+
+        return self._kept(parent.directory, f"features-{name}", compute)
+
+    def _text(self, name: str, split: DeviceSplit) -> Tensor:
+        """Contextual embeddings (N, L, D): the file's own, or those of the text model as it comes, not fine-tuned."""
+        own = getattr(self.corpus, name).text
+        if own is not None:
+            return torch.from_numpy(np.array(own)).to(self.device)
+        config = self.config
+        identity = json.dumps([config.text_model, config.tokens, self.corpus.sha256])
+        folder = self.directory / "features" / f"text-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+
+        def compute() -> dict[str, Tensor]:
+            return encode_frozen(TextEncoder(config.text_model).to(self.device), "micro_T", split,
+                                 config.override({"micro": "sequence"}))
+
+        return self._kept(folder, name, compute)["micro_T"]
+
+    def _kept(self, folder: Path, name: str, compute) -> dict[str, Tensor]:
+        marker = folder / f"{name}.json"
+        if not marker.exists():
+            computed = compute()
+            for key, values in computed.items():
+                with atomic(folder / f"{name}-{key}.npy") as temporary, temporary.open("wb") as file:
+                    np.save(file, values.numpy())
+            write_json(marker, {"keys": list(computed)})  # last: what it lists is whole
+        arrays = {key: np.load(folder / f"{name}-{key}.npy", mmap_mode="c") for key in read_json(marker)["keys"]}
+        return {key: torch.from_numpy(values).to(self.device) for key, values in arrays.items()}
