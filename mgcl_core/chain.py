@@ -44,15 +44,15 @@ def notebooks() -> dict[str, Path]:
     return found
 
 
-#: Left out of the main job: they take longer, and the tables show as not run what they would fill.
-LONGER = ("07", "08")
+#: Left out of the main job, since they take longer: the tables show as not run what they would fill.
+SEARCH, SYSTEMS = "07", "08"
 #: Tables 5 and 6 are about CH-SIMS, so the main job runs the ablations where labels follow its scheme.
 ABLATIONS = "04"
 TABLES = "09"
 
 
-def plan(parameters: Parameters, chosen: Sequence[str] = ()) -> list[Step]:
-    """The notebooks to run, in order: those ``chosen`` by number, or the main job.
+def plan(parameters: Parameters, chosen: Sequence[str] = (), *, compared: bool = False) -> list[Step]:
+    """The notebooks to run, in order: those ``chosen`` by number, or the main job (and the systems if ``compared``).
 
     Each runs once for every corpus; the last one assembles the tables of all. Every corpus is read
     and every setting checked here, before anything runs.
@@ -68,7 +68,9 @@ def plan(parameters: Parameters, chosen: Sequence[str] = ()) -> list[Step]:
     studies = {corpus: parameters.study(corpus) for corpus in parameters.corpora}
     steps = []
     for corpus, study in studies.items():
-        left_out = LONGER if study.corpus.scheme == "sims" else (*LONGER, ABLATIONS)
+        left_out = {SEARCH} | ({SYSTEMS} if not compared else set())
+        if study.corpus.scheme != "sims":
+            left_out.add(ABLATIONS)
         for number, path in available.items():
             if number != TABLES and (number in numbers if numbers else number not in left_out):
                 folder = study.directory / "notebooks"

@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run the notebooks in order, headlessly")
     run.add_argument("--notebook", action="append", default=[], metavar="NUMBER",
                      help="only this notebook, by number (may be repeated); default: the main job")
+    run.add_argument("--all", action="store_true", help="the main job and the ten compared systems")
     run.add_argument("--quiet", action="store_true", help="do not show what the notebooks log")
     run.set_defaults(command=_run)
     status = commands.add_parser("status", help="list what is done and what is missing")
@@ -96,7 +97,7 @@ def _parameters(options: argparse.Namespace) -> Parameters:
 def _run(options: argparse.Namespace) -> None:
     from . import chain
 
-    steps = chain.plan(_parameters(options), options.notebook)
+    steps = chain.plan(_parameters(options), options.notebook, compared=options.all)
     for step, seconds in chain.run(steps, verbose=not options.quiet):
         print(f"{seconds:6.0f} s  {step.label:<44} {step.output}")
 
@@ -105,8 +106,11 @@ def _status(options: argparse.Namespace) -> None:
     parameters = _parameters(options)
     for corpus in parameters.corpora:
         study = parameters.study(corpus)
-        runs = [*study.pretrainings(), *study.trainings(tuple(VARIANTS))]
-        print(f"{study.corpus.name}, profile {study.profile}: {sum(run.done for run in runs)} of {len(runs)} runs done "
+        main = [*study.pretrainings(), *study.trainings(tuple(VARIANTS))]
+        runs = [*main, *study.comparisons()]
+        done, compared = sum(run.done for run in main), sum(run.done for run in runs[len(main):])
+        print(f"{study.corpus.name}, profile {study.profile}: {done} of {len(main)} runs done, "
+              f"{compared} of {len(runs) - len(main)} of compared systems "
               f"({study.directory / 'runs'})")
         for label in dict.fromkeys(run.variant or run.stage for run in runs):
             states = [f"{run.seed} {'done' if run.done else 'missing'}" for run in runs

@@ -25,11 +25,13 @@ from .metrics import regression_metrics
 from .model import GRANULARITIES
 from .paths import project_root
 from .runs import Run, schedule_of
+from .systems import SYSTEMS
 from .table import Table
 from .tables import Result
 from .trainer import correlation, predict
 
-SYSTEM_TITLES = {"mgcl": "MGCL"}
+#: The paper prints "MuT" for MulT; its row is found under that name.
+AS_PRINTED = {"MulT": "MuT"}
 
 
 def results(study: Study, runs: Iterable[Run]) -> list[Result]:
@@ -38,9 +40,10 @@ def results(study: Study, runs: Iterable[Run]) -> list[Result]:
     for run in runs:
         if run.done:
             frame = run.predictions("test")
+            title = SYSTEMS[run.stage].title if run.stage in SYSTEMS else run.stage
             found.append(Result(
                 corpus=study.corpus.name, role=role(study.corpus), scheme=study.corpus.scheme,
-                synthetic=study.corpus.synthetic, system=SYSTEM_TITLES.get(run.stage, run.stage), variant=run.variant,
+                synthetic=study.corpus.synthetic, system=AS_PRINTED.get(title, title), variant=run.variant,
                 seed=run.seed, ids=tuple(frame["id"]), y_true=frame["label"].to_numpy(),
                 y_pred=frame["prediction"].to_numpy(), run=run.name, profile=study.profile))
     return found
@@ -106,12 +109,12 @@ def contrast(study: Study, run: Run, features: Mapping[str, Mapping[str, np.ndar
 
 def all_runs(study: Study) -> list[Run]:
     """Every run that some table needs, finished or not."""
-    return [*study.pretrainings(), *study.trainings(tuple(VARIANTS))]
+    return [*study.pretrainings(), *study.trainings(tuple(VARIANTS)), *study.comparisons()]
 
 
 def all_results(study: Study) -> list[Result]:
     """Test predictions of every finished run that a table shows."""
-    return results(study, study.trainings(tuple(VARIANTS)))
+    return results(study, [*study.trainings(tuple(VARIANTS)), *study.comparisons()])
 
 
 def scores(study: Study, runs: Sequence[Run], split: str = "test") -> pd.DataFrame:
@@ -192,6 +195,7 @@ FIGURES = {
     "04_ablations": "Ablations",
     "05_embeddings": "Macro and micro features before and after training",
     "06_audit": "What picking on the test set would gain",
+    "08_systems": "All systems",
     "07_search": "Search on validation",
 }
 
