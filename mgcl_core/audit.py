@@ -47,10 +47,13 @@ def audit(study: Study, runs: Iterable[Run]) -> pd.DataFrame:
     Raises:
         RunError: none of the runs is finished.
     """
-    frames = [_frame(study, run) for run in runs if run.done]
-    if not frames:
+    finished = [run for run in runs if run.done]
+    if not finished:
         raise RunError("nothing to audit: none of the runs is finished")
-    return pd.concat(frames, ignore_index=True)
+    missing = [run for run in finished if not (run.directory / AUDIT).exists()]
+    for name in study.side_by_side(_write_audit, missing):
+        log.info("audit of %s: every epoch is scored", name)
+    return pd.concat([_frame(study, run) for run in finished], ignore_index=True)
 
 
 def selection(epochs: pd.DataFrame) -> pd.DataFrame:
@@ -85,11 +88,18 @@ def changes(selected: pd.DataFrame) -> pd.DataFrame:
     return pd.concat({"mean": means, "change": means.sub(means[RULES[0]], axis=0)[list(RULES[1:])]}, axis=1)
 
 
-def _frame(study: Study, run: Run) -> pd.DataFrame:
+def _write_audit(study: Study, run: Run) -> str:
     with FileLock(run.directory.with_suffix(".lock")):
         if not (run.directory / AUDIT).exists():
             write_json(run.directory / AUDIT, _score_every_epoch(study, run))
+    return run.name
+
+
+def _frame(study: Study, run: Run) -> pd.DataFrame:
     found = read_json(run.directory / AUDIT)
+    if not found["reproduced"]:
+        log.warning("audit of %s: the second training differs from the recorded one (validation MAE by up to %s)",
+                    run.name, found["largest_difference"])
     test = run.predictions("test")
     reported = _scores(test["label"].to_numpy(), test["prediction"].to_numpy(), study.corpus.scheme)
     rows = [{"run": run.name, "seed": run.seed, "epoch": row["epoch"], "metric": metric,
@@ -120,9 +130,6 @@ def _score_every_epoch(study: Study, run: Run) -> dict[str, Any]:
             name: _scores(labels[name], values.astype(np.float64), study.corpus.scheme)
             for name, values in predicted.items()}})
     compared = _compare(read_json_lines(run.directory / HISTORY), read_json_lines(folder / HISTORY))
-    if not compared["reproduced"]:
-        log.warning("audit of %s: the second training differs from the recorded one (validation MAE by up to %s)",
-                    run.name, compared["largest_difference"])
     shutil.rmtree(folder)
     return {"run": run.name, "chosen_epoch": run.chosen_epoch, **compared, "epochs": epochs}
 

@@ -168,7 +168,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "paper": {},
     # Small real files on a CPU, with a small pretrained text encoder: not Table 2.
     "small": {"text_model": "minilm", "text_lr": 5e-5, "text_batch_size": 32, "text_epochs": 12,
-              "sequence_epochs": 20, "sequence_batch_size": 32,
+              "width": 128, "heads": 4, "feedforward": 128, "sequence_epochs": 20, "sequence_batch_size": 32,
               "mgcl_epochs": 20, "mgcl_batch_size": 32},
     # The embedded demo corpora in minutes on two cores: not Table 2.
     "demo": {"text_model": "minilm", "text_lr": 5e-5, "text_batch_size": 32, "text_epochs": 4,

@@ -14,7 +14,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,8 @@ class Withheld:
         return self._clips
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what copying and pickling ask for
+            raise AttributeError(name)
         raise RunError(f"test data is withheld here ({name!r} was asked for)")
 
 
@@ -187,16 +189,26 @@ class Study:
         missing = [run for run in runs if not run.done]
         parents = {parent.directory: parent for run in missing for parent in run.parents if not parent.done}
         for group in (list(parents.values()), missing):
-            workers = min(self.workers, len(group))
-            if workers <= 1:
+            if min(self.workers, len(group)) <= 1:
                 for run in group:
                     self.finish(run)
             else:
                 # The longest first, so that no core is left alone with one at the end.
                 group = sorted(group, key=lambda run: not (run.stage.endswith("_T") or run.settings is not None))
-                for line in side_by_side(functools.partial(_worker, self._recipe), group, workers):
+                for line in self.side_by_side(_finish, group):
                     log.info(line)
         return list(runs)
+
+    def side_by_side(self, work: Callable[[Study, Run], Any], runs: Sequence[Run]) -> Iterator[Any]:
+        """What the function ``work`` gives for the study and each run, as they finish.
+
+        It is called in as many processes as the study has workers, and here where that is one.
+        """
+        workers = min(self.workers, len(runs))
+        if workers <= 1:
+            yield from (work(self, run) for run in runs)
+        else:
+            yield from side_by_side(functools.partial(_worker, self._recipe, work), runs, workers)
 
     def finish(self, run: Run, *, test: bool = True) -> Run:
         """Run what is missing of ``run``. Of two processes that ask for it, one does it and the other waits.
@@ -315,10 +327,13 @@ def choose_workers(workers: int | str, device: torch.device, profile: str) -> in
     return workers
 
 
-def _worker(recipe: dict[str, Any]) -> Callable[[Run], str]:
-    """In another process: finishes runs of the study that ``recipe`` describes."""
-    study = Study(**recipe)
-    return lambda run: describe(study.finish(run))
+def _worker(recipe: dict[str, Any], work: Callable[[Study, Run], Any]) -> Callable[[Run], Any]:
+    """In another process: ``work`` for the study that ``recipe`` describes."""
+    return functools.partial(work, Study(**recipe))
+
+
+def _finish(study: Study, run: Run) -> str:
+    return describe(study.finish(run))
 
 
 def config_for(corpus: Corpus, profile: str) -> Config:

@@ -194,11 +194,12 @@ class _Job:
                     reported.add(step)
                     trial.report(float(np.mean([*best, lowest])), step)
 
-        for seed in self.study.seeds:
-            config = self.study.config(seed).override(chosen)
+        configs = [self.study.config(seed).override(chosen) for seed in self.study.seeds]
+        encoders = [run for config in configs for run in self.study.encoder_runs(config) if not run.trained]
+        for name in self.study.side_by_side(_train_encoder, encoders):
+            log.info("stage one: %s", name)
+        for seed, config in zip(self.study.seeds, configs, strict=True):
             run = Run("mgcl", "MGCL", config, folder / str(seed), self.study.encoder_runs(config))
-            for parent in run.parents:
-                self.study.finish(parent, test=False)
 
             def after_epoch(epoch: int, system: Any, directory: Path = run.directory) -> None:
                 report(read_json_lines(directory / HISTORY))  # with the epochs before a stop from outside
@@ -256,6 +257,10 @@ class _Job:
             "optuna_study": self.name,
         }
         return write_preset(path, overrides, origin)
+
+
+def _train_encoder(study: Study, run: Run) -> str:
+    return study.finish(run, test=False).name
 
 
 def _default(values: Range | dict[str, Any], value: Any, name: str) -> Any:

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from figures import trials
 
+from mgcl_core import plots
 from mgcl_core import search as module
 from mgcl_core.cli import _parameters, _parser, main
 from mgcl_core.errors import ConfigError, RunError
@@ -29,7 +31,7 @@ import os, pickle, signal, sys, torch
 torch.set_num_threads(1)
 import mgcl_core.search as module
 from mgcl_core.experiments import Study
-module.BEFORE_PRUNING = 1
+module.BEFORE_PRUNING = 2
 corpus, overrides, results = pickle.loads(open(sys.argv[1], "rb").read())
 study = Study(corpus, "demo", seeds=[1, 2], overrides=overrides, results=results, device="cpu")
 real, calls, moment = module.read_json_lines, [], int(sys.argv[2])
@@ -39,7 +41,7 @@ def killed(path):  # called once an epoch of a trial
         os.kill(os.getpid(), signal.SIGKILL)
     return real(path)
 module.read_json_lines = killed
-module.search(study, 5)
+module.search(study, 4)
 """
 
 
@@ -119,7 +121,10 @@ def test_the_search_is_never_handed_the_test_split(study, tmp_path, monkeypatch)
     left = [path.name for path in tmp_path.rglob("*test*")]
     assert left == []
     blind = study().without_test()
-    assert isinstance(blind.corpus.test, Withheld) and len(blind.corpus.test) == 15
+    for corpus in (blind.corpus, pickle.loads(pickle.dumps(blind.corpus))):  # as another process gets it
+        assert isinstance(corpus.test, Withheld) and len(corpus.test) == 15
+        with pytest.raises(RunError, match="withheld"):
+            corpus.test.audio  # noqa: B018
     run = blind.finish(blind.trainings()[0], test=False)
     assert run.trained and not run.done
     for read in (lambda: blind.corpus.test.labels, lambda: blind.split("test", run), lambda: blind.finish(run)):
@@ -235,10 +240,11 @@ def test_a_budget_below_one_and_a_missing_optuna_are_errors(study, monkeypatch, 
     assert not (tmp_path / "results").exists()
 
 
-def test_killed_twice_the_search_ends_as_if_it_had_never_been(tiny_corpus, tiny_overrides, tmp_path):
+def test_killed_the_search_ends_as_if_it_had_never_been(tiny_corpus, tiny_overrides, tmp_path):
     def job(name: str, kill_at_epoch: int = 0) -> subprocess.Popen:
         arguments = tmp_path / f"{name}.pickle"
-        arguments.write_bytes(pickle.dumps((tiny_corpus, tiny_overrides, tmp_path / name)))
+        overrides = {**tiny_overrides, "micro": "sequence"}  # one reading of it: fewer encoders to train first
+        arguments.write_bytes(pickle.dumps((tiny_corpus, overrides, tmp_path / name)))
         return subprocess.Popen([sys.executable, "-c", WORKER, str(arguments), str(kill_at_epoch)],
                                 env={**os.environ, "OMP_NUM_THREADS": "1"})
 
@@ -246,17 +252,31 @@ def test_killed_twice_the_search_ends_as_if_it_had_never_been(tiny_corpus, tiny_
         return tmp_path / name / "synthetic" / "demo" / "search"
 
     reference = job("whole")
-    # In the second seed of the default trial; then, two epochs after that trial's end, in a proposed one.
-    for epoch in (4, 6):
-        assert job("killed", epoch).wait(timeout=300) == -signal.SIGKILL
-        assert list((folder("killed") / "running").glob("*/*/metrics.jsonl"))
+    # In the second seed of the first proposed trial; the later ones are pruned, or not, by what is kept of it.
+    assert job("killed", 2 * 3 + 3 + 1).wait(timeout=300) == -signal.SIGKILL
+    assert list((folder("killed") / "running").glob("*/2/metrics.jsonl"))
     assert job("killed").wait(timeout=300) == reference.wait(timeout=300) == 0
     whole, resumed = (pd.read_csv(folder(name) / "trials.csv") for name in ("whole", "killed"))
-    assert resumed["state"].tolist().count("failed") == 2 and "failed" not in whole["state"].tolist()
+    assert resumed["state"].tolist().count("failed") == 1 and "failed" not in whole["state"].tolist()
     pd.testing.assert_frame_equal(counting(resumed), counting(whole))
     presets = [read_preset(folder(name) / "preset.json") for name in ("whole", "killed")]
     assert presets[0] == presets[1]
     assert not (folder("killed") / "running").exists()
+
+
+def test_the_figure_marks_the_pruned_the_best_and_the_default():
+    figure = plots.search_trials(trials(), ["alpha", "micro"], logarithmic=["alpha"], synthetic=True)
+    assert "3 trials completed, 1 pruned" in figure.get_suptitle()
+    by_trial, alpha, micro = figure.axes
+    assert (alpha.get_xscale(), micro.get_xscale()) == ("log", "linear")
+    assert [tick.get_text() for tick in micro.get_xticklabels()] == ["pooled", "sequence"]
+    lines = {line.get_label(): line for line in by_trial.lines}
+    assert list(lines["best so far"].get_ydata()) == [0.5, 0.4, 0.4, 0.4]
+    assert list(lines["pruned"].get_xdata()) == [2] and list(lines["best"].get_ydata()) == [0.4]
+    assert set(lines["default settings"].get_ydata()) == {0.5}
+    for wrong in (trials().drop(columns="alpha"), trials().query("state == 'failed'")):
+        with pytest.raises(RunError):
+            plots.search_trials(wrong, ["alpha", "micro"], synthetic=True)
 
 
 # Presets
@@ -295,9 +315,9 @@ def test_the_command_writes_the_preset_where_it_is_told(study, tmp_path, monkeyp
     assert main(["search", "--trials", "0"]) == 2
 
 
-@pytest.mark.parametrize("trials, expected", [(5, 5), ("30", 30)])
-def test_the_number_of_trials_is_a_parameter(trials, expected):
-    assert check({"trials": trials}).trials == expected
+@pytest.mark.parametrize("given, expected", [(5, 5), ("30", 30)])
+def test_the_number_of_trials_is_a_parameter(given, expected):
+    assert check({"trials": given}).trials == expected
     for wrong in (0, "many", 2.5, True):
         with pytest.raises(ConfigError, match="trials"):
             check({"trials": wrong})

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .style import HUES, counted, finish, panels, require_columns, style
 
@@ -40,9 +41,9 @@ def search_trials(
     figure, axes = panels(1 + len(parameters), columns=4, width=2.7, height=2.3, sharey=True)
     complete = frame["validation_mae"].where(frame["state"] == "complete")
     best = None if complete.isna().all() else complete.idxmin()
-    axes[0].step(frame.index + 1, complete.cummin().ffill(), where="post", color=".5", linewidth=1, label="best so far")
+    axes[0].step(frame["number"], complete.cummin().ffill(), where="post", color=".5", linewidth=1, label="best so far")
     for ax, name in zip(axes, (None, *parameters), strict=True):
-        places = pd.Series(frame.index + 1, dtype=float) if name is None else _places(ax, frame[name])
+        places = _places(ax, frame["number" if name is None else name])
         if name in logarithmic:
             ax.set_xscale("log")
         for state, look in MARKS.items():
@@ -55,6 +56,7 @@ def search_trials(
             ax.axhline(complete[0], color=".3", linewidth=0.8, linestyle="--", zorder=0, label="default settings")
         ax.set(xlabel=name or "trial", ylabel="validation MAE" if name is None else "")
         ax.grid(axis="y")
+    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     completed, pruned = (int((frame["state"] == state).sum()) for state in MARKS)

@@ -89,7 +89,8 @@ def selection_audit(
             elif np.isfinite(honest):
                 above = {"xytext": (0, 12), "textcoords": "offset points", "ha": "center", "fontsize": 8}
                 ax.annotate(f"{mean - honest:+.3f}".replace("-", "−"), (place, values.max()), **above)
-        ax.set_xticks(range(len(rules)), [textwrap.fill(str(rule), 13) for rule in rules])
+        ax.set_xticks(range(len(rules)),
+                      [textwrap.fill(str(rule), max(8, 36 // len(rules)), break_long_words=False) for rule in rules])
         ax.set(xlim=(-0.6, len(rules) - 0.4), ylabel=_with_direction(metric))
         ax.margins(y=0.2)
         ax.grid(axis="y")
