@@ -33,7 +33,7 @@ import mgcl_core.search as module
 from mgcl_core.experiments import Study
 module.BEFORE_PRUNING = 2
 corpus, overrides, results = pickle.loads(open(sys.argv[1], "rb").read())
-study = Study(corpus, "demo", seeds=[1, 2], overrides=overrides, results=results, device="cpu")
+study = Study(corpus, "demo", seeds=[1, 2], overrides=overrides, results=results, device="cpu", workers=1)
 real, calls, moment = module.read_json_lines, [], int(sys.argv[2])
 def killed(path):  # called once an epoch of a trial
     calls.append(path)
