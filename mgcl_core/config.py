@@ -171,12 +171,12 @@ PROFILES: dict[str, dict[str, Any]] = {
               "width": 128, "heads": 4, "feedforward": 128, "sequence_epochs": 20, "sequence_batch_size": 32,
               "mgcl_epochs": 20, "mgcl_batch_size": 32},
     # The embedded demo corpora in minutes on two cores: not Table 2.
-    "demo": {"text_model": "minilm", "text_lr": 5e-5, "text_batch_size": 32, "text_epochs": 4,
+    "demo": {"text_model": "minilm", "text_lr": 5e-5, "text_batch_size": 32, "text_epochs": 3,
              "width": 64, "heads": 4, "feedforward": 64,
              "common_width": 64, "micro_hidden": 64, "predictor_hidden": (64, 32), "head_hidden": 32,
              "fusion_heads": 4, "fusion_feedforward": 128,
-             "sequence_lr": 1e-3, "sequence_epochs": 12, "sequence_batch_size": 32,
-             "mgcl_lr": 1e-3, "mgcl_epochs": 12, "mgcl_batch_size": 32},
+             "sequence_lr": 1e-3, "sequence_epochs": 10, "sequence_batch_size": 32,
+             "mgcl_lr": 1e-3, "mgcl_epochs": 8, "mgcl_batch_size": 32},
 }
 
 # The ablations of Tables 5 and 6 (20).
