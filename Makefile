@@ -18,7 +18,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 reproduce: $(INSTALLED)
 	$(BIN)/mgcl run
 
-# The ten compared systems too: about half an hour on two cores.
+# The selection audit and the ten compared systems too.
 reproduce-all: $(INSTALLED)
 	$(BIN)/mgcl run --all
 

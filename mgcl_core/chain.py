@@ -45,14 +45,14 @@ def notebooks() -> dict[str, Path]:
 
 
 #: Left out of the main job, since they take longer: the tables show as not run what they would fill.
-SEARCH, SYSTEMS = "07", "08"
+AUDIT, SEARCH, SYSTEMS = "06", "07", "08"
 #: Tables 5 and 6 are about CH-SIMS, so the main job runs the ablations where labels follow its scheme.
 ABLATIONS = "04"
 TABLES = "09"
 
 
-def plan(parameters: Parameters, chosen: Sequence[str] = (), *, compared: bool = False) -> list[Step]:
-    """The notebooks to run, in order: those ``chosen`` by number, or the main job (and the systems if ``compared``).
+def plan(parameters: Parameters, chosen: Sequence[str] = (), *, everything: bool = False) -> list[Step]:
+    """The notebooks to run, in order: those ``chosen`` by number, or the main job. ``everything`` adds audit and systems.
 
     Each runs once for every corpus; the last one assembles the tables of all. Every corpus is read
     and every setting checked here, before anything runs.
@@ -68,7 +68,7 @@ def plan(parameters: Parameters, chosen: Sequence[str] = (), *, compared: bool =
     studies = {corpus: parameters.study(corpus) for corpus in parameters.corpora}
     steps = []
     for corpus, study in studies.items():
-        left_out = {SEARCH} | ({SYSTEMS} if not compared else set())
+        left_out = {SEARCH} if everything else {AUDIT, SEARCH, SYSTEMS}
         if study.corpus.scheme != "sims":
             left_out.add(ABLATIONS)
         for number, path in available.items():

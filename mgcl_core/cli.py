@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run the notebooks in order, headlessly")
     run.add_argument("--notebook", action="append", default=[], metavar="NUMBER",
                      help="only this notebook, by number (may be repeated); default: the main job")
-    run.add_argument("--all", action="store_true", help="the main job and the ten compared systems")
+    run.add_argument("--all", action="store_true", help="the main job, the selection audit and the ten compared systems")
     run.add_argument("--quiet", action="store_true", help="do not show what the notebooks log")
     run.set_defaults(command=_run)
     status = commands.add_parser("status", help="list what is done and what is missing")
@@ -97,7 +97,7 @@ def _parameters(options: argparse.Namespace) -> Parameters:
 def _run(options: argparse.Namespace) -> None:
     from . import chain
 
-    steps = chain.plan(_parameters(options), options.notebook, compared=options.all)
+    steps = chain.plan(_parameters(options), options.notebook, everything=options.all)
     for step, seconds in chain.run(steps, verbose=not options.quiet):
         print(f"{seconds:6.0f} s  {step.label:<44} {step.output}")
 
