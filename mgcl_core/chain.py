@@ -52,7 +52,7 @@ TABLES = "09"
 
 
 def plan(parameters: Parameters, chosen: Sequence[str] = (), *, everything: bool = False) -> list[Step]:
-    """The notebooks to run, in order: those ``chosen`` by number, or the main job. ``everything`` adds audit and systems.
+    """The notebooks to run, in order: those ``chosen`` by number, or the main job. ``everything`` adds what is longer.
 
     Each runs once for every corpus; the last one assembles the tables of all. Every corpus is read
     and every setting checked here, before anything runs.

@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run the notebooks in order, headlessly")
     run.add_argument("--notebook", action="append", default=[], metavar="NUMBER",
                      help="only this notebook, by number (may be repeated); default: the main job")
-    run.add_argument("--all", action="store_true", help="the main job, the selection audit and the ten compared systems")
+    run.add_argument("--all", action="store_true", help="the main job, the selection audit and the ten systems")
     run.add_argument("--quiet", action="store_true", help="do not show what the notebooks log")
     run.set_defaults(command=_run)
     status = commands.add_parser("status", help="list what is done and what is missing")
