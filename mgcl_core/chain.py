@@ -103,14 +103,14 @@ def run(steps: Sequence[Step], *, verbose: bool = True) -> list[tuple[Step, floa
         log.info("[%d/%d] %s", place, len(steps), step.label)
         started = time.monotonic()
         step.output.parent.mkdir(parents=True, exist_ok=True)
-        partial = step.output.with_suffix(".partial.ipynb")
+        partial, failed = (step.output.with_suffix(f".{state}.ipynb") for state in ("partial", "failed"))
         try:
             papermill.execute_notebook(str(step.notebook), str(partial), step.parameters, kernel_name="python3",
                                        progress_bar=False, stdout_file=sys.stdout if verbose else None,
                                        extra_arguments=["--log-level=ERROR"])
             partial.replace(step.output)
+            failed.unlink(missing_ok=True)
         except papermill.PapermillExecutionError as error:
-            failed = step.output.with_suffix(".failed.ipynb")
             partial.replace(failed)
             raise RunError(f"{step.label} failed in cell {error.exec_count}: {error.ename}: {error.evalue} "
                            f"(see {failed})") from error

@@ -68,6 +68,7 @@ def test_notebooks_are_stripped_and_declare_their_parameters_as_literals():
         assert re.findall(r'"(\w+)"', re.search(r"begin\(globals\(\), (.*?)\)", begin, re.S)[1]) == names, path.name
         assert cells[0]["cell_type"] == "markdown", path.name
         for cell in code:
+            ast.parse("".join(cell["source"]))
             assert len(cell["source"]) <= 12 and not any(line.startswith("def ") for line in cell["source"]), path.name
 
 
