@@ -27,10 +27,10 @@ from . import config as settings
 from .batching import DeviceSplit, derive_seed
 from .config import VARIANTS, Config, encoder_scopes
 from .corpus import Corpus, load_corpus
-from .errors import ConfigError, RunError, nearest
+from .errors import ConfigError, nearest
 from .files import write_json
 from .model import encoder_names
-from .parallel import cores, side_by_side
+from .parallel import choose_workers, side_by_side
 from .paths import project_root
 from .provenance import environment, peak_memory
 from .runs import (
@@ -44,7 +44,7 @@ from .runs import (
     schedule_of,
     write_predictions,
 )
-from .studydata import StudyData
+from .studydata import StudyData, Withheld, config_for, role
 from .system import System
 from .systems import system_settings, system_spec
 from .trainer import CHECKPOINT, Fit, fit, predict
@@ -53,21 +53,6 @@ log = logging.getLogger(__name__)
 
 SEEDS = (1111, 1112, 1113)  # decision 21
 FORMAT = 1  # of a run directory; part of every hash
-
-
-class Withheld:
-    """Stands where a test split would: it knows the number of clips, and refuses everything else."""
-
-    def __init__(self, clips: int):
-        self._clips = clips
-
-    def __len__(self) -> int:
-        return self._clips
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what copying and pickling ask for
-            raise AttributeError(name)
-        raise RunError(f"test data is withheld here ({name!r} was asked for)")
 
 
 class Study:
@@ -314,19 +299,6 @@ def describe(run: Run) -> str:
             f"{record['seconds']:.1f} s")
 
 
-def choose_workers(workers: int | str, device: torch.device, profile: str) -> int:
-    """How many runs go side by side.
-
-    Raises:
-        ConfigError: neither "auto" nor a positive number.
-    """
-    if workers == "auto":
-        return min(cores(), 4) if device.type == "cpu" and profile in ("demo", "small") else 1
-    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-        raise ConfigError(f"workers={workers!r}: must be 'auto' or at least 1")
-    return workers
-
-
 def _worker(recipe: dict[str, Any], work: Callable[[Study, Run], Any]) -> Callable[[Run], Any]:
     """In another process: ``work`` for the study that ``recipe`` describes."""
     return functools.partial(work, Study(**recipe))
@@ -334,18 +306,3 @@ def _worker(recipe: dict[str, Any], work: Callable[[Study, Run], Any]) -> Callab
 
 def _finish(study: Study, run: Run) -> str:
     return describe(study.finish(run))
-
-
-def config_for(corpus: Corpus, profile: str) -> Config:
-    """Preset of a corpus under ``profile``, with the shapes of its features."""
-    train = corpus.train
-    return settings.preset(role(corpus), profile).override({
-        "audio_dim": train.audio.shape[2], "audio_steps": train.audio.shape[1],
-        "vision_dim": train.vision.shape[2], "vision_steps": train.vision.shape[1]})
-
-
-def role(corpus: Corpus) -> str:
-    """The dataset of the paper that ``corpus`` stands beside: "sims", "mosi" or "mosei"."""
-    if "mosei" in corpus.name.lower():
-        return "mosei"
-    return corpus.scheme

@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from .errors import ConfigError
+
 log = logging.getLogger(__name__)
 
 _work: Callable[[Any], Any] | None = None  # of a worker process
@@ -25,6 +27,19 @@ _work: Callable[[Any], Any] | None = None  # of a worker process
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose_workers(workers: int | str, device: torch.device, profile: str) -> int:
+    """How many runs go side by side.
+
+    Raises:
+        ConfigError: neither "auto" nor a positive number.
+    """
+    if workers == "auto":
+        return min(cores(), 4) if device.type == "cpu" and profile in ("demo", "small") else 1
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
+        raise ConfigError(f"workers={workers!r}: must be 'auto' or at least 1")
+    return workers
 
 
 def side_by_side(prepare: Callable[[], Callable[[Any], Any]], tasks: Sequence[Any], workers: int) -> Iterator[Any]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .batching import DeviceSplit, Scaler
-from .config import Config
+from .config import Config, preset
 from .corpus import Corpus
 from .encoders import TextEncoder
 from .errors import RunError
@@ -22,6 +24,21 @@ from .system import Shapes
 from .systems import system_spec
 from .text import check_vocabulary, corpus_tokens, text_width
 from .trainer import SELECTION
+
+
+class Withheld:
+    """Stands where a test split would: it knows the number of clips, and refuses everything else."""
+
+    def __init__(self, clips: int):
+        self._clips = clips
+
+    def __len__(self) -> int:
+        return self._clips
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what copying and pickling ask for
+            raise AttributeError(name)
+        raise RunError(f"test data is withheld here ({name!r} was asked for)")
 
 
 class StudyData:
@@ -103,7 +120,8 @@ class StudyData:
 
         return self._kept(folder, name, compute)["micro_T"]
 
-    def _kept(self, folder: Path, name: str, compute) -> dict[str, Tensor]:
+    def _kept(self, folder: Path, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """What ``compute`` gives, kept as arrays in ``folder`` and read from there when asked again."""
         marker = folder / f"{name}.json"
         if not marker.exists():
             computed = compute()
@@ -113,3 +131,18 @@ class StudyData:
             write_json(marker, {"keys": list(computed)})  # last: what it lists is whole
         arrays = {key: np.load(folder / f"{name}-{key}.npy", mmap_mode="c") for key in read_json(marker)["keys"]}
         return {key: torch.from_numpy(values).to(self.device) for key, values in arrays.items()}
+
+
+def config_for(corpus: Corpus, profile: str) -> Config:
+    """Preset of a corpus under ``profile``, with the shapes of its features."""
+    train = corpus.train
+    return preset(role(corpus), profile).override({
+        "audio_dim": train.audio.shape[2], "audio_steps": train.audio.shape[1],
+        "vision_dim": train.vision.shape[2], "vision_steps": train.vision.shape[1]})
+
+
+def role(corpus: Corpus) -> str:
+    """The dataset of the paper that ``corpus`` stands beside: "sims", "mosi" or "mosei"."""
+    if "mosei" in corpus.name.lower():
+        return "mosei"
+    return corpus.scheme

@@ -3,8 +3,8 @@
 It runs in an environment of its own, since mmsa's BERT_MAG needs transformers 4 and its requirements pull far more
 than its models import:
 
-    python3.11 -m venv /tmp/mmsa && . /tmp/mmsa/bin/activate
-    pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu
+    python3.11 -m venv mmsa-env && . mmsa-env/bin/activate
+    pip install torch==2.13.0
     pip install "transformers==4.57.*" numpy pandas scikit-learn tqdm easydict nvidia-ml-py safetensors
     pip install mmsa==2.2.1 --no-deps
     python tests/parity/make_reference.py
