@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -81,8 +82,10 @@ class StudyData:
             raise RunError(f"{run.name}: test data is read only after the epoch is chosen ({SELECTION} is missing)")
         if name not in self._splits:
             split = getattr(self.corpus, name)
-            self._splits[name] = DeviceSplit(split, self.device, scaler=self.scaler, labelled=name != "test",
-                                             tokens=corpus_tokens(split, self.config.text_model, self.config.tokens))
+            tokens = corpus_tokens(split, self.config.text_model, self.config.tokens)
+            # Without the file's embeddings, which most runs do not read; `_text` adds them for those that do.
+            self._splits[name] = DeviceSplit(dataclasses.replace(split, text=None), self.device, scaler=self.scaler,
+                                             tokens=tokens, labelled=name != "test")
         split = self._splits[name]
         split.features, split.text = {}, None
         if run.stage == "mgcl":
