@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .corpus.data import MODALITIES
@@ -28,11 +29,32 @@ class MTM(nn.Module):
 
     def forward(self, macro: Tensor, sources: list[Tensor], masks: list[Tensor]) -> Tensor:
         """Enhance ``macro`` (B, d) from two micro sequences (B, L, d) with masks (B, L), True where valid → (B, d)."""
-        keys = torch.cat([source + self.modality[place] for place, source in enumerate(sources)], 1)  # (B, L1+L2, d)
-        padding = ~torch.cat(masks, 1)
-        attended, _ = self.attention(macro[:, None], keys, keys, key_padding_mask=padding, need_weights=False)
-        hidden = self.attention_norm(macro + self.dropout(attended[:, 0]))
+        hidden = self.attention_norm(macro + self.dropout(self._attend(macro, sources, masks)))
         return self.feedforward_norm(hidden + self.dropout(self.feedforward(hidden)))
+
+    def _attend(self, macro: Tensor, sources: list[Tensor], masks: list[Tensor]) -> Tensor:
+        """Multi-head attention of one query a clip over all steps of both sources → (B, d).
+
+        With a single query, q·(W_k s) = (W_kᵀ q)·s and Σ w (W_v s) = W_v (Σ w s): neither keys nor values are made of
+        the steps, whose projections would cost d for every h heads here. The bias of the keys moves all scores
+        of a clip alike, which softmax does not see.
+        """
+        attention = self.attention
+        heads, width = attention.num_heads, attention.head_dim
+        query, key, value = (weight.view(heads, width, -1) for weight in attention.in_proj_weight.chunk(3))
+        query_bias, _, value_bias = (bias.view(heads, width) for bias in attention.in_proj_bias.chunk(3))
+        asked = torch.einsum("bd,hed->bhe", macro, query) + query_bias  # (B, h, d/h)
+        asked = torch.einsum("bhe,hed->bhd", asked, key) / width ** 0.5  # (B, h, d)
+        place = asked @ self.modality.T  # (B, h, 2): what a source's embedding adds to the scores of its steps
+        scores = torch.cat([asked @ source.mT + place[:, :, i, None] for i, source in enumerate(sources)], -1)
+        valid = torch.cat(masks, 1)[:, None]  # (B, 1, L1+L2)
+        weights = scores.masked_fill(~valid, float("-inf")).softmax(-1)  # (B, h, L1+L2)
+        weights = F.dropout(weights, attention.dropout, self.training)
+        parts = weights.to(sources[0].dtype).split([source.shape[1] for source in sources], -1)
+        mixed = sum(part @ source + part.sum(-1, keepdim=True) * embedding
+                    for part, source, embedding in zip(parts, sources, self.modality, strict=True))  # (B, h, d)
+        values = torch.einsum("bhd,hed->bhe", mixed, value) + weights.sum(-1, keepdim=True) * value_bias
+        return attention.out_proj(values.flatten(1))
 
 
 class CMGF(nn.Module):
