@@ -6,10 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention import self_attention
 from .batching import Batch
 from .config import Config
 from .corpus.data import MODALITIES
+from .dropout import Dropout
 from .errors import ConfigError
+from .steps import ValidSteps
 from .text import load_text_model
 
 
@@ -24,9 +27,15 @@ def fill_absent(states: Tensor, mask: Tensor, absent: Tensor) -> tuple[Tensor, T
 
     Everything downstream then sees at least one valid step, and no softmax runs over nothing.
     """
+    first = absent_steps(mask)
+    return torch.where(first[:, :, None], absent.to(states.dtype), states), mask | first
+
+
+def absent_steps(mask: Tensor) -> Tensor:
+    """True at the first step of clips without any valid one: (B, L) → (B, L)."""
     first = torch.zeros_like(mask)
     first[:, 0] = ~mask.any(1)
-    return torch.where(first[:, :, None], absent.to(states.dtype), states), mask | first
+    return first
 
 
 class TextEncoder(nn.Module):
@@ -66,6 +75,25 @@ class TextEncoder(nn.Module):
         return fill_absent(states, mask, self.absent)
 
 
+class TransformerLayer(nn.TransformerEncoderLayer):
+    """torch's layer (weights, initialisation and result), computed for valid steps alone.
+
+    ``forward(states (n, d), steps)`` gives (n, d).
+    """
+
+    def __init__(self, config: Config):
+        super().__init__(config.width, config.heads, config.feedforward, config.encoder_dropout, activation="gelu",
+                         batch_first=True)
+        self.dropout, self.dropout1, self.dropout2 = (Dropout(config.encoder_dropout) for _ in range(3))
+
+    def forward(self, states: Tensor, steps: ValidSteps) -> Tensor:
+        attention = self.self_attn
+        projected = F.linear(states, attention.in_proj_weight, attention.in_proj_bias)  # (n, 3·d)
+        attended = self_attention(projected, steps, attention.num_heads, attention.dropout if self.training else 0.0)
+        states = self.norm1(states + self.dropout1(attention.out_proj(attended)))
+        return self.norm2(states + self.dropout2(self.linear2(self.dropout(F.gelu(self.linear1(states))))))
+
+
 class SequenceEncoder(nn.Module):
     """Transformer encoder of audio or vision with attention pooling (decision 3).
 
@@ -80,10 +108,8 @@ class SequenceEncoder(nn.Module):
         self.inputs = nn.Linear(features, config.width)
         self.positions = nn.Parameter(torch.randn(steps, config.width) * 0.02)
         self.absent = nn.Parameter(torch.randn(config.width) * 0.02)
-        self.dropout = nn.Dropout(config.encoder_dropout)
-        layer = nn.TransformerEncoderLayer(config.width, config.heads, config.feedforward, config.encoder_dropout,
-                                           activation="gelu", batch_first=True)
-        self.transformer = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
+        self.dropout = Dropout(config.encoder_dropout)
+        self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.layers))
         self.query = nn.Parameter(torch.randn(config.width) * 0.02)
         self.out_features = config.width
 
@@ -92,9 +118,14 @@ class SequenceEncoder(nn.Module):
         if values.shape[1] > len(self.positions) or values.shape[2] != self.inputs.in_features:
             raise ConfigError(f"{self.name} has {values.shape[1]} steps of {values.shape[2]} values, the encoder takes "
                               f"at most {len(self.positions)} steps of {self.inputs.in_features}")
-        states, mask = fill_absent(self.inputs(values), mask, self.absent)  # (B, L, d)
-        states = self.dropout(states + self.positions[: states.shape[1]])
-        return self.transformer(states, src_key_padding_mask=~mask), mask
+        absent = absent_steps(mask)
+        steps = ValidSteps(mask | absent)
+        states = self.inputs(steps.pack(values))  # (n, d), of the valid steps alone
+        states = torch.where(steps.pack(absent)[:, None], self.absent.to(states.dtype), states)
+        states = self.dropout(states + self.positions[steps.times])
+        for layer in self.layers:
+            states = layer(states, steps)
+        return steps.unpack(states), steps.mask
 
     def macro(self, states: Tensor, mask: Tensor) -> Tensor:
         """Attention pooling with one learned query: (B, L, d) → (B, d)."""
@@ -150,13 +181,13 @@ class MicroEnhancement(nn.Module):
 def macro_projection(in_features: int, config: Config) -> nn.Sequential:
     """LayerNorm, Linear, Tanh, Dropout (decision 5): (…, in) → (…, d)."""
     return nn.Sequential(nn.LayerNorm(in_features), nn.Linear(in_features, config.common_width), nn.Tanh(),
-                         nn.Dropout(config.dropout))
+                         Dropout(config.dropout))
 
 
 def micro_projection(in_features: int, config: Config) -> nn.Sequential:
     """LayerNorm, Linear, ReLU, Linear, Tanh, Dropout (decision 5): (…, in) → (…, d), per step."""
     return nn.Sequential(nn.LayerNorm(in_features), nn.Linear(in_features, config.micro_hidden), nn.ReLU(),
-                         nn.Linear(config.micro_hidden, config.common_width), nn.Tanh(), nn.Dropout(config.dropout))
+                         nn.Linear(config.micro_hidden, config.common_width), nn.Tanh(), Dropout(config.dropout))
 
 
 def perceptron(in_features: int, *hidden: int) -> nn.Sequential:

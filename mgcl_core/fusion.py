@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .corpus.data import MODALITIES
+from .dropout import Dropout
 from .encoders import masked_mean
 
 
@@ -22,10 +23,10 @@ class MTM(nn.Module):
         self.modality = nn.Parameter(torch.randn(2, width) * 0.02)  # one embedding for each source
         self.attention = nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True)
         self.attention_norm = nn.LayerNorm(width)
-        self.feedforward = nn.Sequential(nn.Linear(width, feedforward), nn.ReLU(), nn.Dropout(dropout),
+        self.feedforward = nn.Sequential(nn.Linear(width, feedforward), nn.ReLU(), Dropout(dropout),
                                          nn.Linear(feedforward, width))
         self.feedforward_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, macro: Tensor, sources: list[Tensor], masks: list[Tensor]) -> Tensor:
         """Enhance ``macro`` (B, d) from two micro sequences (B, L, d) with masks (B, L), True where valid → (B, d)."""

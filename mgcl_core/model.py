@@ -15,6 +15,7 @@ from .encoders import MicroEnhancement, build_encoder, macro_projection, masked_
 from .errors import RunError
 from .fusion import CMGF, Concatenation
 from .losses import collaborative_contrastive_loss, prediction_loss, unimodal_loss
+from .steps import on_valid_steps
 from .system import Output, System
 
 GRANULARITIES = ("macro", "micro")
@@ -92,7 +93,7 @@ class MGCL(System):
             states, mask = features[f"micro_{m}"], features[f"micro_{m}_mask"]
             if self.config.micro == "sequence":
                 states, mask = self.enhancement(states, mask)
-            micro.append(self.micro_projections[m](states))  # (B, L, d)
+            micro.append(on_valid_steps(self.micro_projections[m], states, mask))  # (B, L, d)
             masks.append(mask)
         prediction = self.predictor(self.fusion(macro, micro, masks)).squeeze(-1).float()  # eqs 13-17, (B,)
         macro = torch.stack(macro).float()  # (3, B, d)

@@ -31,6 +31,8 @@ _PROFILE_CHANGES: dict[str, dict[str, Any]] = {
     "small": {"epochs": 30, "batch_size": 32, "pretrain_epochs": 20, "pretrain_batch_size": 32},
     "demo": {"epochs": 20, "batch_size": 32, "pretrain_epochs": 12, "pretrain_batch_size": 32},
 }
+# TFN's weights grow with the product of three widths; here the published width of text on MOSI serves both corpora.
+_SYSTEM_CHANGES: dict[tuple[str, str], dict[str, Any]] = {("tfn", "demo"): {"text_out": 32}}
 # Systems that fine-tune the text model need fewer epochs, and each costs more.
 _FINETUNED_EPOCHS = {"small": 12, "demo": 6}
 
@@ -61,6 +63,7 @@ def system_settings(name: str, dataset: str, profile: str, changes: Mapping[str,
         if setting not in known:
             raise ConfigError(f"{name} has no setting {setting!r}: {nearest(setting, known)}")
     profiled = {setting: value for setting, value in _PROFILE_CHANGES[profile].items() if setting in known}
+    profiled.update(_SYSTEM_CHANGES.get((name, profile), {}))
     if spec.text == "finetuned" and profile in _FINETUNED_EPOCHS:
         profiled["epochs"] = _FINETUNED_EPOCHS[profile]
     return dataclasses.replace(settings, **{**profiled, **(changes or {})})

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from .batching import DeviceSplit, derive_seed
 from .errors import RunError
 from .files import atomic, write_json, write_json_lines
+from .memory import keep_freed_memory
 from .system import Output, System
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,8 @@ def fit(system: System, train: DeviceSplit, valid: DeviceSplit, schedule: Schedu
     Raises:
         NonFiniteLoss: a loss term is NaN or infinite; names epoch, batch and term.
     """
+    if train.device.type == "cpu":
+        keep_freed_memory()
     optimizer = _optimizer(system, schedule)
     steps = train.steps(schedule.batch_size)
     system.begin_fit(train)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mgcl_core.batching import Batch, DeviceSplit
+from mgcl_core.dropout import Dropout
 from mgcl_core.encoders import (
     MicroEnhancement,
     SequenceEncoder,
@@ -121,9 +122,9 @@ def test_attention_pooling_equals_the_naive_loop(tiny_config):
 
 def test_projections_and_heads_are_those_of_decisions_5_and_11(tiny_config):
     kinds = [type(layer) for layer in macro_projection(7, tiny_config)]
-    assert kinds == [nn.LayerNorm, nn.Linear, nn.Tanh, nn.Dropout]
+    assert kinds == [nn.LayerNorm, nn.Linear, nn.Tanh, Dropout]
     kinds = [type(layer) for layer in micro_projection(7, tiny_config)]
-    assert kinds == [nn.LayerNorm, nn.Linear, nn.ReLU, nn.Linear, nn.Tanh, nn.Dropout]
+    assert kinds == [nn.LayerNorm, nn.Linear, nn.ReLU, nn.Linear, nn.Tanh, Dropout]
     assert micro_projection(7, tiny_config)[1].out_features == tiny_config.micro_hidden
     for project in (macro_projection, micro_projection):
         out = project(7, tiny_config)(torch.randn(2, 5, 7))
@@ -275,8 +276,8 @@ def test_a_sequence_of_length_one(encoders, make_split, modality):
 
 def test_layers_follow_the_configuration(tiny_config):
     encoder = SequenceEncoder("V", tiny_config.override({"layers": 3}))
-    assert len(encoder.transformer.layers) == 3
-    layer = encoder.transformer.layers[0]
+    assert len(encoder.layers) == 3
+    layer = encoder.layers[0]
     assert (layer.self_attn.num_heads, layer.linear1.out_features) == (2, 12)
     assert layer.activation is torch.nn.functional.gelu
     assert {module.p for module in encoder.modules() if isinstance(module, nn.Dropout)} == {0.1}

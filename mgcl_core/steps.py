@@ -1,0 +1,66 @@
+"""The valid steps of a padded batch, side by side, so that nothing is computed for padding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ValidSteps:
+    """Where the valid steps of a batch lie.
+
+    - ``mask`` (B, L), True where valid
+    - ``rows`` (n,): places of the n valid steps among the B·L, in order; None on CUDA, where all B·L are kept, since
+      counting them would make the device wait
+    - ``times`` (n,): which step of its clip each of them is
+    """
+
+    def __init__(self, mask: Tensor):
+        self.mask = mask
+        self.rows = None if mask.is_cuda else mask.flatten().nonzero()[:, 0]
+        times = torch.arange(mask.shape[1], device=mask.device)
+        self.times = times.repeat(len(mask)) if self.rows is None else self.rows % mask.shape[1]
+
+    def pack(self, values: Tensor) -> Tensor:
+        """(B, L, …) → (n, …)."""
+        values = values.flatten(0, 1)
+        return values if self.rows is None else _Pack.apply(values, self.rows)
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """(n, …) → (B, L, …), on the CPU zero where not valid."""
+        if self.rows is not None:
+            packed = _Unpack.apply(packed, self.rows, self.mask.numel())
+        return packed.unflatten(0, self.mask.shape)
+
+
+def on_valid_steps(layers: nn.Module, values: Tensor, mask: Tensor) -> Tensor:
+    """What ``layers``, which treat each step alone, make of the valid steps: (B, L, d) → (B, L, …)."""
+    steps = ValidSteps(mask)
+    return steps.unpack(layers(steps.pack(values)))
+
+
+class _Pack(torch.autograd.Function):
+    """Rows ``rows`` of (N, …). Each is taken once, so the gradient needs no sums, which torch's own would make."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.size = len(values)
+        return values.index_select(0, rows)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return _Unpack.apply(gradient, *ctx.saved_tensors, ctx.size), None
+
+
+class _Unpack(torch.autograd.Function):
+    """The reverse of `_Pack`: zero in all other rows."""
+
+    @staticmethod
+    def forward(ctx, packed: Tensor, rows: Tensor, size: int) -> Tensor:
+        ctx.save_for_backward(rows)
+        return packed.new_zeros(size, *packed.shape[1:]).index_copy_(0, rows, packed)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _Pack.apply(gradient, *ctx.saved_tensors), None, None
