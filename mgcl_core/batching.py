@@ -44,6 +44,16 @@ class Batch:
     def __len__(self) -> int:
         return len(self.index)
 
+    def parts(self, size: int) -> Iterator[Batch]:
+        """The same clips, at most ``size`` at a time, padded as the whole batch is."""
+        for start in range(0, len(self), size):
+            rows = slice(start, start + size)
+            cut = {name: None if (values := getattr(self, name)) is None else values[rows]
+                   for name in ("tokens", "text", "audio", "audio_mask", "vision", "vision_mask", "labels")}
+            unimodal = None if self.unimodal_labels is None else self.unimodal_labels[:, rows]
+            yield Batch(index=self.index[rows], unimodal_labels=unimodal, **cut,
+                        features={name: values[rows] for name, values in self.features.items()})
+
 
 @dataclass(frozen=True)
 class Scaler:
@@ -123,29 +133,39 @@ class DeviceSplit:
         text_steps, audio_steps, vision_steps = (
             max(1, int(self._lengths[name][rows].max())) for name in ("text", "audio", "vision"))
         steps = {"T": text_steps, "V": vision_steps, "A": audio_steps}
-        features = {name: values[index, :steps[name[6]]] if name.startswith("micro") else values[index]
+        features = {name: _full(values[index, :steps[name[6]]] if name.startswith("micro") else values[index])
                     for name, values in self.features.items()}
         return Batch(
             index=index,
             tokens=self.tokens[index, :, :text_steps],
-            text=None if self.text is None else self.text[index, :text_steps],
+            text=None if self.text is None else _full(self.text[index, :text_steps]),
             audio=self.audio[index, :audio_steps], audio_mask=self.audio_mask[index, :audio_steps],
             vision=self.vision[index, :vision_steps], vision_mask=self.vision_mask[index, :vision_steps],
             labels=self.labels[index] if self.labelled else None,
             unimodal_labels=self.unimodal_labels[:, index] if self.labelled else None,
             features=features)
 
-    def batches(self, size: int, *, seed: int | None = None) -> Iterator[Batch]:
+    def batches(self, size: int, *, seed: int | None = None, buckets: int = 1) -> Iterator[Batch]:
         """All clips in batches of at most ``size``: in file order, or shuffled by ``seed``.
+
+        With ``buckets`` above 1, the shuffled clips of that many batches are sorted by length before they are cut, and
+        the batches shuffled in turn: less padding, but clips of like length always meet.
 
         The order is a function of the seed alone, so that a resumed epoch repeats the batches of the
         one that was lost.
         """
         order = np.arange(len(self))
+        cuts = np.arange(size, len(order), size)
         if seed is not None:
-            order = np.random.Generator(np.random.PCG64(seed)).permutation(order)
-        for start in range(0, len(order), size):
-            yield self.batch(order[start:start + size])
+            generator = np.random.Generator(np.random.PCG64(seed))
+            order = generator.permutation(order)
+            if buckets > 1:
+                longest = np.maximum(self._lengths["audio"], self._lengths["vision"])[order]
+                drawn = np.arange(len(order)) // (size * buckets)
+                batches = np.split(order[np.lexsort((longest, drawn))], cuts)
+                yield from (self.batch(batches[place]) for place in generator.permutation(len(batches)))
+                return
+        yield from (self.batch(rows) for rows in np.split(order, cuts))
 
     def steps(self, size: int) -> int:
         """Number of batches of ``batches(size)``."""
@@ -161,6 +181,11 @@ def derive_seed(seed: int, *purpose: object) -> int:
 def _tensor(values: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:
     # np.array copies, so that a memory map is neither shared nor written to.
     return torch.from_numpy(np.array(values)).to(device=device, dtype=dtype)
+
+
+def _full(values: Tensor) -> Tensor:
+    """Numbers that were kept in half precision as float32."""
+    return values.float() if values.dtype == torch.float16 else values
 
 
 def _last_valid(mask: Tensor) -> np.ndarray:

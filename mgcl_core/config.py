@@ -23,8 +23,10 @@ SCOPES = (TEXT, SEQUENCE, MICRO, FUSION)
 COMPARED = "compared"  # of the compared systems, which have settings of their own
 
 
-def _option(default: Any, *scopes: str) -> Any:
-    return field(default=default, metadata={"scopes": scopes or SCOPES})
+def _option(default: Any, *scopes: str, later: bool = False) -> Any:
+    """A setting. One that came ``later`` is named among a run's settings only where it differs from its default, so
+    that the runs made before it are found again."""
+    return field(default=default, metadata={"scopes": scopes or SCOPES, "later": later})
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,14 @@ class Config:
     normalize: bool = _option(True, SEQUENCE, FUSION, COMPARED)  # 18: z-scores over valid training steps
     tokens: Literal["file", "raw_text"] = _option("file", TEXT, COMPARED)  # 19: raw_text: tokenised again
     # 20 clips of raw_text must give the file's text_bert. Changes no result, so it is in no scope.
-    check_vocabulary: bool = field(default=True, metadata={"scopes": ()})
+    check_vocabulary: bool = field(default=True, metadata={"scopes": (), "later": False})
+
+    # Speed and memory
+    # Batches of clips of like length, sorted within this many batches at a time; 1 leaves them as they were drawn.
+    length_buckets: int = _option(1, later=True)  # other batches mean other pairs in L_con
+    feature_cache: Literal["fp32", "fp16"] = _option("fp32", FUSION, COMPARED, later=True)  # of frozen encoders
+    # Clips that pass the trained encoders of stage two at a time; L_con sees the whole batch. None: all.
+    encoder_chunk: int | None = _option(None, FUSION, later=True)
 
     # Encoders
     encoders: Literal["dual", "shared"] = _option("dual")  # 1
@@ -129,7 +138,9 @@ class Config:
         _require(self.width % self.heads == 0, "width", self.width, f"a multiple of heads={self.heads}")
         _require(self.common_width % self.fusion_heads == 0, "common_width", self.common_width,
                  f"a multiple of fusion_heads={self.fusion_heads}")
-        _require(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1, or None")
+        for name in ("patience", "encoder_chunk"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, name, value, "at least 1, or None")
 
     def override(self, changes: Mapping[str, Any]) -> Config:
         """A copy with ``changes``; an unknown key is a `ConfigError` that names the nearest."""
@@ -142,7 +153,8 @@ class Config:
     def scoped(self, *scopes: str) -> dict[str, Any]:
         """The settings that a stage of ``scopes`` depends on, as plain values for JSON."""
         return {item.name: _plain(getattr(self, item.name)) for item in dataclasses.fields(self)
-                if set(scopes) & set(item.metadata["scopes"])}
+                if set(scopes) & set(item.metadata["scopes"])
+                and not (item.metadata["later"] and getattr(self, item.name) == item.default)}
 
     def as_dict(self) -> dict[str, Any]:
         """All settings as plain values for JSON; `Config.from_dict` reads them back."""

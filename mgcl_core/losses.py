@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -78,38 +78,58 @@ def collaborative_contrastive_loss(
 
     dtype = torch.promote_types(torch.promote_types(macro.dtype, micro.dtype), torch.float32)
     positive, weight = intensity_pairs(labels.to(dtype), delta)
-    if not weighted:
-        weight = torch.ones_like(weight)
-    macro, micro = _normalize(macro.to(dtype)), _normalize(micro.to(dtype))
+    # (6, B, d): T_a, V_a, A_a, T_i, V_i, A_i; micro features take part in C3 alone
+    features = _normalize((torch.cat([macro, micro]) if "C3" in components else macro).to(dtype))
     own = torch.eye(macro.shape[1], dtype=torch.bool, device=macro.device)
+    distinct, alike = ~own, positive & ~own  # i ≠ j, and the positive ones among them
 
-    logits, positives, pairs = [], [], []  # each (B, pairs of a sample)
-
-    def add(similarity: Tensor, is_positive: Tensor, is_pair: Tensor) -> None:
-        # (K, B, B), anchors first, with masks that broadcast to it → (B, K·B)
-        scaled = similarity * weight / temperature
-        logits.append(scaled.transpose(0, 1).flatten(1))
-        positives.append((is_positive & is_pair).expand_as(scaled).transpose(0, 1).flatten(1))
-        pairs.append(is_pair.expand_as(scaled).transpose(0, 1).flatten(1))
-
+    # For each matrix of pairs (B, B), anchors by rows: the two features, and the masks of positives and of all pairs.
+    matrices: list[tuple[int, int, Tensor, Tensor]] = []
     if "C1" in components:  # (m_a^i, m_a^j), i ≠ j
-        add(_similarity(macro, macro), positive, ~own)
+        matrices += [(m, m, alike, distinct) for m in range(3)]
     if "C2" in components:  # (m_a^i, n_a^j) for the six ordered pairs of modalities; the own ones, i = j, count once
-        text, vision, audio = macro
-        similarity = _similarity(torch.stack([text, text, vision]), torch.stack([vision, audio, audio]))
-        add(similarity, positive, torch.ones_like(own))
-        add(similarity.mT, positive, ~own)
+        everything = torch.ones_like(own)
+        matrices += [(m, n, *((positive, everything) if m < n else (alike, distinct)))
+                     for m in range(3) for n in range(3) if m != n]
     if "C3" in components:  # (m_a^i, m_i^k): the own micro feature is the one positive
-        add(_similarity(macro, micro), own, own | ~positive)
+        matrices += [(m, m + 3, own, own | ~positive) for m in range(3)]
+    anchors, others, positives, pairs = zip(*matrices, strict=True)
 
-    logits, positives, pairs = torch.cat(logits, 1), torch.cat(positives, 1), torch.cat(pairs, 1)
-    # A finite stand-in for -inf keeps the gradient of an empty row finite.
-    floor = torch.finfo(logits.dtype).min
-    numerator = logits.masked_fill(~positives, floor).logsumexp(1)  # (B,)
-    denominator = logits.masked_fill(~pairs, floor).logsumexp(1)
-    counts = positives.any(1) & (pairs & ~positives).any(1)
-    terms = torch.where(counts, denominator - numerator, 0.0)
+    logits = _similarities(features, anchors, others)  # (K, B, B)
+    logits = logits * ((weight if weighted else 1.0) / temperature)
+    terms = _Contrast.apply(logits, torch.stack(positives), torch.stack(pairs))  # (B,)
     return terms.mean() if reduction == "mean" else terms.sum()
+
+
+class _Contrast(torch.autograd.Function):
+    """-log of the positives' share of Σ exp(logit) over the pairs of each sample: (K, B, B), anchors by rows → (B,).
+
+    Positives are among the pairs. A sample without any positive, or without any negative, gives 0.
+    The gradient is the softmax over all pairs less the softmax over the positive ones.
+    """
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, positives: Tensor, pairs: Tensor) -> Tensor:
+        # By hand, once: autograd would keep and pass a dozen matrices for the same.
+        terms, gradient = 0.0, None
+        for mask, sign in ((pairs, 1), (positives, -1)):
+            masked = logits.masked_fill(~mask, float("-inf"))
+            peak = masked.amax((0, 2), keepdim=True).clamp_min(torch.finfo(logits.dtype).min)  # finite in an empty row
+            exponentials = (masked - peak).exp_()
+            total = exponentials.sum((0, 2), keepdim=True)
+            share = exponentials.div_(total.clamp_min(torch.finfo(logits.dtype).tiny))
+            terms = terms + sign * (peak + total.log()).flatten()
+            gradient = share if gradient is None else gradient.sub_(share)
+        of_positives, of_pairs = positives.sum((0, 2)), pairs.sum((0, 2))
+        counts = (of_positives > 0) & (of_pairs > of_positives)
+        ctx.save_for_backward(gradient.mul_(counts[:, None]))
+        return torch.where(counts, terms, 0.0)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (of_logits,) = ctx.saved_tensors
+        return of_logits * gradient[:, None], None, None
 
 
 def unimodal_loss(predictions: Tensor, labels: Tensor, unimodal_labels: Tensor) -> Tensor:
@@ -129,10 +149,16 @@ def prediction_loss(predictions: Tensor, labels: Tensor) -> Tensor:
     return (predictions - labels).square().mean()
 
 
-def _similarity(anchors: Tensor, others: Tensor) -> Tensor:
-    """Dot products (K, B, d), (K, B, d) → (K, B, B), in the precision of their inputs also under autocast."""
-    with torch.autocast(anchors.device.type, enabled=False):
-        return anchors @ others.mT
+def _similarities(features: Tensor, anchors: Sequence[int], others: Sequence[int]) -> Tensor:
+    """Dot products of (6, B, d) with itself: (K, B, B), in the features' precision also under autocast."""
+    with torch.autocast(features.device.type, enabled=False):
+        # One and the same product for both orders of a pair of features.
+        products = sorted({tuple(sorted(pair)) for pair in zip(anchors, others, strict=True)})
+        parts = features.unbind()
+        left, right = (torch.stack([parts[place] for place in places]) for places in zip(*products, strict=True))
+        similarity = dict(zip(products, (left @ right.mT).unbind(), strict=True))
+    return torch.stack([similarity[m, n] if m <= n else similarity[n, m].mT
+                        for m, n in zip(anchors, others, strict=True)])
 
 
 def _normalize(features: Tensor) -> Tensor:
@@ -142,4 +168,4 @@ def _normalize(features: Tensor) -> Tensor:
     zero = largest == 0
     features = features / torch.where(zero, 1.0, largest)
     squared = features.square().sum(-1, keepdim=True)
-    return torch.where(zero, 0.0, features * torch.where(zero, 1.0, squared).rsqrt())
+    return features * torch.where(zero, 0.0, torch.where(zero, 1.0, squared).rsqrt())

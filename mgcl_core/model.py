@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .batching import Batch, DeviceSplit
 from .config import Config
@@ -86,15 +87,7 @@ class MGCL(System):
         return rates
 
     def forward(self, batch: Batch) -> Output:
-        features = self.encode(batch)
-        macro, micro, masks = [], [], []
-        for m in MODALITIES:
-            macro.append(self.macro_projections[m](features[f"macro_{m}"]))  # (B, d)
-            states, mask = features[f"micro_{m}"], features[f"micro_{m}_mask"]
-            if self.config.micro == "sequence":
-                states, mask = self.enhancement(states, mask)
-            micro.append(on_valid_steps(self.micro_projections[m], states, mask))  # (B, L, d)
-            masks.append(mask)
+        macro, micro, masks = zip(*(self.modality(m, batch) for m in MODALITIES), strict=True)
         prediction = self.predictor(self.fusion(macro, micro, masks)).squeeze(-1).float()  # eqs 13-17, (B,)
         macro = torch.stack(macro).float()  # (3, B, d)
         micro = torch.stack([masked_mean(s, k) for s, k in zip(micro, masks, strict=True)]).float()  # (3, B, d)
@@ -118,8 +111,28 @@ class MGCL(System):
             losses["uni"] = config.beta * unimodal_loss(output.unimodal, batch.labels, batch.unimodal_labels)
         return losses
 
-    def encode(self, batch: Batch) -> dict[str, Tensor]:
-        """Features of all encoders: ``macro_m`` (B, H), ``micro_m`` (B, L, H) and ``micro_m_mask`` (B, L) for each m.
+    def modality(self, m: str, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Projected features of modality ``m``: macro (B, d), micro (B, L, d) and its mask (B, L).
+
+        With ``encoder_chunk`` set, clips pass a trained encoder in chunks whose inner states are not kept but computed
+        again in the backward pass: the gradient of the whole batch, in the memory of a chunk.
+        """
+        chunk = self.config.encoder_chunk
+        if chunk is None or not torch.is_grad_enabled() or m not in self.config.trained_encoders:
+            return self._modality(m, batch)
+        parts = [checkpoint(self._modality, m, part, use_reentrant=False) for part in batch.parts(chunk)]
+        return tuple(torch.cat(values) for values in zip(*parts, strict=True))
+
+    def _modality(self, m: str, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        features = self.encode(m, batch)
+        states, mask = features[f"micro_{m}"], features[f"micro_{m}_mask"]
+        if self.config.micro == "sequence":
+            states, mask = self.enhancement(states, mask)
+        micro = on_valid_steps(self.micro_projections[m], states, mask)  # (B, L, d)
+        return self.macro_projections[m](features[f"macro_{m}"]), micro, mask
+
+    def encode(self, modality: str, batch: Batch) -> dict[str, Tensor]:
+        """Features of one modality m: ``macro_m`` (B, H), ``micro_m`` (B, L, H) and ``micro_m_mask`` (B, L).
 
         Those that the batch carries are taken from it. Pooled micro features come out enhanced
         already, (B, 1, 2H), so that a frozen encoder leaves no sequence behind.
@@ -128,14 +141,14 @@ class MGCL(System):
             RunError: an encoder is not held and the batch does not carry its features.
         """
         features = dict(batch.features)
+        frozen = modality not in self.config.trained_encoders
         for name in encoder_names(self.config):
-            kind, modality = name.split("_")
+            kind = name[:-2]
             wanted = [g for g in GRANULARITIES if kind in (g, "shared") and f"{g}_{modality}" not in features]
-            if not wanted:
+            if not name.endswith(modality) or not wanted:
                 continue
             if name not in self.encoders:
                 raise RunError(f"the batch carries no features of {name!r}, and the model does not hold that encoder")
-            frozen = modality not in self.config.trained_encoders
             with torch.no_grad() if frozen else contextlib.nullcontext():
                 features.update(encode_one(self.encoders[name], modality, wanted, batch, self.enhancement))
         return features

@@ -92,23 +92,23 @@ class StudyData:
             frozen = frozen_encoders(run.config)
             for parent in run.parents:
                 if parent.stage in frozen:
-                    split.features.update(self._encoded(parent, name, split))
+                    split.features.update(self._encoded(run, parent, name, split))
         elif run.settings is not None:
             for parent in run.parents:
-                split.features.update(self._encoded(parent, name, split))
+                split.features.update(self._encoded(run, parent, name, split))
             if system_spec(run.stage).text == "frozen":
-                split.text = self._text(name, split)
+                split.text = self._text(run, name, split)
         return split
 
-    def _encoded(self, parent: Run, name: str, split: DeviceSplit) -> dict[str, Tensor]:
+    def _encoded(self, run: Run, parent: Run, name: str, split: DeviceSplit) -> dict[str, Tensor]:
         """Features of a stage-one encoder, computed once per (weights, data) and memory-mapped afterwards."""
         def compute() -> dict[str, Tensor]:
             system = build_system(parent, shapes=self.shapes(parent), device=self.device, trained=True)
             return encode_frozen(system.encoder, parent.stage, split, parent.config)
 
-        return self._kept(parent.directory, f"features-{name}", compute)
+        return self._kept(parent.directory, f"features-{name}", compute, half=run.config.feature_cache == "fp16")
 
-    def _text(self, name: str, split: DeviceSplit) -> Tensor:
+    def _text(self, run: Run, name: str, split: DeviceSplit) -> Tensor:
         """Contextual embeddings (N, L, D): the file's own, or those of the text model as it comes, not fine-tuned."""
         own = getattr(self.corpus, name).text
         if own is not None:
@@ -121,16 +121,21 @@ class StudyData:
             return encode_frozen(TextEncoder(config.text_model).to(self.device), "micro_T", split,
                                  config.override({"micro": "sequence"}))
 
-        return self._kept(folder, name, compute)["micro_T"]
+        return self._kept(folder, name, compute, half=run.config.feature_cache == "fp16")["micro_T"]
 
-    def _kept(self, folder: Path, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """What ``compute`` gives, kept as arrays in ``folder`` and read from there when asked again."""
+    def _kept(self, folder: Path, name: str, compute: Callable[[], dict[str, Tensor]], *,
+              half: bool = False) -> dict[str, Tensor]:
+        """What ``compute`` gives, kept as arrays in ``folder`` and read from there when asked again.
+
+        ``half`` keeps numbers in half precision, for half the memory; batches give float32 again.
+        """
+        name = f"{name}-fp16" if half else name
         marker = folder / f"{name}.json"
         if not marker.exists():
             computed = compute()
             for key, values in computed.items():
                 with atomic(folder / f"{name}-{key}.npy") as temporary, temporary.open("wb") as file:
-                    np.save(file, values.numpy())
+                    np.save(file, (values.half() if half and values.is_floating_point() else values).numpy())
             write_json(marker, {"keys": list(computed)})  # last: what it lists is whole
         arrays = {key: np.load(folder / f"{name}-{key}.npy", mmap_mode="c") for key in read_json(marker)["keys"]}
         return {key: torch.from_numpy(values).to(self.device) for key, values in arrays.items()}

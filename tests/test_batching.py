@@ -205,3 +205,37 @@ def test_derived_seeds_are_stable_and_apart():
     assert all(0 <= seed < 2**63 for seed in seeds)
     # Kept across machines and Python versions: the known value of the first eight bytes of a SHA-256.
     assert derive_seed(1111, "order", 1) == 7840196190110501868
+
+
+def test_length_buckets_keep_every_clip_and_pad_less(make_split):
+    split = DeviceSplit(make_split(64), CPU)
+
+    def drawn(buckets: int, seed: int = 5):
+        return [batch.index.tolist() for batch in split.batches(8, seed=seed, buckets=buckets)]
+
+    def padded(buckets: int) -> int:
+        return sum(batch.audio_mask.numel() + batch.vision_mask.numel()
+                   for batch in split.batches(8, seed=5, buckets=buckets))
+
+    assert sorted(sum(drawn(4), [])) == list(range(64)) and [len(rows) for rows in drawn(4)] == [8] * 8
+    assert drawn(4) == drawn(4) != drawn(4, seed=6)
+    assert drawn(1) == [batch.index.tolist() for batch in split.batches(8, seed=5)]
+    assert padded(8) < padded(1)
+
+
+def test_half_precision_features_leave_batches_as_float32(make_split):
+    split = DeviceSplit(make_split(4), CPU)
+    split.features = {"macro_T": torch.randn(4, 5).half(), "micro_T_mask": torch.ones(4, 9, dtype=torch.bool)}
+    features = split.batch().features
+    assert features["macro_T"].dtype == torch.float32 and features["micro_T_mask"].dtype == torch.bool
+
+
+def test_parts_of_a_batch_are_its_clips(make_split):
+    batch = DeviceSplit(make_split(7), CPU).batch()
+    batch.features = {"macro_T": torch.randn(7, 5)}
+    parts = list(batch.parts(3))
+    assert [len(part) for part in parts] == [3, 3, 1]
+    for name in ("index", "tokens", "audio", "audio_mask", "vision", "vision_mask", "labels"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
+    assert torch.equal(torch.cat([part.unimodal_labels for part in parts], 1), batch.unimodal_labels)
+    assert torch.equal(torch.cat([part.features["macro_T"] for part in parts]), batch.features["macro_T"])

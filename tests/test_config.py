@@ -210,3 +210,12 @@ def test_the_seed_belongs_to_every_stage():
     before, after = Config(), Config(seed=2)
     assert all(after.scoped(scope) != before.scoped(scope) for scope in SCOPES)
     assert json.dumps(after.scoped(FUSION))
+
+
+def test_later_settings_are_named_only_where_they_differ():
+    """So that the runs made before they came keep their directories."""
+    config = Config()
+    assert {"length_buckets", "feature_cache", "encoder_chunk"} & set(config.scoped(*SCOPES)) == set()
+    changed = config.override({"feature_cache": "fp16", "length_buckets": 4, "encoder_chunk": 8}).scoped(*SCOPES)
+    assert (changed["feature_cache"], changed["length_buckets"], changed["encoder_chunk"]) == ("fp16", 4, 8)
+    assert "feature_cache" not in Config().override({"feature_cache": "fp16"}).scoped(TEXT, SEQUENCE, MICRO)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,13 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def first(self, clips: int) -> Split:
+        """The first ``clips`` of the split."""
+        cut = {item.name: value[:clips] for item in fields(self)
+               if item.name not in ("name", "unimodal_labels") and (value := getattr(self, item.name)) is not None}
+        unimodal = None if self.unimodal_labels is None else self.unimodal_labels[:, :clips]
+        return replace(self, unimodal_labels=unimodal, **cut)
 
 
 @dataclass(frozen=True)
