@@ -21,6 +21,15 @@ class Dropout(nn.Dropout):
         return _Dropout.apply(values, self.p, draw_seed())
 
 
+def with_fast_dropout(model: nn.Module) -> nn.Module:
+    """``model`` with every dropout layer of torch's replaced by `Dropout`."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Dropout:
+                setattr(module, name, Dropout(child.p))
+    return model
+
+
 class _Dropout(torch.autograd.Function):
     """The backward pass makes the factors anew, so that none are kept."""
 

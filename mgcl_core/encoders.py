@@ -10,9 +10,10 @@ from .attention import self_attention
 from .batching import Batch
 from .config import Config
 from .corpus.data import MODALITIES
-from .dropout import Dropout
+from .dropout import Dropout, with_fast_dropout
 from .errors import ConfigError
-from .steps import ValidSteps
+from .first_state import keep_first_state
+from .steps import ValidSteps, read_by_length
 from .text import load_text_model
 
 
@@ -42,13 +43,15 @@ class TextEncoder(nn.Module):
     """A BERT-family encoder of the token ids (decision 2).
 
     ``forward(batch)`` gives the final hidden states (B, L, H) and the mask (B, L) of the word pieces:
-    special tokens and padding are False. The macro feature is the state of [CLS].
+    special tokens and padding are False. The macro feature is the state of [CLS]; with ``first_only`` no other is
+    made, and the states are (B, 1, H) where the model is laid out like BERT.
     """
 
-    def __init__(self, name: str, *, pretrained: bool = True):
+    def __init__(self, name: str, *, pretrained: bool = True, first_only: bool = False):
         super().__init__()
         loaded = load_text_model(name, pretrained=pretrained)
-        self.bert, self.special_ids = loaded.model, loaded.special_ids
+        self.bert, self.special_ids = with_fast_dropout(loaded.model), loaded.special_ids
+        self.first_only = first_only and keep_first_state(self.bert)
         self.out_features = self.bert.config.hidden_size
         self.max_steps = loaded.max_steps
         self.vocabulary = self.bert.config.vocab_size
@@ -59,12 +62,22 @@ class TextEncoder(nn.Module):
         ids, mask, types = batch.tokens.unbind(1)  # each (B, L)
         if ids.shape[1] > self.max_steps:
             raise ConfigError(f"text has {ids.shape[1]} tokens, the text encoder takes at most {self.max_steps}")
-        extra = {"token_type_ids": types} if self.token_types else {}
-        states = self.bert(input_ids=ids, attention_mask=mask, **extra).last_hidden_state  # (B, L, H)
+        states = self._states(ids, mask, types)  # (B, L, H)
         # Without any token to attend to, [CLS] would depend on the padding of the other clips.
         states = torch.where(mask.any(1)[:, None, None], states, self.absent.to(states.dtype))
         words = mask.bool() & ~torch.isin(ids, torch.tensor(self.special_ids, device=ids.device))
         return states, words
+
+    def _states(self, ids: Tensor, mask: Tensor, types: Tensor) -> Tensor:
+        """Hidden states; on the CPU in groups of texts of like length, so that few tokens of padding are computed."""
+
+        def read(rows: Tensor, steps: int) -> Tensor:
+            extra = {"token_type_ids": types[rows, :steps]} if self.token_types else {}
+            states = self.bert(input_ids=ids[rows, :steps], attention_mask=mask[rows, :steps], **extra)
+            padding = 0 if self.first_only else ids.shape[1] - steps
+            return F.pad(states.last_hidden_state, (0, 0, 0, padding))
+
+        return read_by_length(mask > 0, read)
 
     def macro(self, states: Tensor, mask: Tensor) -> Tensor:
         """State of [CLS]: (B, L, H) → (B, H)."""
@@ -138,12 +151,16 @@ class SequenceEncoder(nn.Module):
         return states, mask
 
 
-def build_encoder(modality: str, config: Config, *, pretrained: bool = True) -> TextEncoder | SequenceEncoder:
-    """The encoder of modality "T", "V" or "A"; ``pretrained=False`` leaves the text weights random."""
+def build_encoder(modality: str, config: Config, *, pretrained: bool = True,
+                  macro_only: bool = False) -> TextEncoder | SequenceEncoder:
+    """The encoder of modality "T", "V" or "A".
+
+    ``pretrained=False`` leaves the text weights random; ``macro_only`` says that no micro feature will be asked for.
+    """
     if modality not in MODALITIES:
         raise ConfigError(f"unknown modality {modality!r}: known: {', '.join(MODALITIES)}")
     if modality == "T":
-        return TextEncoder(config.text_model, pretrained=pretrained)
+        return TextEncoder(config.text_model, pretrained=pretrained, first_only=macro_only)
     return SequenceEncoder(modality, config)
 
 

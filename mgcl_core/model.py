@@ -49,7 +49,9 @@ class MGCL(System):
         super().__init__()
         self.config, self.bound = config, bound
         held = encoder_names(config) if encoders is None else encoders
-        self.encoders = nn.ModuleDict({name: build_encoder(name[-1], config, pretrained=pretrained) for name in held})
+        self.encoders = nn.ModuleDict({
+            name: build_encoder(name[-1], config, pretrained=pretrained, macro_only=name.startswith("macro"))
+            for name in held})
         self.enhancement = MicroEnhancement(config.micro, config.window)
         widths = {"V": config.width, "A": config.width, "T": text_width or self._text_width()}
         self.macro_projections = nn.ModuleDict({m: macro_projection(widths[m], config) for m in MODALITIES})
@@ -217,7 +219,7 @@ class UnimodalRegressor(System):
         kind, self.modality = name.split("_")
         self.granularities = GRANULARITIES if kind == "shared" else (kind,)
         self.rate = config.text_lr if self.modality == "T" else config.sequence_lr
-        self.encoder = build_encoder(self.modality, config, pretrained=pretrained)
+        self.encoder = build_encoder(self.modality, config, pretrained=pretrained, macro_only=kind == "macro")
         factors, self.enhancement = {"macro": 1}, None
         if "micro" in self.granularities:
             self.enhancement = MicroEnhancement(config.micro, config.window)

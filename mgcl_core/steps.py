@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+
+#: Clips read together on a CPU: enough for its matrix products, few enough to be alike.
+GROUP = 16
 
 
 class ValidSteps:
@@ -37,6 +42,25 @@ def on_valid_steps(layers: nn.Module, values: Tensor, mask: Tensor) -> Tensor:
     """What ``layers``, which treat each step alone, make of the valid steps: (B, L, d) → (B, L, …)."""
     steps = ValidSteps(mask)
     return steps.unpack(layers(steps.pack(values)))
+
+
+def read_by_length(mask: Tensor, read: Callable[[Tensor, int], Tensor], size: int = GROUP) -> Tensor:
+    """What ``read`` gives for all clips, read in groups of like length on a CPU, elsewhere all at once.
+
+    Args:
+        mask: (B, L), True where valid.
+        read: given rows (G,) and the steps of the longest of them, something (G, …) for them.
+        size: G, clips of a group.
+
+    Returns:
+        (B, …), in the order of the batch.
+    """
+    if mask.device.type != "cpu" or len(mask) <= size:
+        return read(torch.arange(len(mask), device=mask.device), mask.shape[1])
+    counts = (mask * torch.arange(1, mask.shape[1] + 1)).amax(1).clamp_min(1)
+    order = counts.argsort(descending=True, stable=True)
+    parts = [read(rows, int(counts[rows[0]])) for rows in order.split(size)]
+    return torch.cat(parts)[order.argsort()]
 
 
 class _Pack(torch.autograd.Function):

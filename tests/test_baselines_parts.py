@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mgcl_core.baselines.align import align_steps, stride_steps
-from mgcl_core.baselines.padding import read_by_length
 from mgcl_core.baselines.recurrent import BidirectionalLSTM, last_state, reverse
+from mgcl_core.steps import read_by_length
 
 
 def masks(counts: list[int], steps: int) -> torch.Tensor:

@@ -295,3 +295,27 @@ def test_errors(tiny_config, tiny_bert, make_split):
         SequenceEncoder("V", tiny_config)(long)
     with pytest.raises(ConfigError, match="text has 30 tokens, the text encoder takes at most 24"):
         TextEncoder(tiny_bert)(dataclasses.replace(batch, tokens=torch.ones(2, 3, 30, dtype=torch.long)))
+
+
+def test_a_macro_text_encoder_makes_the_state_of_cls_alone(tiny_config, make_split):
+    torch.manual_seed(0)
+    whole = build_encoder("T", tiny_config).eval()
+    first = build_encoder("T", tiny_config, macro_only=True).eval()
+    first.load_state_dict(whole.state_dict())
+    batch = DeviceSplit(make_split(20), CPU).batch()
+    with torch.no_grad():
+        states, words = first(batch)
+        assert states.shape[1] == 1
+        assert torch.allclose(first.macro(states, words), whole.macro(*whole(batch)), atol=1e-5)
+
+
+def test_texts_are_read_in_groups_of_like_length(tiny_config, make_split):
+    encoder, seen = build_encoder("T", tiny_config).eval(), []
+    encoder.bert.register_forward_hook(lambda _, __, kept, ___: seen.append(tuple(kept["input_ids"].shape)),
+                                       with_kwargs=True)
+    batch = DeviceSplit(make_split(20), CPU).batch()
+    with torch.no_grad():
+        states, words = encoder(batch)
+    lengths = sorted((batch.tokens[:, 1].sum(1)).tolist(), reverse=True)
+    assert seen == [(16, lengths[0]), (4, lengths[16])] and lengths[16] < lengths[0]
+    assert states.shape[:2] == words.shape == batch.tokens[:, 1].shape

@@ -9,18 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from mgcl_core.batching import DeviceSplit, Scaler
+from mgcl_core.batching import DeviceSplit
 from mgcl_core.config import FUSION, MICRO, SEQUENCE, TEXT, Config, encoder_scopes
 from mgcl_core.errors import RunError
 from mgcl_core.model import MGCL, UnimodalRegressor, encode_frozen, encoder_names, frozen_encoders
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def split(make_split):
-    split = make_split(12)
-    return DeviceSplit(split, CPU, scaler=Scaler.fit(split))
 
 
 def build(config: Config, seed: int = 0, **options) -> MGCL:
@@ -200,7 +194,7 @@ class _Reads:
 
 
 def of_scope(*scopes: str) -> set[str]:
-    return set(Config().scoped(*scopes))
+    return {setting.name for setting in dataclasses.fields(Config) if set(scopes) & set(setting.metadata["scopes"])}
 
 
 @pytest.mark.parametrize("micro", ["sequence", "pooled"])
@@ -217,3 +211,33 @@ def test_a_stage_reads_only_settings_of_its_scope(tiny_config, split, encoders, 
     stage_one = of_scope(TEXT, SEQUENCE, MICRO)  # part of a stage-two run through the encoders it starts from
     assert reads.names <= of_scope(FUSION) | stage_one
     assert {"alpha", "beta", "components", "weighted", "reduction", "fusion"} <= reads.names
+
+
+@pytest.mark.parametrize("encoders", ["dual", "shared"])
+@pytest.mark.parametrize("micro", ["sequence", "pooled"])
+@pytest.mark.parametrize("chunk", [1, 5, 99])
+def test_chunks_give_the_gradient_of_the_whole_batch(tiny_config, split, encoders, micro, chunk):
+    config = tiny_config.override({"encoders": encoders, "micro": micro, "dropout": 0.0, "encoder_dropout": 0.0})
+    whole, chunked = (build(config.override({"encoder_chunk": size})).train() for size in (None, chunk))
+    batch, found = split.batch(), []
+    for model in (whole, chunked):
+        losses = model(batch).losses
+        sum(losses.values()).backward()
+        found.append((torch.stack(list(losses.values())), {name: p.grad for name, p in model.named_parameters()}))
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-6)
+    for name, gradient in found[0][1].items():
+        assert (gradient is None) == (found[1][1][name] is None)
+        if gradient is not None:
+            assert torch.allclose(gradient, found[1][1][name], atol=1e-5), name
+
+
+def test_a_chunk_is_all_that_an_encoder_sees_at_a_time(tiny_config, split):
+    model, seen = build(tiny_config.override({"encoder_chunk": 5})).train(), []
+    model.encoders["macro_A"].register_forward_hook(lambda _, __, outputs: seen.append(len(outputs[1])))
+    output = model(split.batch())
+    assert seen == [5, 5, 2] and output.macro.shape[1] == 12
+    sum(output.losses.values()).backward()
+    assert sorted(seen) == [2, 2, 5, 5, 5, 5]  # once more for the gradient
+    with torch.no_grad():
+        model(split.batch())
+    assert seen[-1] == 12

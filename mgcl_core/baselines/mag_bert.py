@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from ..batching import Batch
 from ..encoders import TextEncoder
+from ..steps import read_by_length
 from ..system import Output, Shapes, System
 from .align import align_steps, stride_steps
-from .padding import read_by_length
 from .spec import SystemSpec
 
 
@@ -81,7 +81,7 @@ class MAGBERT(System):
     def __init__(self, settings: Settings, shapes: Shapes):
         super().__init__()
         self.settings, self.steps = settings, (shapes.text_steps, shapes.audio_steps, shapes.vision_steps)
-        self.text = TextEncoder(shapes.text_model)
+        self.text = TextEncoder(shapes.text_model, first_only=True)
         width = self.text.out_features
         self.gate = AdaptationGate(width, shapes.vision_dim, shapes.audio_dim, settings)
         self.pooler = nn.Sequential(nn.Linear(width, width), nn.Tanh())

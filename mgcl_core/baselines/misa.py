@@ -24,8 +24,8 @@ from ..batching import Batch
 from ..corpus.data import MODALITIES
 from ..encoders import TextEncoder, masked_mean
 from ..losses import prediction_loss
+from ..steps import read_by_length
 from ..system import Output, Shapes, System
-from .padding import read_by_length
 from .recurrent import BidirectionalLSTM
 from .spec import SystemSpec
 
@@ -120,16 +120,12 @@ class MISA(System):
 
     def _utterances(self, batch: Batch) -> Tensor:
         tokens = batch.tokens[:, 1] > 0
-
-        def read(rows: Tensor, steps: int) -> Tensor:
-            states, _ = self.text(dataclasses.replace(batch, tokens=batch.tokens[rows, :, :steps]))  # (G, L, H)
-            return masked_mean(states, tokens[rows, :steps])
-
+        states, _ = self.text(batch)  # (B, L, H)
         masks = {"vision": batch.vision_mask, "audio": batch.audio_mask}
         if self.settings.text_lengths:
             count = tokens.sum(1, keepdim=True)
             masks = {name: torch.arange(mask.shape[1], device=mask.device) < count for name, mask in masks.items()}
-        vectors = {"T": read_by_length(tokens, read), "V": self.vision(batch.vision, masks["vision"]),
+        vectors = {"T": masked_mean(states, tokens), "V": self.vision(batch.vision, masks["vision"]),
                    "A": self.audio(batch.audio, masks["audio"])}
         return torch.stack([self.projections[m](vectors[m]) for m in MODALITIES], 1)
 

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from ..batching import Batch
 from ..encoders import TextEncoder
 from ..system import Output, Shapes, System
-from .padding import read_by_length
 from .recurrent import LSTM, last_state
 from .spec import SystemSpec
 
@@ -118,7 +117,7 @@ class SelfMM(System):
     def __init__(self, settings: Settings, shapes: Shapes):
         super().__init__()
         self.settings, self.bound, self.epoch = settings, shapes.bound, 1
-        self.text = TextEncoder(shapes.text_model)
+        self.text = TextEncoder(shapes.text_model, first_only=True)
         self.audio = Recurrent(shapes.audio_dim, settings.audio_hidden, settings.audio_out,
                                settings.audio_lstm_dropout)
         self.vision = Recurrent(shapes.vision_dim, settings.vision_hidden, settings.vision_out,
@@ -141,7 +140,7 @@ class SelfMM(System):
                 "vision.": self.settings.vision_lr}
 
     def forward(self, batch: Batch) -> SelfMMOutput:
-        text = self._read(batch)  # (B, H)
+        text = self.text.macro(*self.text(batch))  # states of [CLS], (B, H)
         audio = self.audio(batch.audio, batch.audio_mask)
         vision = self.vision(batch.vision, batch.vision_mask)
         inputs = {"M": torch.cat([text, audio, vision], -1), "T": text, "A": audio, "V": vision}
@@ -154,14 +153,6 @@ class SelfMM(System):
             terms = (weights * (torch.stack(predictions) - targets).abs()).mean(1)  # (4,)
             output.losses = dict(zip(TASKS, terms, strict=True))
         return output
-
-    def _read(self, batch: Batch) -> Tensor:
-        """States of [CLS], (B, H)."""
-
-        def read(rows: Tensor, steps: int) -> Tensor:
-            return self.text.macro(*self.text(dataclasses.replace(batch, tokens=batch.tokens[rows, :, :steps])))
-
-        return read_by_length(batch.tokens[:, 1] > 0, read)
 
     def _targets(self, batch: Batch) -> Tensor:
         known = self.labels[:, batch.index]  # (4, B)
