@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+MMSA := .venv-mmsa
 
 .PHONY: install reproduce reproduce-all test lint lab reference clean
 
@@ -12,6 +13,15 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[notebooks,minilm,search,test]'
+	touch $@
+
+# mmsa 2.2.1, which the compared systems are timed against. Its BERT_MAG needs transformers 4, and its requirements pull
+# far more than its models import.
+$(MMSA)/.installed:
+	$(PYTHON) -m venv $(MMSA)
+	$(MMSA)/bin/pip install --quiet torch==2.13.0 'transformers==4.57.*' numpy pandas scikit-learn tqdm easydict nvidia-ml-py \
+	   safetensors
+	$(MMSA)/bin/pip install --quiet --no-deps mmsa==2.2.1
 	touch $@
 
 # Every table and figure from the embedded demo corpora, which are synthetic. Nothing is downloaded after the installation.
@@ -41,4 +51,4 @@ reference: $(INSTALLED)
 	   results/demo/demo/figures/04_ablations.png results/demo/demo/figures/05_embeddings.png results/demo/reference/
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(MMSA)

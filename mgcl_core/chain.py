@@ -13,6 +13,7 @@ from typing import Any
 from .errors import ConfigError, RunError, nearest
 from .experiments import Study
 from .notebook import Parameters, check_names
+from .output import own_folder
 from .paths import project_root
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ def notebooks() -> dict[str, Path]:
     return found
 
 
+#: About the data alone, so no setting changes what it makes.
+DATA = "01"
 #: Left out of the main job, since they take longer: the tables show as not run what they would fill.
 AUDIT, SEARCH, SYSTEMS = "06", "07", "08"
 #: Tables 5 and 6 are about CH-SIMS, so the main job runs the ablations where labels follow its scheme.
@@ -73,8 +76,8 @@ def plan(parameters: Parameters, chosen: Sequence[str] = (), *, everything: bool
             left_out.add(ABLATIONS)
         for number, path in available.items():
             if number != TABLES and (number in numbers if numbers else number not in left_out):
-                folder = study.directory / "notebooks"
-                steps.append(_step(path, folder, parameters, {"corpus": corpus}))
+                folder = study.directory if number == DATA else study.output
+                steps.append(_step(path, folder / "notebooks", parameters, {"corpus": corpus}))
     if not numbers or TABLES in numbers:
         folder = report_directory(list(studies.values()))
         steps.append(_step(available[TABLES], folder, parameters, {"corpora": list(parameters.corpora)}))
@@ -82,9 +85,10 @@ def plan(parameters: Parameters, chosen: Sequence[str] = (), *, everything: bool
 
 
 def report_directory(studies: Sequence[Study]) -> Path:
-    """Where the assembled tables and the report of several studies go."""
+    """Where the assembled tables and the report of several studies go, which share what they change."""
     name = "+".join(study.corpus.name for study in studies)
-    return studies[0].directory.parent.parent / "report" / f"{name}-{studies[0].profile}"
+    results = studies[0].directory.parent.parent
+    return own_folder(results / "report" / f"{name}-{studies[0].profile}", studies[0].changes)
 
 
 def run(steps: Sequence[Step], *, verbose: bool = True) -> list[tuple[Step, float]]:
@@ -128,5 +132,6 @@ def _step(path: Path, folder: Path, parameters: Parameters, own: Mapping[str, An
     declared = list(papermill.inspect_notebook(str(path)))
     check_names(own, declared)
     values = {"profile": parameters.profile, "seeds": list(parameters.seeds), "overrides": parameters.overrides,
-              "device": parameters.device, "precision": parameters.precision, "results": str(parameters.results), **own}
+              "device": parameters.device, "precision": parameters.precision, "results": str(parameters.results),
+              "trials": parameters.trials, **own}
     return Step(path, folder / path.name, {name: value for name, value in values.items() if name in declared})

@@ -42,10 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="list what is done and what is missing")
     status.set_defaults(command=_status)
     search = commands.add_parser("search", help="search settings on validation, and write the best as a preset")
-    search.add_argument("--trials", type=int, default=DEFAULTS["trials"], metavar="N",
-                        help="trials to be completed or pruned in all, earlier ones counted; default: %(default)s")
     search.add_argument("--out", type=Path, default=None, metavar="PRESET",
-                        help="default: search/preset.json among the results of corpus and profile")
+                        help="default: search/preset.json in the study's folder of results")
     search.add_argument("--corpus", type=lambda name: [name], default=[DEFAULTS["corpus"]], metavar="NAME_OR_FILE",
                         help=f"default: {DEFAULTS['corpus']}")
     search.set_defaults(command=_search, preset=None)
@@ -54,6 +52,10 @@ def _parser() -> argparse.ArgumentParser:
                              help=f"may be repeated; default: {' and '.join(DEFAULTS['corpora'])}")
         command.add_argument("--preset", default=None, metavar="FILE",
                              help="settings of a preset file, as `mgcl search` writes it; --set goes before them")
+    for command, where in ((run, "of notebook 7: "), (search, "")):
+        command.add_argument("--trials", type=int, default=DEFAULTS["trials"], metavar="N",
+                             help=f"{where}trials to be completed or pruned in all, earlier ones counted; "
+                                  "default: %(default)s")
     for command in (run, status, search):
         command.add_argument("--profile", default="auto", choices=["auto", *PROFILES])
         command.add_argument("--seeds", default=",".join(map(str, DEFAULTS["seeds"])), help="default: %(default)s")
@@ -89,6 +91,8 @@ def _parameters(options: argparse.Namespace) -> Parameters:
     given = {"profile": options.profile, "seeds": options.seeds, "device": options.device,
              "precision": options.precision, "results": options.results,
              "overrides": {**preset, **dict(parse(text) for text in options.overrides)}}
+    if "trials" in options:
+        given["trials"] = options.trials
     if options.corpus:
         given["corpora"] = options.corpus
     return check(given)
@@ -123,7 +127,7 @@ def _search(options: argparse.Namespace) -> None:
 
     parameters = _parameters(options)
     study = parameters.study(parameters.corpora[0])
-    found = search(study, options.trials, out=options.out)
+    found = search(study, parameters.trials, out=options.out)
     print(found.trials.to_string(index=False))
     mae = found.preset["from"]["validation_mae"]
     default = "not finite" if mae["default"] is None else f"{mae['default']:.4f}"

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from . import baselines
 from . import config as settings
 from .batching import DeviceSplit, derive_seed
 from .config import VARIANTS, Config, encoder_scopes
@@ -30,9 +29,9 @@ from .corpus import Corpus, load_corpus
 from .errors import ConfigError, nearest
 from .files import write_json
 from .model import encoder_names
+from .output import own_folder
 from .parallel import choose_workers, side_by_side
 from .paths import project_root
-from .provenance import environment, peak_memory
 from .runs import (
     DONE,
     RECORD,
@@ -40,13 +39,15 @@ from .runs import (
     Run,
     build_system,
     choose_device,
+    describe,
+    make_record,
     pretraining_schedule,
     schedule_of,
     write_predictions,
 )
 from .studydata import StudyData, Withheld, config_for, role
 from .system import System
-from .systems import system_settings, system_spec
+from .systems import SYSTEMS, system_settings, system_spec
 from .trainer import CHECKPOINT, Fit, fit, predict
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,9 @@ FORMAT = 1  # of a run directory; part of every hash
 
 class Study:
     """All runs of one corpus under one profile.
+
+    Runs and features lie in ``directory``, named by settings. What is made of them lies in ``output``: there too, or in
+    a folder of its own where this study changes something (`changes`).
 
     Args:
         corpus: a name, the path of a feature file, or a loaded corpus.
@@ -84,14 +88,15 @@ class Study:
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ConfigError(f"seeds={list(self.seeds)}: must be different and at least one")
         self.device = choose_device(device)
-        if precision == "auto":
-            precision = "bf16" if self.device.type == "cuda" else "fp32"
+        self._auto_precision = "bf16" if self.device.type == "cuda" else "fp32"
+        precision = self._auto_precision if precision == "auto" else precision
         self.overrides = dict(overrides or {})
         self.system_overrides = {name: dict(changes) for name, changes in (system_overrides or {}).items()}
         for name, changes in self.system_overrides.items():
             system_settings(name, role(self.corpus), profile, changes)
         self.base = config_for(self.corpus, profile).override({"precision": precision, **self.overrides})
         self.directory = Path(results or project_root() / "results") / self.corpus.name / profile
+        self.output = own_folder(self.directory, self.changes)
         self.data = StudyData(self.corpus, self.base, self.device, self.directory)
         self.workers = choose_workers(workers, self.device, profile)
         # What another process needs to work for this study: a name or path rather than arrays.
@@ -107,6 +112,15 @@ class Study:
         blind.data = StudyData(blind.corpus, self.base, self.device, self.directory)
         blind._recipe = {**self._recipe, "corpus": blind.corpus}
         return blind
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What differs from the profile's own: ``overrides``, ``system_overrides`` and ``seeds``, those that do."""
+        values = self.base.as_dict()
+        names = {*self.overrides} | ({"precision"} if self.base.precision != self._auto_precision else set())
+        found = {"overrides": {name: values[name] for name in sorted(names)}, "system_overrides": self.system_overrides,
+                 "seeds": [] if self.seeds == SEEDS else list(self.seeds)}
+        return {kind: changed for kind, changed in found.items() if changed}
 
     # What there is to run
 
@@ -134,9 +148,9 @@ class Study:
         return runs
 
     def comparisons(self, systems: Sequence[str] | None = None) -> list[Run]:
-        """The runs of the compared systems × seeds, all ten systems when None."""
+        """The runs of the compared systems × seeds, of all of them when None."""
         runs = []
-        for name in baselines.SYSTEMS if systems is None else systems:
+        for name in [name for name in SYSTEMS if name != "mgcl"] if systems is None else systems:
             chosen = system_settings(name, role(self.corpus), self.profile, self.system_overrides.get(name))
             for seed in self.seeds:
                 config = self.config(seed)
@@ -166,7 +180,7 @@ class Study:
         return self.finish_all(self.trainings(variants))
 
     def compare(self, systems: Sequence[str] | None = None) -> list[Run]:
-        """Finish the runs of the compared ``systems``, all ten when None."""
+        """Finish the runs of the compared ``systems``, all of them when None."""
         return self.finish_all(self.comparisons(systems))
 
     def finish_all(self, runs: Sequence[Run]) -> list[Run]:
@@ -246,7 +260,9 @@ class Study:
             self.data.scaler.save(run.directory / SCALER)
         system, result = self.fit(run, run.directory)
         self._write_predictions(run, system, "valid")
-        write_json(run.directory / RECORD, self._record(run, system, result, started))
+        record = make_record(run, system, result, corpus=self.corpus, profile=self.profile, device=self.device,
+                             seconds=time.time() - started)
+        write_json(run.directory / RECORD, record)
         log.info("%s", describe(run))
         return system
 
@@ -272,31 +288,6 @@ class Study:
         if run.stage.startswith("micro") and split.unimodal_labels is not None:
             return split.unimodal_labels["TVA".index(run.stage[-1])]
         return split.labels
-
-    def _record(self, run: Run, system: System, result: Fit, started: float) -> dict[str, Any]:
-        encoder = getattr(system, "encoder", None)
-        return {
-            "stage": run.stage, "variant": run.variant, "seed": run.seed, "profile": self.profile,
-            "corpus": {"name": self.corpus.name, "sha256": self.corpus.sha256, "synthetic": self.corpus.synthetic,
-                       "scheme": self.corpus.scheme, "clips": [len(split) for split in self.corpus.splits]},
-            "parents": [parent.name for parent in run.parents],
-            "config": run.config.as_dict(),
-            "system": None if run.settings is None else dataclasses.asdict(run.settings),
-            "environment": environment(self.device),
-            "parameters": sum(p.numel() for p in system.parameters()),
-            "trained_parameters": sum(p.numel() for p in system.parameters() if p.requires_grad),
-            "encoder_width": None if encoder is None else encoder.out_features,
-            "seconds": time.time() - started,
-            "seconds_per_epoch": float(np.median([row["seconds"] for row in result.history])),
-            "peak_memory": peak_memory(self.device),
-        }
-
-
-def describe(run: Run) -> str:
-    """A line on a trained run."""
-    record, history, epoch = run.record(), run.history, run.chosen_epoch
-    return (f"{run.name}: epoch {epoch} of {len(history)}, valid MAE {history['valid_mae'][epoch - 1]:.4f}, "
-            f"{record['seconds']:.1f} s")
 
 
 def _worker(recipe: dict[str, Any], work: Callable[[Study, Run], Any]) -> Callable[[Run], Any]:

@@ -23,6 +23,7 @@ from .files import atomic
 from .losses import intensity_pairs
 from .metrics import regression_metrics
 from .model import GRANULARITIES
+from .output import write_note
 from .paths import project_root
 from .runs import Run, schedule_of
 from .systems import SYSTEMS
@@ -170,7 +171,8 @@ def provenance(runs: Iterable[Run]) -> pd.DataFrame:
 
 def save_figure(figure: Figure, study: Study, name: str) -> Figure:
     """Write ``figures/NAME.png`` of the study at 150 dpi, and hand the figure back to be shown."""
-    with atomic(study.directory / "figures" / f"{name}.png") as temporary:
+    write_note(study.output, study.changes)
+    with atomic(study.output / "figures" / f"{name}.png") as temporary:
         figure.savefig(temporary, dpi=150)
     return figure
 
@@ -224,7 +226,9 @@ def write_report(path: Path, studies: Sequence[Study], made: Sequence[Table], or
     for study in studies:
         images = []
         for name, caption in FIGURES.items():
-            file = study.directory / "figures" / f"{name}.png"
+            # Notebook 01 is about the data alone, which no setting changes.
+            folder = study.directory if name.startswith("01") else study.output
+            file = folder / "figures" / f"{name}.png"
             if file.exists():
                 data = base64.b64encode(file.read_bytes()).decode()
                 images.append(f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
@@ -236,6 +240,7 @@ def write_report(path: Path, studies: Sequence[Study], made: Sequence[Table], or
     sections.append(("Where the numbers come from", [origin.to_html(index=False)]))
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in paper_notes())
     sections.append(("Notes on the paper", [f"<ul>{notes}</ul>"]))
+    write_note(path.parent, studies[0].changes)
     with atomic(path) as temporary:
         temporary.write_text(_PAGE.render(title="MGCL: tables and figures", sections=sections), encoding="utf-8")
     return path

@@ -1,7 +1,8 @@
-"""A run on disk: what it is, what it left behind, and its system rebuilt from that."""
+"""A run on disk: what it is, what it leaves behind, and its system rebuilt from that."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +15,14 @@ from safetensors.torch import load_file
 
 from .batching import derive_seed
 from .config import Config
+from .corpus import Corpus
 from .errors import ConfigError, RunError
 from .files import atomic, read_json, read_json_lines
 from .model import MGCL, UnimodalRegressor, encoder_names, frozen_encoders
+from .provenance import environment, peak_memory
 from .system import Shapes, System
 from .systems import system_spec
-from .trainer import HISTORY, SELECTION, WEIGHTS, Schedule, load_weights
+from .trainer import HISTORY, SELECTION, WEIGHTS, Fit, Schedule, load_weights
 
 UNIMODAL_COLUMNS = ("T_macro", "V_macro", "A_macro", "T_micro", "V_micro", "A_micro")
 RECORD, DONE, SCALER = "record.json", "done", "scaler.safetensors"
@@ -139,7 +142,7 @@ def schedule_of(run: Run) -> Schedule:
         return _schedule(run.settings, "", config.precision)
     prefix = "mgcl" if run.stage == "mgcl" else "text" if run.stage.endswith("_T") else "sequence"
     return Schedule(getattr(config, f"{prefix}_epochs"), getattr(config, f"{prefix}_batch_size"), config.weight_decay,
-                    config.warmup_epochs, config.clip_norm, config.patience, config.precision)
+                    config.warmup_epochs, config.clip_norm, config.patience, config.precision, config.length_buckets)
 
 
 def pretraining_schedule(run: Run) -> Schedule:
@@ -168,6 +171,34 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device={name!r} is not available: {str(error).splitlines()[0]}") from error
     return device
+
+
+def make_record(run: Run, system: System, result: Fit, *, corpus: Corpus, profile: str, device: torch.device,
+                seconds: float) -> dict[str, Any]:
+    """Provenance of a run whose training took ``seconds``: settings, data, versions, cost."""
+    encoder = getattr(system, "encoder", None)
+    return {
+        "stage": run.stage, "variant": run.variant, "seed": run.seed, "profile": profile,
+        "corpus": {"name": corpus.name, "sha256": corpus.sha256, "synthetic": corpus.synthetic,
+                   "scheme": corpus.scheme, "clips": [len(split) for split in corpus.splits]},
+        "parents": [parent.name for parent in run.parents],
+        "config": run.config.as_dict(),
+        "system": None if run.settings is None else dataclasses.asdict(run.settings),
+        "environment": environment(device),
+        "parameters": sum(p.numel() for p in system.parameters()),
+        "trained_parameters": sum(p.numel() for p in system.parameters() if p.requires_grad),
+        "encoder_width": None if encoder is None else encoder.out_features,
+        "seconds": seconds,
+        "seconds_per_epoch": float(np.median([row["seconds"] for row in result.history])),
+        "peak_memory": peak_memory(device),
+    }
+
+
+def describe(run: Run) -> str:
+    """A line on a trained run."""
+    record, history, epoch = run.record(), run.history, run.chosen_epoch
+    return (f"{run.name}: epoch {epoch} of {len(history)}, valid MAE {history['valid_mae'][epoch - 1]:.4f}, "
+            f"{record['seconds']:.1f} s")
 
 
 def write_predictions(path: Path, ids: Sequence[str], outputs: Mapping[str, np.ndarray],

@@ -26,6 +26,7 @@ from .batching import derive_seed
 from .errors import ConfigError, RunError
 from .experiments import FORMAT, Study
 from .files import atomic, read_json_lines
+from .output import write_note
 from .presets import write_preset
 from .runs import Run
 from .trainer import HISTORY, NonFiniteLoss
@@ -109,6 +110,7 @@ def search(study: Study, trials: int = TRIALS, *, out: Path | None = None) -> Fo
         raise ConfigError(f"trials={trials}: must be at least 1")
     job = _Job(optuna, study)
     job.folder.mkdir(parents=True, exist_ok=True)
+    write_note(study.output, study.changes)
     with FileLock(job.folder / "search.lock"):
         job.open()
         while len(job.finished()) < trials:
@@ -128,7 +130,7 @@ class _Job:
             raise ConfigError("nothing is left to search: every setting of the search is overridden")
         self.default = {name: _default(values, getattr(study.base, name), name)
                         for name, values in self.space.items()}
-        self.folder = study.directory / "search"
+        self.folder = study.output / "search"
         fixed = {name: value for name, value in study.base.as_dict().items() if name not in (*self.space, "seed")}
         identity = {"format": FORMAT, "data": study.corpus.sha256, "seeds": study.seeds, "settings": fixed,
                     "default": self.default, "space": {name: repr(values) for name, values in self.space.items()}}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from mgcl_core.batching import DeviceSplit, Scaler
 from mgcl_core.config import Config
 from mgcl_core.corpus.data import Corpus, Split
 
@@ -57,6 +58,13 @@ def tiny_config(tiny_bert) -> Config:
 def make_split():
     """Function of a number of clips: a synthetic split of 9 audio, 7 vision and 10 text steps."""
     return _make_split
+
+
+@pytest.fixture(scope="module")
+def split(make_split) -> DeviceSplit:
+    """A synthetic split of 12 clips on the CPU, scaled."""
+    split = make_split(12)
+    return DeviceSplit(split, torch.device("cpu"), scaler=Scaler.fit(split))
 
 
 @pytest.fixture(scope="session")

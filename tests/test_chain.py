@@ -105,8 +105,10 @@ def test_the_audit_and_the_search_run_as_notebooks(tmp_path):
         done = run("papermill", str(ROOT / "notebooks" / f"{name}.ipynb"), str(tmp_path / f"{name}.ipynb"),
                    "--no-progress-bar", *quick, *more, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    assert {path.stem for path in tmp_path.glob("demo/demo/figures/*.png")} == {"06_audit", "07_search"}
-    assert (tmp_path / "demo" / "demo" / "search" / "preset.json").exists()
+    assert {path.name for path in (tmp_path / "demo" / "demo").iterdir()} == {"runs", "changed"}
+    (own,) = (tmp_path / "demo" / "demo" / "changed").iterdir()
+    assert {path.stem for path in own.glob("figures/*.png")} == {"06_audit", "07_search"}
+    assert (own / "search" / "preset.json").exists() and (own / "overrides.json").exists()
 
 
 def test_status_says_that_all_is_done(results):

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from mgcl_core.cli import main
+from mgcl_core.cli import _parameters, _parser, main
+from mgcl_core.notebook import DEFAULTS
 
 
 def test_settings_lists_every_field_and_marks_what_is_not_table_2(capsys):
@@ -21,6 +22,7 @@ def test_settings_lists_every_field_and_marks_what_is_not_table_2(capsys):
     (["status", "--set", "alpha=high"], "must be of type float"),
     (["status", "--seeds", "1,x"], "list of int"),
     (["run", "--notebook", "99"], "no notebook has the number '99'"),
+    (["run", "--notebook", "7", "--trials", "0"], "trials=0"),
     (["run", "--device", "cuda:77"], "not available"),
     (["predict", "nowhere", "demo", "--out", "x.csv"], "no finished run"),
     (["corpus", "nowhere.pkl"], "nowhere.pkl"),
@@ -32,6 +34,14 @@ def test_mistakes_exit_with_2_and_one_line(arguments, message, capsys, tmp_path,
     error = capsys.readouterr().err
     assert error.startswith("mgcl: ") and message in error and error.count("\n") == 1
     assert not (tmp_path / "results").exists()
+
+
+def test_trials_of_run_are_those_of_the_notebooks_by_default():
+    def trials(*arguments):
+        return _parameters(_parser().parse_args(arguments)).trials
+
+    assert trials("run") == trials("search") == trials("status") == DEFAULTS["trials"]
+    assert trials("run", "--trials", "7") == trials("search", "--trials", "7") == 7
 
 
 def test_corpus_prints_table_1_and_shapes(capsys, tmp_path, monkeypatch):

@@ -9,19 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from mgcl_core.batching import DeviceSplit, Scaler
+from mgcl_core.batching import DeviceSplit
 from mgcl_core.config import VARIANTS, Config
 from mgcl_core.losses import collaborative_contrastive_loss
 from mgcl_core.model import MGCL, encoder_names
 from mgcl_core.text import tokenize
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def split(make_split):
-    split = make_split(12)
-    return DeviceSplit(split, CPU, scaler=Scaler.fit(split))
 
 
 def build(config: Config, seed: int = 0, **options) -> MGCL:

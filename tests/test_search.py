@@ -36,8 +36,8 @@ corpus, overrides, results = pickle.loads(open(sys.argv[1], "rb").read())
 study = Study(corpus, "demo", seeds=[1, 2], overrides=overrides, results=results, device="cpu", workers=1)
 real, calls, moment = module.read_json_lines, [], int(sys.argv[2])
 def killed(path):  # called once an epoch of a trial
-    calls.append(path)
-    if len(calls) == moment:
+    calls.extend([path] if path.parent.name == "2" else [])
+    if 0 < len(calls) == moment:
         os.kill(os.getpid(), signal.SIGKILL)
     return real(path)
 module.read_json_lines = killed
@@ -85,7 +85,9 @@ def test_trials_are_kept_and_the_preset_says_where_it_comes_from(study, tmp_path
     assert origin["chosen_trial"] in set(complete["number"])
     assert {"date", "git", "packages", "rule", "precision", "searched"} <= set(origin)
     assert origin["packages"]["optuna"]
-    folder = tmp_path / "results" / "synthetic" / "demo" / "search"
+    folder = study().output / "search"
+    assert folder.parent.parent == tmp_path / "results" / "synthetic" / "demo" / "changed"
+    assert (folder.parent / "overrides.json").exists()
     assert found.path == folder / "preset.json" and json.loads(found.path.read_text()) == found.preset
     pd.testing.assert_frame_equal(pd.read_csv(folder / "trials.csv"), frame, check_dtype=False)
     assert sorted(path.name for path in folder.iterdir()) == ["optuna.db", "preset.json", "search.lock", "trials.csv"]
@@ -249,11 +251,12 @@ def test_killed_the_search_ends_as_if_it_had_never_been(tiny_corpus, tiny_overri
                                 env={**os.environ, "OMP_NUM_THREADS": "1"})
 
     def folder(name: str) -> Path:
-        return tmp_path / name / "synthetic" / "demo" / "search"
+        (own,) = (tmp_path / name / "synthetic" / "demo" / "changed").iterdir()
+        return own / "search"
 
     reference = job("whole")
-    # In the second seed of the first proposed trial; the later ones are pruned, or not, by what is kept of it.
-    assert job("killed", 2 * 3 + 3 + 1).wait(timeout=300) == -signal.SIGKILL
+    # In the second seed of the first proposed trial that has one; later ones are pruned, or not, by what is kept of it.
+    assert job("killed", 3 + 1).wait(timeout=300) == -signal.SIGKILL
     assert list((folder("killed") / "running").glob("*/2/metrics.jsonl"))
     assert job("killed").wait(timeout=300) == reference.wait(timeout=300) == 0
     whole, resumed = (pd.read_csv(folder(name) / "trials.csv") for name in ("whole", "killed"))

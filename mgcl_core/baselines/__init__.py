@@ -1,22 +1,25 @@
-"""The systems that Tables 3 and 4 compare MGCL with: one file each, one line each in `SYSTEMS`."""
+"""The systems that Tables 3 and 4 compare MGCL with: one file each, one line each here."""
 
 from __future__ import annotations
 
-from . import confede, lf_dnn, lmf, mag_bert, mfn, misa, mult, self_mm, sfttr, tfn
+from importlib import import_module
+
 from .spec import SystemSpec
 
-#: Name of a system → what builds it, in the order of the tables.
-SYSTEMS: dict[str, SystemSpec] = {
-    "lf_dnn": lf_dnn.SPEC,
-    "mfn": mfn.SPEC,
-    "lmf": lmf.SPEC,
-    "tfn": tfn.SPEC,
-    "mult": mult.SPEC,
-    "misa": misa.SPEC,
-    "mag_bert": mag_bert.SPEC,
-    "self_mm": self_mm.SPEC,
-    "confede": confede.SPEC,
-    "sfttr": sfttr.SPEC,
-}
+#: Files of this folder, in the order of the tables. Each holds a ``SPEC``, and its name is the system's.
+FILES = (
+    "lf_dnn",
+    "mfn",
+    "lmf",
+    "tfn",
+    "mult",
+    "misa",
+    "mag_bert",
+    "self_mm",
+    "confede",
+    "sfttr",
+)
+#: Name of a system → what builds it.
+SYSTEMS: dict[str, SystemSpec] = {name: import_module(f".{name}", __name__).SPEC for name in FILES}
 
 __all__ = ["SYSTEMS", "SystemSpec"]

@@ -1,0 +1,1 @@
+"""Measurements of speed: the tables that `make bench` writes."""

@@ -1,0 +1,132 @@
+"""Seconds of the two stages on the synthetic corpora that have the shapes of the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..batching import Batch, DeviceSplit, Scaler
+from ..config import Config
+from ..corpus import Corpus, Split
+from ..model import MGCL, UnimodalRegressor, encoder_names, frozen_encoders
+from . import floors
+from .floors import Lengths, Work
+from .measure import Rates, epochs, peak, row
+
+
+def split_of(split: Split, clips: int, device: torch.device, *, full_length: bool = False) -> DeviceSplit:
+    """The first ``clips`` on the device; ``full_length`` makes every step valid."""
+    cut = DeviceSplit(split.first(clips), device, scaler=Scaler.fit(split.first(clips)))
+    if full_length:
+        for name in ("audio", "vision"):
+            values = getattr(cut, name)
+            setattr(cut, name, torch.randn_like(values))
+            setattr(cut, f"{name}_mask", torch.ones_like(getattr(cut, f"{name}_mask")))
+            cut._lengths[name] = np.full(clips, values.shape[1])
+    return cut
+
+
+def lengths_of(batch: Batch) -> Lengths:
+    """Valid steps of a batch, words without [CLS] and [SEP] for text as stage two reads it."""
+    text = (batch.tokens[:, 1] > 0).sum(1) - 2
+    return Lengths(*(values.cpu().numpy() for values in (text, batch.vision_mask.sum(1), batch.audio_mask.sum(1))))
+
+
+def work_of(train: DeviceSplit, valid: DeviceSplit, batch_size: int, work: Any) -> Work:
+    """The floor's work of an epoch: ``work(lengths, train=…)`` of every batch."""
+    total = Work()
+    for split, training in ((train, True), (valid, False)):
+        for batch in split.batches(batch_size):
+            total += work(lengths_of(batch), train=training)
+    return total
+
+
+def stage_one(corpus: Corpus, config: Config, rate: Rates, device: torch.device, *, batches: int = 2,
+              repeats: int = 3, names: tuple[str, ...] = ("macro_A", "micro_A", "macro_V", "micro_V"),
+              full_length: bool = False) -> Iterator[dict[str, Any]]:
+    """A training step of each audio and vision encoder, at the batch size of stage one."""
+    clips = min(config.sequence_batch_size * batches, len(corpus.train))
+    train = split_of(corpus.train, clips, device, full_length=full_length)
+    valid = split_of(corpus.valid, 1, device)
+    for name in names:
+        modality = name[-1]
+
+        def work(lengths: Lengths, *, train: bool, modality: str = modality) -> Work:
+            return floors.sequence_encoder(modality, lengths.of(modality), config, train=train)
+
+        torch.manual_seed(1111)
+        system = UnimodalRegressor(name, config).to(device)
+        seconds = epochs(system, train, valid, config.sequence_batch_size, repeats, config.precision)
+        steps = train.steps(config.sequence_batch_size)
+        yield row(f"stage one, {name}, step", seconds, work_of(train, valid, config.sequence_batch_size, work), rate,
+                  times=1 / steps, batch=config.sequence_batch_size, corpus=corpus.name,
+                  lengths="full" if full_length else "as drawn", **peak(device))
+
+
+def stage_one_text(corpus: Corpus, config: Config, text_model: Path, rate: Rates, device: torch.device, *,
+                   repeats: int = 3) -> Iterator[dict[str, Any]]:
+    """A training step of both text encoders, with a text model of random weights."""
+    config = config.override({"text_model": str(text_model)})
+    size = min(config.text_batch_size, len(corpus.train))
+    train, valid = split_of(corpus.train, size, device), split_of(corpus.valid, 1, device)
+    for name in ("macro_T", "micro_T"):
+        torch.manual_seed(1111)
+        system = UnimodalRegressor(name, config, pretrained=False).to(device)
+        shape = system.encoder.bert.config
+
+        def work(lengths: Lengths, *, train: bool, shape: Any = shape) -> Work:
+            return floors.bert(lengths.text + 2, width=shape.hidden_size, inner=shape.intermediate_size,
+                               layers=shape.num_hidden_layers, vocabulary=shape.vocab_size, train=train)
+
+        seconds = epochs(system, train, valid, size, repeats, config.precision)
+        yield row(f"stage one, {name}, step", seconds, work_of(train, valid, size, work), rate, batch=size,
+                  corpus=corpus.name, lengths="as drawn", **peak(device))
+
+
+def stage_two(corpus: Corpus, config: Config, rate: Rates, device: torch.device, what: str, *, text_width: int = 768,
+              batches: int = 3, repeats: int = 3, full_length: bool = False) -> dict[str, Any]:
+    """An epoch of MGCL, validation included, timed on some batches; frozen features are random numbers."""
+    size = config.mgcl_batch_size
+    clips = min(size * batches, len(corpus.train))
+    valid_clips = max(1, round(clips * len(corpus.valid) / len(corpus.train)))
+    splits = [split_of(part, count, device, full_length=full_length)
+              for part, count in ((corpus.train, clips), (corpus.valid, valid_clips))]
+    for split in splits:
+        split.features = random_features(split, config, text_width)
+    frozen = frozen_encoders(config)
+    torch.manual_seed(1111)
+    system = MGCL(config, bound=corpus.bound, encoders=[name for name in encoder_names(config) if name not in frozen],
+                  text_width=text_width).to(device)
+    seconds = epochs(system, *splits, size, repeats, config.precision)
+
+    def work(lengths: Lengths, *, train: bool) -> Work:
+        return floors.stage_two(lengths, config, text_width, train=train)
+
+    return row(what, seconds, work_of(*splits, size, work), rate, times=len(corpus.train) / clips, batch=size,
+               corpus=corpus.name, lengths="full" if full_length else "as drawn", measured_clips=clips, **peak(device))
+
+
+def random_features(split: DeviceSplit, config: Config, text_width: int) -> dict[str, torch.Tensor]:
+    """Stand-ins for the features of frozen encoders, of their shapes and masks."""
+    generator = torch.Generator(split.device).manual_seed(0)
+    words = split.tokens[:, 1] > 0
+    words[:, 0] = False
+    masks = {"T": words, "V": split.vision_mask, "A": split.audio_mask}
+    features = {}
+    for name in frozen_encoders(config):
+        kind, m = name.split("_")
+        width, mask = text_width if m == "T" else config.width, masks[m]
+        if kind == "macro":
+            shape: tuple[int, ...] = (len(mask), width)
+        elif config.micro == "pooled":
+            shape, mask = (len(mask), 1, 2 * width), mask[:, :1] | True
+        else:
+            shape = (*mask.shape, width)
+        features[name] = torch.randn(shape, generator=generator, device=split.device)
+        if kind == "micro":
+            features[f"{name}_mask"] = mask
+    return features
