@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MMSA := .venv-mmsa
 
-.PHONY: install reproduce reproduce-all test lint lab reference clean
+.PHONY: install reproduce reproduce-all bench test lint lab reference clean
 
 install: $(INSTALLED)
 
@@ -31,6 +31,10 @@ reproduce: $(INSTALLED)
 # The selection audit and the ten compared systems too.
 reproduce-all: $(INSTALLED)
 	$(BIN)/mgcl run --all
+
+# Speed on this machine, with the compared systems beside mmsa's own: results/bench/.
+bench: $(INSTALLED) $(MMSA)/.installed
+	$(BIN)/mgcl bench --mmsa $(MMSA)/bin/python
 
 test: $(INSTALLED)
 	$(BIN)/ruff check mgcl_core tests

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .config import PROFILES, VARIANTS, Config, parse
+from .config import DATASETS, PROFILES, VARIANTS, Config, parse
 from .errors import MGCLError
 from .notebook import DEFAULTS, Parameters, check
+from .paths import project_root
 from .presets import read_preset
 
 
@@ -64,6 +65,16 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides",
                              help="change a setting (may be repeated); `mgcl settings` lists them")
         command.add_argument("--results", default=None, metavar="FOLDER", help="default: results/ of the project")
+
+    bench = commands.add_parser("bench", help="measure speed; results/bench/ keeps a table and a JSON a part")
+    bench.add_argument("--part", action="append", default=[], metavar="NAME", help="only this part (may be repeated)")
+    bench.add_argument("--corpus", default="synthetic-sims", choices=[f"synthetic-{name}" for name in DATASETS])
+    bench.add_argument("--mmsa", type=Path, default=None, metavar="PYTHON",
+                       help="interpreter of an environment with mmsa 2.2.1, for the part 'compared'")
+    bench.add_argument("--repeats", type=int, default=3, help="timed runs of each; default: %(default)s")
+    bench.add_argument("--device", default="auto")
+    bench.add_argument("--results", default=None, metavar="FOLDER", help="default: results/ of the project")
+    bench.set_defaults(command=_bench)
 
     predict = commands.add_parser("predict", help="predict another feature file with a finished run")
     predict.add_argument("run", type=Path, help="directory of a finished MGCL run")
@@ -132,6 +143,15 @@ def _search(options: argparse.Namespace) -> None:
     mae = found.preset["from"]["validation_mae"]
     default = "not finite" if mae["default"] is None else f"{mae['default']:.4f}"
     print(f"validation MAE {mae['chosen']:.4f}, of the default settings {default}: {found.path}")
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from .bench.parts import Options, bench
+
+    results = Path(options.results) if options.results else project_root() / "results"
+    frame = bench(Options(options.device, options.corpus, results, options.mmsa, options.repeats), options.part)
+    shown = [name for name in ("part", "what", "seconds", "low", "high", "floor", "ratio") if name in frame]
+    print(frame[shown].to_string(index=False, float_format="{:.4g}".format))
 
 
 def _predict(options: argparse.Namespace) -> None:
