@@ -7,22 +7,21 @@ audit trains each run once more, scores every epoch on test, and shows how much 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from filelock import FileLock
 
 from .errors import RunError
 from .experiments import Study
 from .files import read_json, read_json_lines, write_json
 from .metrics import HIGHER_IS_BETTER, METRICS, regression_metrics
+from .parallel import cpu_threads
 from .runs import Run, schedule_of
 from .trainer import HISTORY, load_weights, predict, save_weights
 
@@ -117,7 +116,7 @@ def _score_every_epoch(study: Study, run: Run) -> dict[str, Any]:
     def weights(epoch: int) -> Path:
         return folder / f"epoch-{epoch}.safetensors"
 
-    with _threads(run.record()["environment"]["threads"]):
+    with cpu_threads(run.record()["environment"]["threads"]):
         system, again = study.fit(run, folder, label=f"audit of {run.name}",
                                   after_epoch=lambda epoch, system: save_weights(system, weights(epoch)))
     splits = {name: study.split(name, run) for name in ("valid", "test")}
@@ -132,17 +131,6 @@ def _score_every_epoch(study: Study, run: Run) -> dict[str, Any]:
     compared = _compare(read_json_lines(run.directory / HISTORY), read_json_lines(folder / HISTORY))
     shutil.rmtree(folder)
     return {"run": run.name, "chosen_epoch": run.chosen_epoch, **compared, "epochs": epochs}
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """As many CPU threads as the recorded training had: sums in another order round differently."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _compare(recorded: list[dict[str, Any]], again: list[dict[str, Any]]) -> dict[str, Any]:

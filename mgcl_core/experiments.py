@@ -39,6 +39,7 @@ from .runs import (
     Run,
     build_system,
     choose_device,
+    default_precision,
     describe,
     make_record,
     pretraining_schedule,
@@ -88,7 +89,7 @@ class Study:
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ConfigError(f"seeds={list(self.seeds)}: must be different and at least one")
         self.device = choose_device(device)
-        self._auto_precision = "bf16" if self.device.type == "cuda" else "fp32"
+        self._auto_precision = default_precision(self.device)
         precision = self._auto_precision if precision == "auto" else precision
         self.overrides = dict(overrides or {})
         self.system_overrides = {name: dict(changes) for name, changes in (system_overrides or {}).items()}

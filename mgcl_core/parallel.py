@@ -6,6 +6,7 @@ busy. Processes share nothing but the disk, so a run gives what it would give al
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -27,6 +28,17 @@ _work: Callable[[Any], Any] | None = None  # of a worker process
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """``count`` CPU threads for a while: sums in another order round differently, and take another time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def choose_workers(workers: int | str, device: torch.device, profile: str) -> int:

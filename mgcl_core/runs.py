@@ -173,6 +173,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def default_precision(device: torch.device) -> str:
+    """What the precision "auto" stands for."""
+    return "bf16" if device.type == "cuda" else "fp32"
+
+
 def make_record(run: Run, system: System, result: Fit, *, corpus: Corpus, profile: str, device: torch.device,
                 seconds: float) -> dict[str, Any]:
     """Provenance of a run whose training took ``seconds``: settings, data, versions, cost."""

@@ -38,6 +38,12 @@ class ValidSteps:
         return packed.unflatten(0, self.mask.shape)
 
 
+def lengths(mask: Tensor) -> Tensor:
+    """Steps up to the last valid one, at least one: (B, L) → (B,)."""
+    steps = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    return (mask * steps).amax(1).clamp_min(1)
+
+
 def on_valid_steps(layers: nn.Module, values: Tensor, mask: Tensor) -> Tensor:
     """What ``layers``, which treat each step alone, make of the valid steps: (B, L, d) → (B, L, …)."""
     steps = ValidSteps(mask)
@@ -57,7 +63,7 @@ def read_by_length(mask: Tensor, read: Callable[[Tensor, int], Tensor], size: in
     """
     if mask.device.type != "cpu" or len(mask) <= size:
         return read(torch.arange(len(mask), device=mask.device), mask.shape[1])
-    counts = (mask * torch.arange(1, mask.shape[1] + 1)).amax(1).clamp_min(1)
+    counts = lengths(mask)
     order = counts.argsort(descending=True, stable=True)
     parts = [read(rows, int(counts[rows[0]])) for rows in order.split(size)]
     return torch.cat(parts)[order.argsort()]

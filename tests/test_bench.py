@@ -9,7 +9,7 @@ import torch
 from mgcl_core.bench import floors
 from mgcl_core.bench.floors import Lengths, Work
 from mgcl_core.bench.loss import loss_alone
-from mgcl_core.bench.measure import Rates, row
+from mgcl_core.bench.measure import Rates, _processor, machine, row
 from mgcl_core.bench.stages import stage_one, stage_two
 
 CPU, RATE = torch.device("cpu"), Rates(1e9, 1e9)
@@ -57,3 +57,7 @@ def test_stage_one_is_timed(tiny_corpus, tiny_config):
 def test_the_loss_is_timed_beside_the_loops():
     lines = list(loss_alone(RATE, CPU, width=4, sizes=(4, 8), looped=(4,), repeats=1))
     assert [line["batch"] for line in lines] == [4, 4, 8]
+
+
+def test_the_machine_is_named():
+    assert machine(CPU)["device"] == _processor()

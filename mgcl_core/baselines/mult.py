@@ -27,8 +27,9 @@ from torch import Tensor, nn
 
 from ..batching import Batch
 from ..corpus.data import MODALITIES
+from ..steps import lengths
 from ..system import Output, Shapes, System
-from .recurrent import last_state, lengths
+from .recurrent import last_state
 from .spec import SystemSpec
 from .subnets import text_embeddings
 

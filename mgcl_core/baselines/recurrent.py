@@ -5,11 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-
-def lengths(mask: Tensor) -> Tensor:
-    """Steps up to the last valid one, at least one: (B, L) → (B,)."""
-    steps = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    return (mask * steps).amax(1).clamp_min(1)
+from ..steps import lengths
 
 
 def last_state(states: Tensor, mask: Tensor) -> Tensor:

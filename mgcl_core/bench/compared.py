@@ -19,6 +19,7 @@ from ..baselines import SYSTEMS
 from ..batching import DeviceSplit
 from ..corpus import Corpus, Split, load_corpus
 from ..errors import RunError, nearest
+from ..parallel import cpu_threads
 from ..system import Shapes, System
 from ..trainer import Schedule, fit
 
@@ -63,7 +64,7 @@ def compared(mmsa_python: Path, *, systems: Sequence[str] = tuple(MMSA_NAMES), r
             raise RunError(f"mmsa holds no system {system!r}: {nearest(system, MMSA_NAMES)}")
     corpus = load_corpus(corpus) if isinstance(corpus, str) else corpus
     train, rows = with_text(corpus.train), []
-    with tempfile.TemporaryDirectory() as name, _threads(threads):
+    with tempfile.TemporaryDirectory() as name, cpu_threads(threads):
         folder = Path(name)
         save_random_bert(folder / BERT)
         save_clips(train, folder / "clips.safetensors")
@@ -153,13 +154,3 @@ def save_random_bert(folder: Path, layers: int = 2) -> None:
     BertModel(BertConfig(vocab_size=WORDS, num_hidden_layers=layers)).save_pretrained(folder)
     words = [SPECIAL.get(place, f"[unused{place}]") for place in range(WORDS)]
     (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -49,8 +49,8 @@ def rates(device: torch.device, repeats: int = 5) -> Rates:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """Name, cores, memory and versions, as plain values for JSON."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return {"device": name, "cores": os.cpu_count(), "machine": platform.machine(), **environment(device)}
+    known = environment(device) | {"cores": os.cpu_count(), "machine": platform.machine()}
+    return known if device.type == "cuda" else known | {"device": _processor()}
 
 
 def seconds_of(work: Callable[[], Any], repeats: int, device: torch.device) -> list[float]:

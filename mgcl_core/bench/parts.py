@@ -19,7 +19,7 @@ from ..errors import ConfigError, nearest
 from ..experiments import Study
 from ..files import atomic, write_json
 from ..parallel import side_by_side
-from ..runs import choose_device
+from ..runs import choose_device, default_precision
 from .compared import compared, save_random_bert
 from .growth import growth
 from .loss import loss_alone
@@ -46,7 +46,7 @@ class Options:
     def config(self) -> Config:
         """Table 2's settings, with the precision that the device gets by default."""
         dataset = self.corpus.removeprefix("synthetic-")
-        return preset(dataset).override({"precision": "bf16" if choose_device(self.device).type == "cuda" else "fp32"})
+        return preset(dataset).override({"precision": default_precision(choose_device(self.device))})
 
 
 def _machine(options: Options) -> Iterator[dict[str, Any]]:

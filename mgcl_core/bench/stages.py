@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,11 @@ from .measure import Rates, epochs, peak, row
 
 def split_of(split: Split, clips: int, device: torch.device, *, full_length: bool = False) -> DeviceSplit:
     """The first ``clips`` on the device; ``full_length`` makes every step valid."""
-    cut = DeviceSplit(split.first(clips), device, scaler=Scaler.fit(split.first(clips)))
+    cut = split.first(clips)
     if full_length:
-        for name in ("audio", "vision"):
-            values = getattr(cut, name)
-            setattr(cut, name, torch.randn_like(values))
-            setattr(cut, f"{name}_mask", torch.ones_like(getattr(cut, f"{name}_mask")))
-            cut._lengths[name] = np.full(clips, values.shape[1])
-    return cut
+        masks = {name: np.ones_like(getattr(cut, name)) for name in ("audio_mask", "vision_mask")}
+        cut = dataclasses.replace(cut, **masks)
+    return DeviceSplit(cut, device, scaler=Scaler.fit(cut))
 
 
 def lengths_of(batch: Batch) -> Lengths:
