@@ -17,17 +17,19 @@ from .stages import stage_two
 
 def growth(corpus: Corpus, config: Config, rate: Rates, device: torch.device, *,
            clips: tuple[int, ...] = (32, 64, 128), shares: tuple[float, ...] = (0.25, 0.5, 1.0),
-           batches: tuple[int, ...] = (8, 32, 64), repeats: int = 3) -> Iterator[dict[str, Any]]:
-    """One of the three at a time, the others as in ``config``; ``shares`` are of the longest sequence."""
+           batches: tuple[int, ...] = (8, 16, 32), repeats: int = 3) -> Iterator[dict[str, Any]]:
+    """One of the three at a time, with as many clips and as large a batch as the least of ``clips`` otherwise;
+    ``shares`` are of the longest sequence."""
+    config = config.override({"mgcl_batch_size": min(clips)})
     for count in clips:
         yield _cut(corpus, config, rate, device, repeats, f"stage two, {count} clips", count)
     for share in shares:
         shorter = dataclasses.replace(corpus, **{name: _shorter(getattr(corpus, name), share)
                                                  for name in ("train", "valid")})
-        yield _cut(shorter, config, rate, device, repeats, f"stage two, {share:g} of the steps", config.mgcl_batch_size)
+        yield _cut(shorter, config, rate, device, repeats, f"stage two, {share:g} of the steps", min(clips))
     for size in batches:
         changed = config.override({"mgcl_batch_size": size})
-        yield _cut(corpus, changed, rate, device, repeats, f"stage two, batches of {size}", config.mgcl_batch_size)
+        yield _cut(corpus, changed, rate, device, repeats, f"stage two, batches of {size}", min(clips))
 
 
 def _cut(corpus: Corpus, config: Config, rate: Rates, device: torch.device, repeats: int, what: str,

@@ -51,6 +51,7 @@ def ablation_points(
         ax.set(ylim=(len(models) - 0.5, -0.5), xlabel=_with_direction(metric))
         ax.tick_params(labelleft=True, labelbottom=True)
         ax.grid(axis="x")
+        ax.locator_params(axis="x", nbins=5)
     handles = [Line2D([], [], marker="o", color=".3", markersize=5, linewidth=2, label="ours: mean and interval")]
     if paper:
         hollow = {"marker": "D", "linestyle": "none", "markerfacecolor": "none", "markersize": 5, "color": ".3"}
