@@ -195,16 +195,33 @@ class MicroEnhancement(nn.Module):
         return sum(padded[:, shift: shift + steps] for shift in range(self.window))
 
 
-def macro_projection(in_features: int, config: Config) -> nn.Sequential:
+class Projection(nn.Sequential):
+    """LayerNorm, Linear, and layers that follow: (…, in) → (…, d).
+
+    The norm's weight and bias are folded into those of the linear layer, which gives the same. For features of frozen
+    encoders the backward pass then has no product to make but the gradient of one weight, and each step is scaled once.
+    """
+
+    def forward(self, states: Tensor) -> Tensor:
+        norm, linear, *rest = self
+        weight = linear.weight * norm.weight  # (d, in)
+        bias = linear.bias + (linear.weight * norm.bias).sum(1)
+        states = F.linear(F.layer_norm(states, norm.normalized_shape, eps=norm.eps), weight, bias)
+        for layer in rest:
+            states = layer(states)
+        return states
+
+
+def macro_projection(in_features: int, config: Config) -> Projection:
     """LayerNorm, Linear, Tanh, Dropout (decision 5): (…, in) → (…, d)."""
-    return nn.Sequential(nn.LayerNorm(in_features), nn.Linear(in_features, config.common_width), nn.Tanh(),
-                         Dropout(config.dropout))
+    return Projection(nn.LayerNorm(in_features), nn.Linear(in_features, config.common_width), nn.Tanh(),
+                      Dropout(config.dropout))
 
 
-def micro_projection(in_features: int, config: Config) -> nn.Sequential:
+def micro_projection(in_features: int, config: Config) -> Projection:
     """LayerNorm, Linear, ReLU, Linear, Tanh, Dropout (decision 5): (…, in) → (…, d), per step."""
-    return nn.Sequential(nn.LayerNorm(in_features), nn.Linear(in_features, config.micro_hidden), nn.ReLU(),
-                         nn.Linear(config.micro_hidden, config.common_width), nn.Tanh(), Dropout(config.dropout))
+    return Projection(nn.LayerNorm(in_features), nn.Linear(in_features, config.micro_hidden), nn.ReLU(),
+                      nn.Linear(config.micro_hidden, config.common_width), nn.Tanh(), Dropout(config.dropout))
 
 
 def perceptron(in_features: int, *hidden: int) -> nn.Sequential:

@@ -120,6 +120,26 @@ def test_attention_pooling_equals_the_naive_loop(tiny_config):
         assert pooled[clip].tolist() == pytest.approx(expected, abs=1e-10)
 
 
+@pytest.mark.parametrize("make", [macro_projection, micro_projection])
+def test_a_projection_gives_what_its_layers_give_one_after_the_other(tiny_config, make):
+    torch.manual_seed(0)
+    projection = make(7, tiny_config.override({"dropout": 0.0})).double()
+    with torch.no_grad():
+        projection[0].weight.uniform_(0.5, 2.0)
+        projection[0].bias.normal_()
+    states = torch.randn(5, 7, dtype=torch.float64, requires_grad=True)
+    wanted = [states, *projection.parameters()]
+
+    folded, plain = projection(states), states
+    for layer in projection:
+        plain = layer(plain)
+
+    torch.testing.assert_close(folded, plain)
+    weights = torch.randn_like(plain)
+    torch.testing.assert_close(torch.autograd.grad((folded * weights).sum(), wanted),
+                               torch.autograd.grad((plain * weights).sum(), wanted))
+
+
 def test_projections_and_heads_are_those_of_decisions_5_and_11(tiny_config):
     kinds = [type(layer) for layer in macro_projection(7, tiny_config)]
     assert kinds == [nn.LayerNorm, nn.Linear, nn.Tanh, Dropout]
