@@ -61,7 +61,8 @@ class StudyData:
     def check_vocabulary(self) -> None:
         """Make sure, once, that the file's token ids belong to the text model, unless settings say otherwise."""
         if not self._checked and self.config.tokens == "file" and self.config.check_vocabulary:
-            check_vocabulary(self.config.text_model, self.corpus)
+            withheld = isinstance(self.corpus.test, Withheld)
+            check_vocabulary(self.config.text_model, self.corpus, test=not withheld)
         self._checked = True
 
     def shapes(self, run: Run) -> Shapes:

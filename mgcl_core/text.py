@@ -103,18 +103,20 @@ def tokenize(name: str, raw_text: tuple[str, ...] | list[str], steps: int) -> np
                      for key in ("input_ids", "attention_mask", "token_type_ids")], axis=1)
 
 
-def check_vocabulary(name: str, corpus: Corpus, clips: int = 20) -> None:
+def check_vocabulary(name: str, corpus: Corpus, clips: int = 20, *, test: bool = True) -> None:
     """Make sure that the file's token ids belong to the vocabulary of ``name``.
 
     With another vocabulary an encoder would train on garbage without a word. The ids of ``clips``
     sentences, evenly spread over the training split, are compared as word pieces without special
-    tokens; one sentence in ten may differ, for files whose sentences were cleaned after tokenising.
+    tokens; one sentence in ten may differ, for files whose sentences were cleaned after tokenising. Without ``test``
+    the test split is not looked at.
 
     Raises:
         CorpusError: they differ, or an id lies beyond the vocabulary.
     """
     tokenizer, split = load_tokenizer(name), corpus.train
-    highest = max(int(part.text_bert[:, 0].max()) for part in corpus.splits)
+    splits = corpus.splits if test else (corpus.train, corpus.valid)
+    highest = max(int(part.text_bert[:, 0].max()) for part in splits)
     remedy = (f"ids of {name!r} (set tokens='raw_text' to tokenise raw_text with it, "
               f"or choose the text_model of the file)")
     if highest >= len(tokenizer):

@@ -1,6 +1,7 @@
 """The search sees no test data, keeps its trials, survives kills, and chooses nothing worse than the default."""
 
 import builtins
+import dataclasses
 import json
 import os
 import pickle
@@ -17,11 +18,12 @@ from figures import trials
 from mgcl_core import plots
 from mgcl_core import search as module
 from mgcl_core.cli import _parameters, _parser, main
-from mgcl_core.errors import ConfigError, RunError
+from mgcl_core.errors import ConfigError, CorpusError, RunError
 from mgcl_core.experiments import Study, Withheld
 from mgcl_core.notebook import check
 from mgcl_core.presets import read_preset
 from mgcl_core.search import SPACE, search
+from mgcl_core.text import tokenize
 from mgcl_core.trainer import NonFiniteLoss
 
 pytest.importorskip("optuna")
@@ -49,7 +51,7 @@ module.search(study, 4)
 def study(tiny_corpus, tiny_overrides, tmp_path):
     def build(**changes) -> Study:
         overrides = {**tiny_overrides, **changes.pop("overrides", {})}
-        return Study(tiny_corpus, "demo", overrides=overrides,
+        return Study(changes.pop("corpus", tiny_corpus), "demo", overrides=overrides,
                      **{"seeds": [1, 2], "results": tmp_path / "results", "device": "cpu", "workers": 1, **changes})
 
     return build
@@ -148,6 +150,19 @@ def test_a_run_trained_without_test_ends_as_one_trained_at_once(study, tmp_path,
     pd.testing.assert_frame_equal(run.predictions(), whole.predictions())
     pd.testing.assert_frame_equal(run.history.drop(columns="seconds"), whole.history.drop(columns="seconds"))
     assert len(history) == 3
+
+
+def test_a_search_checks_the_vocabulary_without_the_test_split(study, tiny_corpus, tiny_bert):
+    def tokenised(split):
+        return dataclasses.replace(split, text_bert=tokenize(tiny_bert, split.raw_text, 10))
+
+    corpus = dataclasses.replace(tiny_corpus, **{name: tokenised(getattr(tiny_corpus, name))
+                                                 for name in ("train", "valid", "test")})
+    blind = study(corpus=corpus, overrides={"check_vocabulary": True}).without_test()
+    assert blind.finish(blind.pretrainings()[0], test=False).trained
+    wrong = study(overrides={"check_vocabulary": True, "width": 8}).without_test()
+    with pytest.raises(CorpusError, match="belongs to another vocabulary"):
+        wrong.finish(wrong.pretrainings()[0], test=False)
 
 
 def test_trials_do_not_look_like_reported_runs(study, tmp_path):
