@@ -160,7 +160,7 @@ def test_a_search_checks_the_vocabulary_without_the_test_split(study, tiny_corpu
                                                  for name in ("train", "valid", "test")})
     blind = study(corpus=corpus, overrides={"check_vocabulary": True}).without_test()
     assert blind.finish(blind.pretrainings()[0], test=False).trained
-    wrong = study(overrides={"check_vocabulary": True, "width": 8}).without_test()
+    wrong = study(overrides={"check_vocabulary": True, "text_epochs": 2}).without_test()
     with pytest.raises(CorpusError, match="belongs to another vocabulary"):
         wrong.finish(wrong.pretrainings()[0], test=False)
 
