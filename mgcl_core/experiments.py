@@ -26,6 +26,7 @@ from . import config as settings
 from .batching import DeviceSplit, derive_seed
 from .config import VARIANTS, Config, encoder_scopes
 from .corpus import Corpus, load_corpus
+from .corpus.checks import narrowest_scheme
 from .errors import ConfigError, nearest
 from .files import write_json
 from .model import encoder_names
@@ -100,6 +101,8 @@ class Study:
         self.output = own_folder(self.directory, self.changes)
         self.data = StudyData(self.corpus, self.base, self.device, self.directory)
         self.workers = choose_workers(workers, self.device, profile)
+        # Without the test split, so that a study that is not handed one finds the same runs.
+        self._usual_scheme = narrowest_scheme([self.corpus.train.labels, self.corpus.valid.labels])
         # What another process needs to work for this study: a name or path rather than arrays.
         self._recipe = {
             "corpus": corpus, "profile": profile, "seeds": self.seeds, "overrides": self.overrides, "device": device,
@@ -164,6 +167,8 @@ class Study:
              parents: tuple[Run, ...] = (), chosen: Any = None) -> Run:
         identity = {"format": FORMAT, "stage": stage, "settings": config.scoped(*scopes), "data": self.corpus.sha256,
                     "parents": [parent.name for parent in parents]}
+        if self.corpus.scheme != self._usual_scheme:  # named only then, so that runs of before keep their names
+            identity["scheme"] = self.corpus.scheme
         if chosen is not None:
             identity["system"] = dataclasses.asdict(chosen)
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]

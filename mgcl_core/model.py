@@ -16,6 +16,7 @@ from .encoders import MicroEnhancement, build_encoder, macro_projection, masked_
 from .errors import RunError
 from .fusion import CMGF, Concatenation
 from .losses import collaborative_contrastive_loss, prediction_loss, unimodal_loss
+from .precision import matrix_precision
 from .steps import on_valid_steps
 from .system import Output, System
 
@@ -122,7 +123,9 @@ class MGCL(System):
         chunk = self.config.encoder_chunk
         if chunk is None or not torch.is_grad_enabled() or m not in self.config.trained_encoders:
             return self._modality(m, batch)
-        parts = [checkpoint(self._modality, m, part, use_reentrant=False) for part in batch.parts(chunk)]
+        # A tensor among the arguments tells torch the device whose random state the second pass must repeat.
+        parts = [checkpoint(lambda _, part=part: self._modality(m, part), part.index, use_reentrant=False)
+                 for part in batch.parts(chunk)]
         return tuple(torch.cat(values) for values in zip(*parts, strict=True))
 
     def _modality(self, m: str, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -187,9 +190,10 @@ def encode_frozen(encoder: nn.Module, name: str, split: DeviceSplit, config: Con
     enhancement = MicroEnhancement(config.micro, config.window)
     encoder.eval()
     parts: dict[str, list[Tensor]] = {}
-    for batch in split.batches(batch_size):
-        for key, values in encode_one(encoder, modality, granularities, batch, enhancement).items():
-            parts.setdefault(key, []).append(values.cpu())
+    with matrix_precision(split.device, config.precision):
+        for batch in split.batches(batch_size):
+            for key, values in encode_one(encoder, modality, granularities, batch, enhancement).items():
+                parts.setdefault(key, []).append(values.cpu())
     return {key: _stack(values) for key, values in parts.items()}
 
 

@@ -141,7 +141,9 @@ class _Job:
         optuna = self.optuna
         # SQLite's transactions survive a kill; Optuna's journal file does not survive a line half written.
         storage = optuna.storages.RDBStorage(f"sqlite:///{(self.folder / 'optuna.db').resolve()}")
-        pruner = optuna.pruners.MedianPruner(BEFORE_PRUNING, n_warmup_steps=self.study.base.mgcl_epochs // 4)
+        # At the ends of seeds alone: after a quarter of one, all but the quickest starters were stopped.
+        epochs = self.study.base.mgcl_epochs
+        pruner = optuna.pruners.MedianPruner(BEFORE_PRUNING, n_warmup_steps=epochs, interval_steps=epochs)
         self.trials = optuna.create_study(storage=storage, study_name=self.name, pruner=pruner, direction="minimize",
                                           load_if_exists=True)
         for stopped in self._of_state("RUNNING"):

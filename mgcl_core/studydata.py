@@ -119,8 +119,9 @@ class StudyData:
         folder = self.directory / "features" / f"text-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
 
         def compute() -> dict[str, Tensor]:
-            return encode_frozen(TextEncoder(config.text_model).to(self.device), "micro_T", split,
-                                 config.override({"micro": "sequence"}))
+            encoder = TextEncoder(config.text_model).to(self.device)
+            torch.nn.init.zeros_(encoder.absent)  # of a clip without words: not random, since nothing learns it
+            return encode_frozen(encoder, "micro_T", split, config.override({"micro": "sequence"}))
 
         return self._kept(folder, name, compute, half=run.config.feature_cache == "fp16")["micro_T"]
 

@@ -25,6 +25,7 @@ from .batching import DeviceSplit, derive_seed
 from .errors import RunError
 from .files import atomic, write_json, write_json_lines
 from .memory import keep_freed_memory
+from .precision import matrix_precision
 from .system import Output, System
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,8 @@ def fit(system: System, train: DeviceSplit, valid: DeviceSplit, schedule: Schedu
     Raises:
         NonFiniteLoss: a loss term is NaN or infinite; names epoch, batch and term.
     """
-    _prepare(train.device, schedule.precision)
+    if train.device.type == "cpu":
+        keep_freed_memory()
     optimizer = _optimizer(system, schedule)
     steps = train.steps(schedule.batch_size)
     system.begin_fit(train)
@@ -89,7 +91,7 @@ def fit(system: System, train: DeviceSplit, valid: DeviceSplit, schedule: Schedu
     target = torch.cat([system.target(batch) for batch in valid.batches(schedule.batch_size)]).cpu().numpy()
     progress = tqdm(total=schedule.epochs, initial=len(history), desc=label, unit="epoch", leave=False, disable=None)
     last_line = time.monotonic()
-    with progress, _deterministic():
+    with progress, _deterministic(), matrix_precision(train.device, schedule.precision):
         for epoch in range(len(history) + 1, schedule.epochs + 1):
             if schedule.patience is not None and epoch - 1 - _best(history) >= schedule.patience:
                 break
@@ -133,7 +135,7 @@ def predict(system: System, split: DeviceSplit, schedule: Schedule) -> dict[str,
     system.eval()
     parts: dict[str, list[Tensor]] = {}
     for batch in split.batches(schedule.batch_size):
-        with _autocast(split.device, schedule.precision):
+        with matrix_precision(split.device, schedule.precision), _autocast(split.device, schedule.precision):
             output = system(dataclasses.replace(batch, labels=None, unimodal_labels=None))
         for name, axis in (("prediction", 0), ("unimodal", 1), ("macro", 1), ("micro", 1)):
             values = getattr(output, name)
@@ -231,14 +233,6 @@ def _rate(step: int, steps: int, schedule: Schedule) -> float:
     total = schedule.epochs * steps
     warmup = min(round(schedule.warmup_epochs * steps), total - 1)
     return (step + 1) / warmup if step < warmup else (total - step) / (total - warmup)
-
-
-def _prepare(device: torch.device, precision: str) -> None:
-    """What makes a device fast. TF32 goes with bf16, whose features have fewer digits yet; fp32 means float32."""
-    if device.type == "cpu":
-        keep_freed_memory()
-    else:
-        torch.set_float32_matmul_precision("high" if precision == "bf16" else "highest")
 
 
 def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

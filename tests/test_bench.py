@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from mgcl_core.batching import DeviceSplit
 from mgcl_core.bench import floors
 from mgcl_core.bench.floors import Lengths, Work
 from mgcl_core.bench.loss import loss_alone
-from mgcl_core.bench.measure import Rates, _processor, machine, row
-from mgcl_core.bench.stages import stage_one, stage_two
+from mgcl_core.bench.many import many
+from mgcl_core.bench.measure import Rates, _processor, machine, rates, row
+from mgcl_core.bench.parts import Options, bench
+from mgcl_core.bench.stages import lengths_of, random_features, split_of, stage_one, stage_two
+from mgcl_core.errors import RunError
 
 CPU, RATE = torch.device("cpu"), Rates(1e9, 1e9)
 
@@ -61,3 +65,48 @@ def test_the_loss_is_timed_beside_the_loops():
 
 def test_the_machine_is_named():
     assert machine(CPU)["device"] == _processor()
+
+
+def test_several_runs_are_timed_in_three_ways(tiny_corpus, tiny_config):
+    config = tiny_config.override({"mgcl_batch_size": 4})
+    lines = list(many(tiny_corpus, config, CPU, runs=2, workers=2, clips=8, epochs=1))
+    assert [line["what"].split("runs ")[1].split(",")[0] for line in lines] == [
+        "one after the other", "side by side", "stacked by torch.func"]
+    assert all(line["seconds"] > 0 for line in lines)
+
+
+def test_a_part_with_buckets_draws_its_batches_from_them(tiny_corpus, tiny_config, monkeypatch):
+    drawn = []
+    real = DeviceSplit.batches
+    monkeypatch.setattr(DeviceSplit, "batches", lambda *a, **k: drawn.append(k.get("buckets", 1)) or real(*a, **k))
+    config = tiny_config.override({"mgcl_batch_size": 4, "length_buckets": 2})
+    stage_two(tiny_corpus, config, RATE, CPU, "stage two", text_width=16, batches=2, repeats=1)
+    assert 2 in drawn
+
+
+def test_stand_ins_have_as_many_words_as_the_floor_counts(tiny_corpus, tiny_config):
+    split = split_of(tiny_corpus.train, 40, CPU)
+    words = random_features(split, tiny_config, 16)["micro_T_mask"].sum(1)
+    (batch,) = split.batches(40)
+    assert (words.numpy() == lengths_of(batch).text).all()
+
+
+def test_of_the_last_layer_only_the_first_state_is_counted():
+    tokens, shape = np.array([5, 9]), {"width": 8, "inner": 32, "layers": 2, "vocabulary": 99, "train": True}
+    whole, first = floors.bert(tokens, **shape), floors.bert(tokens, **shape, first_only=True)
+    one = floors.transformer_layer(tokens, 8, 32, 3)
+    assert whole.flops - one.flops < first.flops < whole.flops
+    # A clip of one token leaves nothing out.
+    assert floors.bert(np.array([1]), **shape).flops == floors.bert(np.array([1]), **shape, first_only=True).flops
+
+
+def test_half_precision_has_a_rate_and_a_width_of_its_own():
+    assert rates(CPU, "bf16", 1).number == 2 and rates(CPU, "fp32", 1).number == 4
+    assert Rates(1e9, 1e9, 2).floor(Work(0, 8e9)) == 4.0
+
+
+def test_a_part_that_fails_leaves_the_others(tmp_path):
+    options = Options("cpu", "synthetic-sims", tmp_path, None, 1)
+    with pytest.raises(RunError, match="these parts failed.*: compared"):  # it lacks its interpreter
+        bench(options, ["compared", "loss"])
+    assert (tmp_path / "bench" / "loss.json").exists() and "loss" in (tmp_path / "bench" / "bench.csv").read_text()

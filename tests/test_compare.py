@@ -49,6 +49,23 @@ def test_every_system_is_trained_chosen_on_validation_and_tested_once(study, nam
     assert not list(run.directory.rglob("checkpoint.pt"))
 
 
+@pytest.mark.parametrize("name", ["lf_dnn", "mult", "confede", "sfttr"])
+def test_systems_on_frozen_text_read_it_in_half_precision(study, name, tmp_path):
+    half = Study(study.corpus, "demo", seeds=[4], overrides={**study.overrides, "feature_cache": "fp16"},
+                 results=tmp_path, workers=1, device="cpu", system_overrides=study.system_overrides)
+    assert np.isfinite(half.compare([name])[0].predictions()["prediction"]).all()
+
+
+def test_frozen_text_of_a_clip_without_words_is_no_noise(study, tmp_path):
+    text_bert = study.corpus.train.text_bert.copy()
+    text_bert[3, 1] = 0
+    corpus = dataclasses.replace(study.corpus, train=dataclasses.replace(study.corpus.train, text_bert=text_bert))
+    empty = Study(corpus, "demo", seeds=[4], overrides=study.overrides, results=tmp_path, workers=1, device="cpu",
+                  system_overrides=study.system_overrides)
+    text = empty.split("train", empty.comparisons(["lf_dnn"])[0]).text
+    assert (text[3] == 0).all() and (text[2] != 0).any()
+
+
 def test_a_changed_setting_is_another_run(study):
     other = Study(study.corpus, "demo", seeds=[4], overrides=study.overrides, results=study.directory.parents[1],
                   workers=1, device="cpu", system_overrides={"tfn": {"epochs": 3}})

@@ -107,6 +107,17 @@ def test_variants_share_stage_one_and_other_settings_do_not_meet(study):
     assert plain.trainings()[0].directory != slower.trainings()[0].directory
 
 
+def test_label_schemes_do_not_meet(corpus, tiny_bert, tmp_path):
+    def runs(scheme):
+        other = Study(dataclasses.replace(corpus, scheme=scheme), "demo", seeds=[1], device="cpu", workers=1,
+                      overrides={**TINY, "text_model": tiny_bert}, results=tmp_path)
+        assert [run.directory for run in other.trainings()] == [run.directory for run in
+                                                                other.without_test().trainings()]
+        return {run.directory for run in [*other.trainings(), *other.pretrainings()]}
+
+    assert not runs("sims") & runs("mosi")
+
+
 def test_all_variants_differ_in_exactly_one_setting(study):
     from mgcl_core.config import VARIANTS
 

@@ -202,7 +202,7 @@ def test_a_default_that_is_no_choice_is_an_error(study, monkeypatch):
 
 
 def test_a_bad_trial_is_pruned_by_the_median(study, monkeypatch):
-    """Trials after the first report twice its error, so each is stopped at the first epoch after the warm-up."""
+    """Trials after the first report twice its error, so each is stopped at the end of its first seed."""
     real, calls = module.read_json_lines, []
 
     def worse(path):
@@ -213,7 +213,7 @@ def test_a_bad_trial_is_pruned_by_the_median(study, monkeypatch):
     monkeypatch.setattr(module, "read_json_lines", worse)
     frame = search(study(overrides={"mgcl_epochs": 3}), 3).trials
     assert frame["state"].tolist() == ["complete", "pruned", "pruned"]
-    assert frame["epochs"].tolist() == [6, 1, 1]
+    assert frame["epochs"].tolist() == [6, 3, 3]
     assert frame["validation_mae"].notna().all()
 
 

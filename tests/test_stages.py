@@ -231,6 +231,39 @@ def test_chunks_give_the_gradient_of_the_whole_batch(tiny_config, split, encoder
             assert torch.allclose(gradient, found[1][1][name], atol=1e-5), name
 
 
+def test_chunks_repeat_the_dropout_of_their_device(tiny_config, split, monkeypatch):
+    """torch repeats the random state of the devices of those tensors that it is handed."""
+    devices = []
+
+    def watched(function, *arguments, **named):
+        devices.append([argument.device for argument in arguments if isinstance(argument, torch.Tensor)])
+        return function(*arguments)
+
+    monkeypatch.setattr("mgcl_core.model.checkpoint", watched)
+    build(tiny_config.override({"encoder_chunk": 5})).train()(split.batch())
+    assert devices and all(found == [split.device] for found in devices)
+
+
+def test_chunks_compute_the_same_twice_with_dropout(tiny_config, split):
+    """By finite differences: dropout of the second pass that is not the first one's would give another gradient."""
+    model = build(tiny_config.override({"encoder_chunk": 5, "dropout": 0.3, "encoder_dropout": 0.3}))
+    batch = split.batch()
+    bias = model.train().encoders["macro_A"].inputs.bias
+
+    def loss(shift=0.0):
+        with torch.no_grad():
+            bias[0] += shift
+        torch.manual_seed(0)
+        total = sum(model(batch).losses.values())
+        with torch.no_grad():
+            bias[0] -= shift
+        return total
+
+    loss().backward()
+    slope = float((loss(0.01) - loss(-0.01)).detach()) / 0.02
+    assert slope == pytest.approx(float(bias.grad[0]), rel=0.05) and abs(slope) > 1e-3
+
+
 def test_a_chunk_is_all_that_an_encoder_sees_at_a_time(tiny_config, split):
     model, seen = build(tiny_config.override({"encoder_chunk": 5})).train(), []
     model.encoders["macro_A"].register_forward_hook(lambda _, __, outputs: seen.append(len(outputs[1])))

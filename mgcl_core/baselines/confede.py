@@ -232,7 +232,7 @@ class ConFEDE(System):
         if self.settings.encode_retrieved:
             embeddings = self.embed(self.split.batch(rows.flatten().cpu().numpy()))
             return [vector.unflatten(0, rows.shape) for vector in embeddings]
-        return [self.split.features["macro_T"][rows], *self.memory[rows].chunk(2, -1)]
+        return [self.split.features["macro_T"][rows].float(), *self.memory[rows].chunk(2, -1)]
 
     def _objective(self, features: Tensor, labels: Tensor, unimodal: Tensor, valid: Tensor) -> Output:
         """Losses of clips (B, clips, 6, h), the batch's own first, with their labels and what of them is valid."""

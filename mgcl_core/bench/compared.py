@@ -149,8 +149,8 @@ def save_clips(split: Split, path: Path) -> None:
     save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, path)
 
 
-def save_random_bert(folder: Path, layers: int = 2) -> None:
-    """Write a BERT with random weights, and a vocabulary of placeholders as long as BERT's Chinese one."""
-    BertModel(BertConfig(vocab_size=WORDS, num_hidden_layers=layers)).save_pretrained(folder)
-    words = [SPECIAL.get(place, f"[unused{place}]") for place in range(WORDS)]
+def save_random_bert(folder: Path, layers: int = 2, size: int = WORDS) -> None:
+    """Write a BERT with random weights, and a vocabulary of placeholders, as long as BERT's Chinese one."""
+    BertModel(BertConfig(vocab_size=size, num_hidden_layers=layers)).save_pretrained(folder)
+    words = [SPECIAL.get(place, f"[unused{place}]") for place in range(size)]
     (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")

@@ -78,11 +78,22 @@ def sequence_encoder(modality: str, lengths: np.ndarray, config: Config, *, trai
     return work
 
 
-def bert(tokens: np.ndarray, *, width: int, inner: int, layers: int, vocabulary: int, train: bool) -> Work:
-    """A BERT-family encoder; its embeddings are read, and moved by the optimiser."""
+def bert(tokens: np.ndarray, *, width: int, inner: int, layers: int, vocabulary: int, train: bool,
+         first_only: bool = False) -> Work:
+    """A BERT-family encoder; its embeddings are read, and moved by the optimiser.
+
+    With ``first_only`` only the state of [CLS] is asked for: the last layer needs keys and values of all tokens, and
+    all else of one token a clip.
+    """
+    passes = 3 if train else 1
     work = Work(0.0, FLOAT * float(tokens.sum()) * width + (OPTIMISER * vocabulary * width if train else 0))
-    for _ in range(layers):
-        work += transformer_layer(tokens, width, inner, 3 if train else 1)
+    for _ in range(layers - first_only):
+        work += transformer_layer(tokens, width, inner, passes)
+    if first_only:
+        steps, clips = float(tokens.sum()), len(tokens)
+        work += linear(steps, width, 2 * width, passes) + linear(clips, width, width, passes) * 2
+        work += Work(4.0 * steps * width * passes, FLOAT * 2 * steps * width * passes)
+        work += linear(clips, width, inner, passes) + linear(clips, inner, width, passes)
     return work
 
 

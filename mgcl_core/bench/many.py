@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, stack_module_state, vmap
 
+from ..batching import DeviceSplit
 from ..config import Config
-from ..corpus import load_corpus
+from ..corpus import Corpus, load_corpus
 from ..model import MGCL
 from ..parallel import side_by_side
-from .measure import row
+from .measure import row, wait
 from .stages import random_features, split_of
 
 RUNS = 4
 
 
-def many(corpus: str, config: Config, device: torch.device, *, runs: int = RUNS, workers: int = 2, clips: int = 256,
-         epochs: int = 3) -> Iterator[dict[str, Any]]:
+def many(corpus: str | Corpus, config: Config, device: torch.device, *, runs: int = RUNS, workers: int = 2,
+         clips: int = 256, epochs: int = 3) -> Iterator[dict[str, Any]]:
     """Seconds for ``runs`` runs of ``epochs`` epochs of training steps, all encoders frozen, without starting up.
 
     What is stacked must be one computation over tensors of one shape, so every run reads the same batches there,
-    dropout is off and padding is computed. Dropout is off for the others too, and AdamW is left out of all three.
+    dropout is off and padding is computed. Dropout is off for the others too, all three compute in float32, and L_con,
+    whose backward pass is written by hand and cannot be stacked, and AdamW are left out of all three.
     """
-    config = config.override({"trained_encoders": (), "micro": "pooled", "dropout": 0.0, "encoder_dropout": 0.0})
+    config = config.override({"trained_encoders": (), "micro": "pooled", "dropout": 0.0, "encoder_dropout": 0.0,
+                              "precision": "fp32", "alpha": 0.0})
     job = functools.partial(_alone, corpus, config, clips, epochs, str(device))
     threads = torch.get_num_threads()
     seconds = sum(job(seed) for seed in range(runs))
@@ -45,17 +48,17 @@ def _prepare(job: Any) -> Any:
     return job
 
 
-def _alone(corpus: str, config: Config, clips: int, epochs: int, device: str, seed: int) -> float:
+def _alone(corpus: str | Corpus, config: Config, clips: int, epochs: int, device: str, seed: int) -> float:
     split, system = _setting(corpus, config, clips, torch.device(device), seed)
-    started = time.perf_counter()
-    for _ in range(epochs):
-        for batch in split.batches(config.mgcl_batch_size, seed=1):
-            system.zero_grad()
-            sum(system(batch).losses.values()).backward()
-    return time.perf_counter() - started
+
+    def step(batch: Any) -> None:
+        system.zero_grad()
+        sum(system(batch).losses.values()).backward()
+
+    return _seconds(split, config, epochs, step)
 
 
-def _stacked(corpus: str, config: Config, clips: int, epochs: int, device: torch.device, runs: int) -> float:
+def _stacked(corpus: str | Corpus, config: Config, clips: int, epochs: int, device: torch.device, runs: int) -> float:
     """Gradients of all runs at once: the weights have a leading dimension of runs, the batches have none."""
     settings = [_setting(corpus, config, clips, device, seed) for seed in range(runs)]
     split, systems = settings[0][0], [system for _, system in settings]
@@ -67,10 +70,19 @@ def _stacked(corpus: str, config: Config, clips: int, epochs: int, device: torch
         return functional_call(template, named, (batch,))
 
     gradient = vmap(grad(loss), in_dims=(0, 0, None))
-    started = time.perf_counter()
-    for _ in range(epochs):
+    return _seconds(split, config, epochs, lambda batch: gradient(parameters, buffers, batch))
+
+
+def _seconds(split: DeviceSplit, config: Config, epochs: int, step: Callable[[Any], None]) -> float:
+    """Seconds of ``epochs`` epochs of steps, after one that is not counted."""
+    started = 0.0
+    for epoch in range(epochs + 1):
+        if epoch == 1:
+            wait(split.device)
+            started = time.perf_counter()
         for batch in split.batches(config.mgcl_batch_size, seed=1):
-            gradient(parameters, buffers, batch)
+            step(batch)
+    wait(split.device)
     return time.perf_counter() - started
 
 
@@ -93,9 +105,10 @@ class _Dense(torch.nn.Module):
         return sum(system.losses(output, batch).values())
 
 
-def _setting(corpus: str, config: Config, clips: int, device: torch.device, seed: int) -> tuple[Any, MGCL]:
+def _setting(corpus: str | Corpus, config: Config, clips: int, device: torch.device, seed: int
+             ) -> tuple[DeviceSplit, MGCL]:
     torch.manual_seed(seed)
-    train = load_corpus(corpus).train
+    train = (load_corpus(corpus) if isinstance(corpus, str) else corpus).train
     split = split_of(train, min(clips, len(train)), device)
     split.features = random_features(split, config, 768)
     return split, MGCL(config, encoders=(), text_width=768).to(device)

@@ -19,32 +19,35 @@ from ..memory import keep_freed_memory
 from ..provenance import environment, peak_memory
 from ..system import System
 from ..trainer import Schedule, fit
-from .floors import Work
+from .floors import FLOAT, Work
 
 MATRIX = 3072  # of the square float32 product that sets the rate
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What the machine reaches: ``flops`` per second in a float32 product of `MATRIX`², ``bytes`` per second in a sum
-    of large tensors (read twice, written once)."""
+    """What the machine reaches: ``flops`` per second in a product of `MATRIX`², ``bytes`` per second in a sum of large
+    tensors (read twice, written once), and how many bytes a number has at least in the precision of the product."""
 
     flops: float
     bytes: float
+    number: int = FLOAT
 
     def floor(self, work: Work) -> float:
         """The least seconds that ``work`` can take: its products, or its bytes if they take longer."""
-        return max(work.flops / self.flops, work.bytes / self.bytes)
+        return max(work.flops / self.flops, work.bytes * self.number / FLOAT / self.bytes)
 
 
-def rates(device: torch.device, repeats: int = 5) -> Rates:
-    """Measure `Rates`, medians of ``repeats``."""
+def rates(device: torch.device, precision: str = "fp32", repeats: int = 5) -> Rates:
+    """Measure `Rates` in float32 or bfloat16, medians of ``repeats``."""
     keep_freed_memory()
-    left, right = (torch.randn(MATRIX, MATRIX, device=device) for _ in range(2))
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = (torch.randn(MATRIX, MATRIX, device=device, dtype=dtype) for _ in range(2))
     product = float(np.median(seconds_of(lambda: left @ right, repeats, device)))
     out = torch.empty_like(left)
     total = float(np.median(seconds_of(lambda: torch.add(left, right, out=out), repeats, device)))
-    return Rates(2 * MATRIX**3 / product, 3 * left.numel() * 4 / total)
+    number = left.element_size()
+    return Rates(2 * MATRIX**3 / product, 3 * left.numel() * number / total, number)
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -57,18 +60,18 @@ def seconds_of(work: Callable[[], Any], repeats: int, device: torch.device) -> l
     """Seconds of each of ``repeats`` calls, after one that is not counted."""
     measured = []
     for _ in range(repeats + 1):
-        _wait(device)
+        wait(device)
         started = time.perf_counter()
         work()
-        _wait(device)
+        wait(device)
         measured.append(time.perf_counter() - started)
     return measured[1:]
 
 
 def epochs(system: System, train: DeviceSplit, valid: DeviceSplit, batch_size: int, repeats: int,
-           precision: str = "fp32") -> list[float]:
+           precision: str = "fp32", length_buckets: int = 1) -> list[float]:
     """Seconds of ``repeats`` epochs of the package's own loop, validation included, after one that is not counted."""
-    schedule = Schedule(1 + repeats, batch_size, precision=precision)
+    schedule = Schedule(1 + repeats, batch_size, precision=precision, length_buckets=length_buckets)
     with tempfile.TemporaryDirectory() as folder:
         history = fit(system, train, valid, schedule, seed=1111, directory=Path(folder)).history
     return [row["seconds"] for row in history[1:]]
@@ -94,7 +97,8 @@ def peak(device: torch.device) -> Mapping[str, float]:
     return {name.replace("_gib", " GiB"): value for name, value in peak_memory(device).items()}
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

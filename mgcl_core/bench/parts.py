@@ -15,16 +15,16 @@ import pandas as pd
 
 from ..config import Config, preset
 from ..corpus import load_corpus
-from ..errors import ConfigError, nearest
+from ..errors import ConfigError, RunError, nearest
 from ..experiments import Study
 from ..files import atomic, write_json
 from ..parallel import side_by_side
 from ..runs import choose_device, default_precision
-from .compared import compared, save_random_bert
+from .compared import WORDS, compared, save_random_bert
 from .growth import growth
 from .loss import loss_alone
 from .many import many
-from .measure import machine, rates, row
+from .measure import MATRIX, Rates, machine, rates, row
 from .stages import stage_one, stage_one_text, stage_two
 from .startup import imports, startup
 
@@ -48,49 +48,55 @@ class Options:
         dataset = self.corpus.removeprefix("synthetic-")
         return preset(dataset).override({"precision": default_precision(choose_device(self.device))})
 
+    @property
+    def rates(self) -> Rates:
+        """What the device reaches now, in that precision."""
+        return rates(choose_device(self.device), self.config.precision)
+
 
 def _machine(options: Options) -> Iterator[dict[str, Any]]:
     for place in range(options.repeats):
-        found = rates(choose_device(options.device))
-        yield row(f"product of 3072² matrices, {place + 1}", [2 * 3072**3 / found.flops],
+        found = options.rates
+        yield row(f"product of {MATRIX}² matrices, {place + 1}", [2 * MATRIX**3 / found.flops],
                   gflop_per_s=found.flops / 1e9, gbyte_per_s=found.bytes / 1e9)
 
 
 def _stage_one(options: Options, full_length: bool) -> Iterator[dict[str, Any]]:
     device = choose_device(options.device)
     names = ("macro_A", "micro_A", "macro_V", "micro_V")
-    yield from stage_one(load_corpus(options.corpus), options.config, rates(device), device, batches=1,
+    yield from stage_one(load_corpus(options.corpus), options.config, options.rates, device, batches=1,
                          repeats=options.repeats, names=names[::2] if full_length else names, full_length=full_length)
 
 
 def _stage_one_text(options: Options) -> Iterator[dict[str, Any]]:
     device = choose_device(options.device)
+    corpus = load_corpus(options.corpus)
+    size = 1 + max(int(split.text_bert[:, 0].max()) for split in corpus.splits)
     with tempfile.TemporaryDirectory() as folder:
-        save_random_bert(Path(folder), layers=12)
-        yield from stage_one_text(load_corpus(options.corpus), options.config, Path(folder), rates(device), device,
-                                  repeats=options.repeats)
+        save_random_bert(Path(folder), layers=12, size=max(size, WORDS))
+        yield from stage_one_text(corpus, options.config, Path(folder), options.rates, device, repeats=options.repeats)
 
 
 def _stage_two(options: Options, what: str, changes: dict[str, Any], batches: int, full_length: bool = False
                ) -> Iterator[dict[str, Any]]:
     device = choose_device(options.device)
-    yield stage_two(load_corpus(options.corpus), options.config.override(changes), rates(device), device, what,
+    yield stage_two(load_corpus(options.corpus), options.config.override(changes), options.rates, device, what,
                     batches=batches, repeats=options.repeats, full_length=full_length)
 
 
 def _loss(options: Options) -> Iterator[dict[str, Any]]:
     device = choose_device(options.device)
-    yield from loss_alone(rates(device), device)
+    yield from loss_alone(options.rates, device)
 
 
 def _startup(options: Options) -> Iterator[dict[str, Any]]:
-    yield from startup(options.corpus, choose_device(options.device), repeats=options.repeats)
+    yield from startup(options.corpus, choose_device("cpu"), repeats=options.repeats)
     yield from imports(options.repeats)
 
 
 def _growth(options: Options) -> Iterator[dict[str, Any]]:
     device = choose_device(options.device)
-    yield from growth(load_corpus(options.corpus), options.config, rates(device), device, repeats=options.repeats)
+    yield from growth(load_corpus(options.corpus), options.config, options.rates, device, repeats=options.repeats)
 
 
 def _many(options: Options) -> Iterator[dict[str, Any]]:
@@ -115,7 +121,7 @@ def _compared(options: Options) -> Iterator[dict[str, Any]]:
     if options.mmsa_python is None:
         raise ConfigError("the part 'compared' needs --mmsa, the interpreter of an environment with mmsa 2.2.1")
     for found in compared(options.mmsa_python, repeats=options.repeats).to_dict("records"):
-        yield {"what": f"{found['system']}, epoch", **found}
+        yield {"what": f"{found['system']}, epoch", "corpus": "synthetic-sims", **found}
 
 
 PARTS: dict[str, Callable[[Options], Iterator[dict[str, Any]]]] = {
@@ -128,8 +134,8 @@ PARTS: dict[str, Callable[[Options], Iterator[dict[str, Any]]]] = {
     "stage-two": functools.partial(_stage_two, what="stage two, epoch, audio and vision encoders trained", changes={},
                                    batches=2),
     "stage-two-full-length": functools.partial(
-        _stage_two, what="stage two, epoch, audio and vision encoders trained, all steps valid", changes={}, batches=1,
-        full_length=True),
+        _stage_two, what="stage two, epoch, audio and vision encoders trained, all their steps valid", changes={},
+        batches=1, full_length=True),
     "stage-two-chunked": functools.partial(
         _stage_two, what="stage two, epoch, encoders trained in chunks of 16 clips", changes={"encoder_chunk": 16},
         batches=2),
@@ -147,6 +153,10 @@ PARTS: dict[str, Callable[[Options], Iterator[dict[str, Any]]]] = {
 }
 
 
+#: Parts that measure the CPU, whatever the device is.
+ON_CPU = ("startup", "compared")
+
+
 def bench(options: Options, parts: Sequence[str] = ()) -> pd.DataFrame:
     """Run ``parts`` (all when empty; `compared` only with an environment for it) and write what they give.
 
@@ -155,23 +165,33 @@ def bench(options: Options, parts: Sequence[str] = ()) -> pd.DataFrame:
 
     Raises:
         ConfigError: an unknown part.
+        RunError: some parts failed; the others were measured and are kept.
     """
     for part in parts:
         if part not in PARTS:
             raise ConfigError(f"unknown part {part!r}: {nearest(part, PARTS)}")
-    folder = options.results / "bench"
+    folder, failed = options.results / "bench", []
     for part in parts or [name for name in PARTS if name != "compared" or options.mmsa_python]:
         log.info("%s …", part)
         started = time.monotonic()
-        (rows,) = side_by_side(functools.partial(_worker, options), [part], 1)
-        write_json(folder / f"{part}.json", {"machine": machine(choose_device(options.device)), "rows": rows})
+        try:
+            (rows,) = side_by_side(functools.partial(_worker, options), [part], 1)
+        except Exception as error:  # whatever a part dies of, the others are still worth having
+            log.error("%s failed: %s: %s", part, type(error).__name__, error)
+            failed.append(part)
+            continue
+        device = choose_device("cpu" if part in ON_CPU else options.device)
+        write_json(folder / f"{part}.json", {"machine": machine(device), "rows": rows})
         log.info("%s took %.0f s", part, time.monotonic() - started)
-    return table(folder)
+    frame = table(folder)
+    if failed:
+        raise RunError(f"these parts failed, and the log says of what: {', '.join(failed)}")
+    return frame
 
 
 def table(folder: Path) -> pd.DataFrame:
     """The rows of all parts in ``folder``, also written to ``bench.csv``."""
-    frames = []
+    frames = [pd.DataFrame(columns=["part", "device"])]
     for part in PARTS:
         path = folder / f"{part}.json"
         if path.exists():

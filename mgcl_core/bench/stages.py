@@ -35,7 +35,7 @@ def lengths_of(batch: Batch) -> Lengths:
 
 
 def work_of(train: DeviceSplit, valid: DeviceSplit, batch_size: int, work: Any) -> Work:
-    """The floor's work of an epoch: ``work(lengths, train=…)`` of every batch."""
+    """The floor's work of an epoch: ``work(lengths, train=…)`` of every batch, in file order."""
     total = Work()
     for split, training in ((train, True), (valid, False)):
         for batch in split.batches(batch_size):
@@ -76,9 +76,10 @@ def stage_one_text(corpus: Corpus, config: Config, text_model: Path, rate: Rates
         system = UnimodalRegressor(name, config, pretrained=False).to(device)
         shape = system.encoder.bert.config
 
-        def work(lengths: Lengths, *, train: bool, shape: Any = shape) -> Work:
+        def work(lengths: Lengths, *, train: bool, shape: Any = shape, first_only: bool = name == "macro_T") -> Work:
             return floors.bert(lengths.text + 2, width=shape.hidden_size, inner=shape.intermediate_size,
-                               layers=shape.num_hidden_layers, vocabulary=shape.vocab_size, train=train)
+                               layers=shape.num_hidden_layers, vocabulary=shape.vocab_size, train=train,
+                               first_only=first_only)
 
         seconds = epochs(system, train, valid, size, repeats, config.precision)
         yield row(f"stage one, {name}, step", seconds, work_of(train, valid, size, work), rate, batch=size,
@@ -99,7 +100,7 @@ def stage_two(corpus: Corpus, config: Config, rate: Rates, device: torch.device,
     torch.manual_seed(1111)
     system = MGCL(config, bound=corpus.bound, encoders=[name for name in encoder_names(config) if name not in frozen],
                   text_width=text_width).to(device)
-    seconds = epochs(system, *splits, size, repeats, config.precision)
+    seconds = epochs(system, *splits, size, repeats, config.precision, config.length_buckets)
 
     def work(lengths: Lengths, *, train: bool) -> Work:
         return floors.stage_two(lengths, config, text_width, train=train)
@@ -111,8 +112,9 @@ def stage_two(corpus: Corpus, config: Config, rate: Rates, device: torch.device,
 def random_features(split: DeviceSplit, config: Config, text_width: int) -> dict[str, torch.Tensor]:
     """Stand-ins for the features of frozen encoders, of their shapes and masks."""
     generator = torch.Generator(split.device).manual_seed(0)
-    words = split.tokens[:, 1] > 0
-    words[:, 0] = False
+    tokens = split.tokens[:, 1] > 0
+    words = torch.zeros_like(tokens)
+    words[:, 1:-1] = tokens[:, 1:-1] & tokens[:, 2:]  # without [CLS], the first token, and [SEP], the last
     masks = {"T": words, "V": split.vision_mask, "A": split.audio_mask}
     features = {}
     for name in frozen_encoders(config):
