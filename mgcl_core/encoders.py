@@ -71,9 +71,11 @@ class TextEncoder(nn.Module):
     def _states(self, ids: Tensor, mask: Tensor, types: Tensor) -> Tensor:
         """Hidden states; on the CPU in groups of texts of like length, so that few tokens of padding are computed."""
 
+        words = self.bert.get_input_embeddings()(ids)  # once, since each gradient of the table is as large as it
+
         def read(rows: Tensor, steps: int) -> Tensor:
             extra = {"token_type_ids": types[rows, :steps]} if self.token_types else {}
-            states = self.bert(input_ids=ids[rows, :steps], attention_mask=mask[rows, :steps], **extra)
+            states = self.bert(inputs_embeds=words[rows, :steps], attention_mask=mask[rows, :steps], **extra)
             padding = 0 if self.first_only else ids.shape[1] - steps
             return F.pad(states.last_hidden_state, (0, 0, 0, padding))
 

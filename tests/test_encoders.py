@@ -331,7 +331,7 @@ def test_a_macro_text_encoder_makes_the_state_of_cls_alone(tiny_config, make_spl
 
 def test_texts_are_read_in_groups_of_like_length(tiny_config, make_split):
     encoder, seen = build_encoder("T", tiny_config).eval(), []
-    encoder.bert.register_forward_hook(lambda _, __, kept, ___: seen.append(tuple(kept["input_ids"].shape)),
+    encoder.bert.register_forward_hook(lambda _, __, kept, ___: seen.append(tuple(kept["attention_mask"].shape)),
                                        with_kwargs=True)
     batch = DeviceSplit(make_split(20), CPU).batch()
     with torch.no_grad():
