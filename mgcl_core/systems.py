@@ -36,9 +36,9 @@ _FINETUNED_EPOCHS = {"small": 12, "demo": 6}
 _SYSTEM_CHANGES: dict[tuple[str, str], dict[str, Any]] = {
     # TFN's weights grow with the product of three widths; here the published width of text on MOSI serves both corpora.
     ("tfn", "demo"): {"text_out": 32},
-    # As wide as MGCL's own encoders of audio and vision in this profile.
-    ("confede", "demo"): {"width": PROFILES["demo"]["width"]},
-    ("sfttr", "demo"): {"width": PROFILES["demo"]["width"]},
+    # As wide as MGCL's own encoders of audio and vision in this profile, and at their rate.
+    ("confede", "demo"): {"width": PROFILES["demo"]["width"], "lr": PROFILES["demo"]["mgcl_lr"]},
+    ("sfttr", "demo"): {"width": PROFILES["demo"]["width"], "lr": PROFILES["demo"]["mgcl_lr"]},
     # Its learning rate is for a wider encoder: after 12 epochs on MiniLM, validation still improved.
     ("mag_bert", "small"): {"epochs": 30},
 }
