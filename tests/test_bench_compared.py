@@ -51,6 +51,12 @@ def test_a_row_has_the_medians_of_both_sides(interpreter, tiny_corpus):
     assert torch.get_num_threads() == threads
 
 
+def test_the_interpreter_may_be_named_from_where_one_is(interpreter, tiny_corpus, monkeypatch):
+    path = interpreter(ANSWERS)
+    monkeypatch.chdir(path.parent)
+    assert len(compared(Path(path.name), systems=["lf_dnn"], repeats=1, corpus=tiny_corpus)) == 1
+
+
 def test_both_sides_are_given_the_same_clips_and_threads(interpreter, tiny_corpus, tmp_path, monkeypatch):
     """The other process sees its name of the system, our clips, and the text encoder under the name it asks for."""
     monkeypatch.setitem(sys.modules["mgcl_core.bench.compared"].CLIPS, "self_mm", 10)

@@ -70,7 +70,7 @@ def compared(mmsa_python: Path, *, systems: Sequence[str] = tuple(MMSA_NAMES), r
         save_clips(train, folder / "clips.safetensors")
         for system in systems:
             clips = min(CLIPS.get(system, len(train)), len(train))
-            command = [str(mmsa_python), "-P", str(SIDE), MMSA_NAMES[system], "clips.safetensors",
+            command = [str(mmsa_python.absolute()), "-P", str(SIDE), MMSA_NAMES[system], "clips.safetensors",
                        "--clips", str(clips), "--threads", str(threads)]
             with _process(command, folder) as mmsa_epoch:
                 ours, theirs = _take_turns(system, train.first(clips), corpus.bound, folder, repeats, mmsa_epoch)
