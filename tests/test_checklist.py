@@ -13,7 +13,8 @@ def test_the_checklist_has_twenty_rows():
     assert rows == [str(number) for number in range(1, 21)]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/reproducibility.md", "docs/decisions.md", "docs/speed.md", "data/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/reproducibility.md", "docs/decisions.md", "docs/speed.md",
+                                  "data/README.md"])
 def test_every_file_that_is_named_exists(page):
     text = (ROOT / page).read_text()
     folders = "mgcl_core|tests|docs|data/paper|notebooks|results/demo/reference"
