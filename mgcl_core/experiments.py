@@ -26,7 +26,7 @@ from . import config as settings
 from .batching import DeviceSplit, derive_seed
 from .config import VARIANTS, Config, encoder_scopes
 from .corpus import Corpus, load_corpus
-from .corpus.checks import narrowest_scheme
+from .corpus.checks import decide_scheme
 from .errors import ConfigError, nearest
 from .files import write_json
 from .model import encoder_names
@@ -102,7 +102,8 @@ class Study:
         self.data = StudyData(self.corpus, self.base, self.device, self.directory)
         self.workers = choose_workers(workers, self.device, profile)
         # Without the test split, so that a study that is not handed one finds the same runs.
-        self._usual_scheme = narrowest_scheme([self.corpus.train.labels, self.corpus.valid.labels])
+        labels = {(split.name, "labels"): split.labels for split in (self.corpus.train, self.corpus.valid)}
+        self._usual_scheme = decide_scheme(labels, None, self.corpus.path)
         # What another process needs to work for this study: a name or path rather than arrays.
         self._recipe = {
             "corpus": corpus, "profile": profile, "seeds": self.seeds, "overrides": self.overrides, "device": device,

@@ -134,13 +134,13 @@ def predict(system: System, split: DeviceSplit, schedule: Schedule) -> dict[str,
     """
     system.eval()
     parts: dict[str, list[Tensor]] = {}
-    for batch in split.batches(schedule.batch_size):
-        with matrix_precision(split.device, schedule.precision), _autocast(split.device, schedule.precision):
+    with matrix_precision(split.device, schedule.precision), _autocast(split.device, schedule.precision):
+        for batch in split.batches(schedule.batch_size):
             output = system(dataclasses.replace(batch, labels=None, unimodal_labels=None))
-        for name, axis in (("prediction", 0), ("unimodal", 1), ("macro", 1), ("micro", 1)):
-            values = getattr(output, name)
-            if values is not None:
-                parts.setdefault(name, []).append(values.float().movedim(axis, 0).cpu())
+            for name, axis in (("prediction", 0), ("unimodal", 1), ("macro", 1), ("micro", 1)):
+                values = getattr(output, name)
+                if values is not None:
+                    parts.setdefault(name, []).append(values.float().movedim(axis, 0).cpu())
     return {name: torch.cat(values).movedim(0, 0 if name == "prediction" else 1).numpy()
             for name, values in parts.items()}
 

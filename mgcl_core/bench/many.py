@@ -16,7 +16,7 @@ from ..config import Config
 from ..corpus import Corpus, load_corpus
 from ..model import MGCL
 from ..parallel import side_by_side
-from .measure import row, wait
+from .measure import row, seconds_of
 from .stages import random_features, split_of
 
 RUNS = 4
@@ -75,15 +75,11 @@ def _stacked(corpus: str | Corpus, config: Config, clips: int, epochs: int, devi
 
 def _seconds(split: DeviceSplit, config: Config, epochs: int, step: Callable[[Any], None]) -> float:
     """Seconds of ``epochs`` epochs of steps, after one that is not counted."""
-    started = 0.0
-    for epoch in range(epochs + 1):
-        if epoch == 1:
-            wait(split.device)
-            started = time.perf_counter()
+    def epoch() -> None:
         for batch in split.batches(config.mgcl_batch_size, seed=1):
             step(batch)
-    wait(split.device)
-    return time.perf_counter() - started
+
+    return sum(seconds_of(epoch, epochs, split.device))
 
 
 class _Dense(torch.nn.Module):

@@ -60,10 +60,10 @@ def seconds_of(work: Callable[[], Any], repeats: int, device: torch.device) -> l
     """Seconds of each of ``repeats`` calls, after one that is not counted."""
     measured = []
     for _ in range(repeats + 1):
-        wait(device)
+        _wait(device)
         started = time.perf_counter()
         work()
-        wait(device)
+        _wait(device)
         measured.append(time.perf_counter() - started)
     return measured[1:]
 
@@ -97,8 +97,7 @@ def peak(device: torch.device) -> Mapping[str, float]:
     return {name.replace("_gib", " GiB"): value for name, value in peak_memory(device).items()}
 
 
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was told."""
+def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

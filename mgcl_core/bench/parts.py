@@ -50,7 +50,6 @@ class Options:
         dataset = self.corpus.removeprefix("synthetic-")
         return preset(dataset).override({"precision": default_precision(choose_device(self.device))})
 
-    @property
     def rates(self) -> Rates:
         """What the device reaches now, in that precision."""
         return rates(choose_device(self.device), self.config.precision)
@@ -58,7 +57,7 @@ class Options:
 
 def _machine(options: Options) -> Iterator[dict[str, Any]]:
     for place in range(options.repeats):
-        found = options.rates
+        found = options.rates()
         yield row(f"product of {MATRIX}² matrices, {place + 1}", [2 * MATRIX**3 / found.flops],
                   gflop_per_s=found.flops / 1e9, gbyte_per_s=found.bytes / 1e9)
 
@@ -66,7 +65,7 @@ def _machine(options: Options) -> Iterator[dict[str, Any]]:
 def _stage_one(options: Options, full_length: bool) -> Iterator[dict[str, Any]]:
     device = choose_device(options.device)
     names = ("macro_A", "micro_A", "macro_V", "micro_V")
-    yield from stage_one(load_corpus(options.corpus), options.config, options.rates, device, batches=1,
+    yield from stage_one(load_corpus(options.corpus), options.config, options.rates(), device, batches=1,
                          repeats=options.repeats, names=names[::2] if full_length else names, full_length=full_length)
 
 
@@ -76,19 +75,20 @@ def _stage_one_text(options: Options) -> Iterator[dict[str, Any]]:
     size = 1 + max(int(split.text_bert[:, 0].max()) for split in corpus.splits)
     with tempfile.TemporaryDirectory() as folder:
         save_random_bert(Path(folder), layers=12, size=max(size, WORDS))
-        yield from stage_one_text(corpus, options.config, Path(folder), options.rates, device, repeats=options.repeats)
+        yield from stage_one_text(corpus, options.config, Path(folder), options.rates(), device,
+                                  repeats=options.repeats)
 
 
 def _stage_two(options: Options, what: str, changes: dict[str, Any], batches: int, full_length: bool = False
                ) -> Iterator[dict[str, Any]]:
     device = choose_device(options.device)
-    yield stage_two(load_corpus(options.corpus), options.config.override(changes), options.rates, device, what,
+    yield stage_two(load_corpus(options.corpus), options.config.override(changes), options.rates(), device, what,
                     batches=batches, repeats=options.repeats, full_length=full_length)
 
 
 def _loss(options: Options) -> Iterator[dict[str, Any]]:
     device = choose_device(options.device)
-    yield from loss_alone(options.rates, device)
+    yield from loss_alone(options.rates(), device)
 
 
 def _startup(options: Options) -> Iterator[dict[str, Any]]:
@@ -98,7 +98,7 @@ def _startup(options: Options) -> Iterator[dict[str, Any]]:
 
 def _growth(options: Options) -> Iterator[dict[str, Any]]:
     device = choose_device(options.device)
-    yield from growth(load_corpus(options.corpus), options.config, options.rates, device, repeats=options.repeats)
+    yield from growth(load_corpus(options.corpus), options.config, options.rates(), device, repeats=options.repeats)
 
 
 def _many(options: Options) -> Iterator[dict[str, Any]]:

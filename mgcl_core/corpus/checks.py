@@ -7,7 +7,7 @@ their numbers while they are copied.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -287,13 +287,6 @@ def decide_scheme(labels: dict[tuple[str, str], np.ndarray], scheme: str | None,
             found = f"a label of size {largest:g}"
             Where(file, split).fail("a label is out of range", key, f"[-{bound:g}, {bound:g}]", found)
     return candidates[0]
-
-
-def narrowest_scheme(labels: Iterable[np.ndarray]) -> str:
-    """The narrowest scheme that all labels fit, the widest if none does."""
-    largest = max(float(np.abs(values).max()) for values in labels)
-    schemes = sorted(BOUNDS, key=BOUNDS.__getitem__)
-    return next((name for name in schemes if largest <= BOUNDS[name] + _LABEL_TOLERANCE), schemes[-1])
 
 
 def _describe(value: Any) -> str:
