@@ -1,4 +1,4 @@
-"""From a batch to macro and micro features (section 3.1): encoders, micro enhancement, projections, heads."""
+"""From a batch to macro and micro features (section 3.1): encoders, projections, heads."""
 
 from __future__ import annotations
 
@@ -15,12 +15,6 @@ from .errors import ConfigError
 from .first_state import keep_first_state
 from .steps import ValidSteps, read_by_length
 from .text import load_text_model
-
-
-def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the valid steps: (B, L, d) and (B, L) → (B, d); zero where no step is valid."""
-    weight = mask.to(states.dtype)[:, :, None]
-    return (states * weight).sum(1) / weight.sum(1).clamp_min(1.0)
 
 
 def fill_absent(states: Tensor, mask: Tensor, absent: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,37 +158,6 @@ def build_encoder(modality: str, config: Config, *, pretrained: bool = True,
     if modality == "T":
         return TextEncoder(config.text_model, pretrained=pretrained, first_only=macro_only)
     return SequenceEncoder(modality, config)
-
-
-class MicroEnhancement(nn.Module):
-    """Temporal average pooling, differencing and concatenation (section 3.1, decision 4). No parameters.
-
-    ``forward(states (B, L, d), mask (B, L))`` gives, for ``kind="sequence"``, (B, L, 3d): h_t, the mean
-    of the valid steps in a window centred on t, and h_t − h_{t−1}; for ``kind="pooled"``, one step
-    (B, 1, 2d): the mean over t of h_t and of abs(h_t − h_{t−1}). With it comes the mask of the result.
-    """
-
-    def __init__(self, kind: str, window: int):
-        super().__init__()
-        self.kind, self.window = kind, window
-        self.factor = 3 if kind == "sequence" else 2  # output width in units of d
-
-    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        valid = mask.to(states.dtype)[:, :, None]  # (B, L, 1)
-        states = states * valid
-        # The step before the first valid one is no step: its difference is zero.
-        both = valid[:, 1:] * valid[:, :-1]
-        difference = F.pad((states[:, 1:] - states[:, :-1]) * both, (0, 0, 1, 0))  # (B, L, d)
-        if self.kind == "pooled":
-            vector = torch.cat([masked_mean(states, mask), masked_mean(difference.abs(), mask)], -1)
-            return vector[:, None], torch.ones_like(mask[:, :1])
-        average = self._window_sum(states) / self._window_sum(valid).clamp_min(1.0) * valid
-        return torch.cat([states, average, difference], -1), mask
-
-    def _window_sum(self, values: Tensor) -> Tensor:
-        half, steps = self.window // 2, values.shape[1]
-        padded = F.pad(values, (0, 0, half, half))
-        return sum(padded[:, shift: shift + steps] for shift in range(self.window))
 
 
 class Projection(nn.Sequential):

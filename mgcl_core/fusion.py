@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .corpus.data import MODALITIES
 from .dropout import Dropout
-from .encoders import masked_mean
+from .steps import masked_mean
 
 
 class MTM(nn.Module):

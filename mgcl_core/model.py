@@ -12,12 +12,13 @@ from torch.utils.checkpoint import checkpoint
 from .batching import Batch, DeviceSplit
 from .config import Config
 from .corpus.data import BOUNDS, MODALITIES
-from .encoders import MicroEnhancement, build_encoder, macro_projection, masked_mean, micro_projection, perceptron
+from .encoders import build_encoder, macro_projection, micro_projection, perceptron
+from .enhancement import MicroEnhancement
 from .errors import RunError
 from .fusion import CMGF, Concatenation
 from .losses import collaborative_contrastive_loss, prediction_loss, unimodal_loss
 from .precision import matrix_precision
-from .steps import on_valid_steps
+from .steps import ValidSteps, masked_mean
 from .system import Output, System
 
 GRANULARITIES = ("macro", "micro")
@@ -130,11 +131,12 @@ class MGCL(System):
 
     def _modality(self, m: str, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         features = self.encode(m, batch)
-        states, mask = features[f"micro_{m}"], features[f"micro_{m}_mask"]
+        steps = ValidSteps(features[f"micro_{m}_mask"])
+        states = steps.pack(features[f"micro_{m}"])  # (n, H); (B, 2H) where pooled, and so enhanced, already
         if self.config.micro == "sequence":
-            states, mask = self.enhancement(states, mask)
-        micro = on_valid_steps(self.micro_projections[m], states, mask)  # (B, L, d)
-        return self.macro_projections[m](features[f"macro_{m}"]), micro, mask
+            states = self.enhancement(states, steps)  # (n, 3H)
+        micro = steps.unpack(self.micro_projections[m](states))  # (B, L, d)
+        return self.macro_projections[m](features[f"macro_{m}"]), micro, steps.mask
 
     def encode(self, modality: str, batch: Batch) -> dict[str, Tensor]:
         """Features of one modality m: ``macro_m`` (B, H), ``micro_m`` (B, L, H) and ``micro_m_mask`` (B, L).
@@ -172,7 +174,8 @@ def encode_one(encoder: nn.Module, modality: str, granularities: Collection[str]
     if "micro" in granularities:
         states, mask = encoder.micro(states, mask)
         if enhancement.kind == "pooled":
-            states, mask = enhancement(states, mask)
+            steps = ValidSteps(mask)
+            states, mask = enhancement(steps.pack(states), steps)[:, None], torch.ones_like(mask[:, :1])
         features[f"micro_{modality}"], features[f"micro_{modality}_mask"] = states, mask
     return features
 
@@ -240,10 +243,11 @@ class UnimodalRegressor(System):
         for granularity in self.granularities:
             vector = features[f"{granularity}_{self.modality}"]
             if granularity == "micro":
-                mask = features[f"micro_{self.modality}_mask"]
+                steps = ValidSteps(features[f"micro_{self.modality}_mask"])
+                vector = steps.pack(vector)
                 if self.enhancement.kind == "sequence":
-                    vector, mask = self.enhancement(vector, mask)
-                vector = masked_mean(vector, mask)
+                    vector = self.enhancement(vector, steps)
+                vector = steps.mean(vector)
             predictions.append(self.heads[granularity](vector).squeeze(-1).float())
             if batch.labels is not None:
                 losses[granularity] = prediction_loss(predictions[-1], self._label(granularity, batch))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 #: Clips read together on a CPU: enough for its matrix products, few enough to be alike.
 GROUP = 16
+#: More steps than any clip has.
+FAR = torch.iinfo(torch.long).max
 
 
 class ValidSteps:
@@ -31,6 +33,21 @@ class ValidSteps:
         values = values.flatten(0, 1)
         return values if self.rows is None else _Pack.apply(values, self.rows)
 
+    def apart(self, shift: int) -> Tensor:
+        """(n,): steps of time from packed step i to i + ``shift``; `FAR` unless both are valid and of one clip."""
+        places = torch.arange(self.mask.numel(), device=self.mask.device) if self.rows is None else self.rows
+        other = torch.arange(len(places), device=places.device) + shift
+        inside = (other >= 0) & (other < len(places))
+        other = other.clamp(0, max(0, len(places) - 1))
+        apart = self.times[other] - self.times
+        same_clip = places[other] - places == apart
+        valid = self.mask.flatten()[places]
+        return torch.where(inside & same_clip & valid & valid[other], apart, FAR)
+
+    def mean(self, packed: Tensor) -> Tensor:
+        """Mean over the valid steps of each clip: (n, d) → (B, d); zero where none is valid."""
+        return masked_mean(self.unpack(packed), self.mask)
+
     def unpack(self, packed: Tensor) -> Tensor:
         """(n, …) → (B, L, …), on the CPU zero where not valid."""
         if self.rows is not None:
@@ -38,16 +55,16 @@ class ValidSteps:
         return packed.unflatten(0, self.mask.shape)
 
 
+def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the valid steps: (B, L, d) and (B, L) → (B, d); zero where no step is valid."""
+    weight = mask.to(states.dtype)[:, :, None]
+    return (states * weight).sum(1) / weight.sum(1).clamp_min(1.0)
+
+
 def lengths(mask: Tensor) -> Tensor:
     """Steps up to the last valid one, at least one: (B, L) → (B,)."""
     steps = torch.arange(1, mask.shape[1] + 1, device=mask.device)
     return (mask * steps).amax(1).clamp_min(1)
-
-
-def on_valid_steps(layers: nn.Module, values: Tensor, mask: Tensor) -> Tensor:
-    """What ``layers``, which treat each step alone, make of the valid steps: (B, L, d) → (B, L, …)."""
-    steps = ValidSteps(mask)
-    return steps.unpack(layers(steps.pack(values)))
 
 
 def read_by_length(mask: Tensor, read: Callable[[Tensor, int], Tensor], size: int = GROUP) -> Tensor:

@@ -10,20 +10,21 @@ import pytest
 import torch
 from torch import nn
 
+from mgcl_core import enhancement
 from mgcl_core.batching import Batch, DeviceSplit
 from mgcl_core.dropout import Dropout
 from mgcl_core.encoders import (
-    MicroEnhancement,
     SequenceEncoder,
     TextEncoder,
     build_encoder,
     fill_absent,
     macro_projection,
-    masked_mean,
     micro_projection,
     perceptron,
 )
+from mgcl_core.enhancement import MicroEnhancement
 from mgcl_core.errors import ConfigError
+from mgcl_core.steps import ValidSteps, masked_mean
 
 CPU = torch.device("cpu")
 MASKS = {
@@ -45,13 +46,21 @@ def random_states(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("window", [1, 3, 5])
-def test_enhanced_sequences_equal_the_naive_loop(window):
+def enhance(kind: str, window: int, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(B, L, d) → (B, L, 3d), or (B, 2d) for the pooled kind."""
+    steps = ValidSteps(mask)
+    found = MicroEnhancement(kind, window)(steps.pack(states), steps)
+    return steps.unpack(found) if kind == "sequence" else found
+
+
+@pytest.mark.parametrize("window", [1, 3, 5, 15])
+@pytest.mark.parametrize("block", [1, 12, 10_000])  # numbers read at a time: a step, three steps, all
+def test_enhanced_sequences_equal_the_naive_loop(monkeypatch, window, block):
+    monkeypatch.setattr(enhancement, "BLOCK", block)
     mask = stack_masks()
     states = random_states(len(mask), 6, 4)
-    enhanced, out_mask = MicroEnhancement("sequence", window)(states, mask)
+    enhanced = enhance("sequence", window, states, mask)
     assert enhanced.shape == (len(mask), 6, 12)
-    assert torch.equal(out_mask, mask)
     for clip in range(len(mask)):
         rows = naive.enhancement(states[clip].tolist(), mask[clip].tolist(), window)
         for step, row in enumerate(rows):
@@ -59,23 +68,45 @@ def test_enhanced_sequences_equal_the_naive_loop(window):
             assert enhanced[clip, step].tolist() == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("window", [1, 5])
+@pytest.mark.parametrize("block", [1, 12, 10_000])
+def test_the_gradient_of_the_enhancement(monkeypatch, window, block):
+    monkeypatch.setattr(enhancement, "BLOCK", block)
+    steps = ValidSteps(stack_masks())
+    packed = random_states(len(steps.rows), 4).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: MicroEnhancement("sequence", window)(x, steps), packed)
+
+
+@pytest.mark.parametrize("kind", ["sequence", "pooled"])
+def test_enhancement_where_padding_is_kept_as_on_a_gpu(kind):
+    mask = stack_masks()
+    states = random_states(len(mask), 6, 4)
+    steps, everything = ValidSteps(mask), ValidSteps(mask)
+    everything.rows, everything.times = None, torch.arange(6).repeat(len(mask))
+    layer = MicroEnhancement(kind, 3)
+    expected, found = (layer(s.pack(states), s) for s in (steps, everything))
+    if kind == "sequence":
+        found = found[mask.flatten()]
+    assert torch.allclose(found, expected, atol=1e-12)
+
+
 @pytest.mark.parametrize("window", [1, 3])
 def test_pooled_enhancement_equals_the_naive_loop(window):
     mask = stack_masks()
     states = random_states(len(mask), 6, 4)
-    enhanced, out_mask = MicroEnhancement("pooled", window)(states, mask)
-    assert enhanced.shape == (len(mask), 1, 8)
-    assert out_mask.shape == (len(mask), 1) and out_mask.all()
+    enhanced = enhance("pooled", window, states, mask)
+    assert enhanced.shape == (len(mask), 8)
     for clip in range(len(mask)):
         expected = naive.pooled_enhancement(states[clip].tolist(), mask[clip].tolist())
-        assert enhanced[clip, 0].tolist() == pytest.approx(expected, abs=1e-12)
+        assert enhanced[clip].tolist() == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["sequence", "pooled"])
 def test_enhancing_a_sequence_of_one_step(kind):
     states = random_states(2, 1, 3)
-    enhanced, _ = MicroEnhancement(kind, 3)(states, torch.ones(2, 1, dtype=torch.bool))
-    expected = [states, states, states * 0] if kind == "sequence" else [states, states * 0]
+    enhanced = enhance(kind, 3, states, torch.ones(2, 1, dtype=torch.bool)).flatten(0, -2)
+    own = states[:, 0]
+    expected = [own, own, own * 0] if kind == "sequence" else [own, own * 0]
     assert torch.equal(enhanced, torch.cat(expected, -1))
 
 
@@ -84,9 +115,8 @@ def test_enhancement_ignores_what_is_not_valid():
     states = random_states(len(mask), 6, 4)
     changed = states + 100 * (~mask)[:, :, None]
     for kind in ("sequence", "pooled"):
-        enhance = MicroEnhancement(kind, 3)
-        assert torch.equal(enhance(states, mask)[0], enhance(changed, mask)[0])
-        assert not list(enhance.parameters())
+        assert torch.equal(enhance(kind, 3, states, mask), enhance(kind, 3, changed, mask))
+        assert not list(MicroEnhancement(kind, 3).parameters())
 
 
 def test_masked_mean():

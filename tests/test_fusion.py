@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from mgcl_core.encoders import masked_mean
 from mgcl_core.fusion import CMGF, MTM, Concatenation
+from mgcl_core.steps import masked_mean
 
 
 def inputs(width: int = 6, batch: int = 3) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:

@@ -15,7 +15,7 @@ from mgcl_core.config import Config
 from mgcl_core.dropout import Dropout, generator, kept
 from mgcl_core.encoders import TransformerLayer
 from mgcl_core.memory import keep_freed_memory
-from mgcl_core.steps import ValidSteps, on_valid_steps
+from mgcl_core.steps import FAR, ValidSteps
 
 HEADS, WIDTH = 2, 6
 
@@ -52,16 +52,17 @@ def test_packing_has_the_gradient_of_indexing():
     assert torch.autograd.gradcheck(ValidSteps(mask).unpack, packed)
 
 
-def test_layers_see_the_valid_steps_alone():
-    mask, values = some_mask(), torch.randn(5, 5, 3)
-    layers = nn.Linear(3, 4)
-    seen = []
-    layers.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
-    out = on_valid_steps(layers, values, mask)
-    assert torch.equal(seen[0], values[mask])
-    assert torch.allclose(out, layers(values) * mask[:, :, None], atol=1e-6)
-    nothing = on_valid_steps(layers, values[:0], mask[:0])
-    assert nothing.shape == (0, 5, 4)
+@pytest.mark.parametrize("packed", [True, False])
+def test_how_far_steps_are_apart(packed):
+    mask = some_mask()
+    steps = ValidSteps(mask) if packed else all_kept(mask)
+    places = [(clip, t) for clip in range(5) for t in range(5) if not packed or mask[clip, t]]
+    for shift in range(-30, 31):
+        expected = []
+        for i, (clip, t) in enumerate(places):
+            other, u = places[i + shift] if 0 <= i + shift < len(places) else (None, None)
+            expected.append(u - t if other == clip and mask[clip, t] and mask[clip, u] else FAR)
+        assert steps.apart(shift).tolist() == expected
 
 
 def padded_attention(projected: torch.Tensor, mask: torch.Tensor, factors: torch.Tensor | None = None) -> torch.Tensor:

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from ..batching import Batch, DeviceSplit
 from ..corpus.data import MODALITIES
-from ..encoders import masked_mean
 from ..errors import RunError
 from ..losses import prediction_loss
+from ..steps import masked_mean
 from ..system import Output, Shapes, System
 from .contrast import KINDS, contrastive_loss, draw, rank_candidates
 from .spec import SystemSpec

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from ..batching import Batch
 from ..corpus.data import MODALITIES
-from ..encoders import TextEncoder, masked_mean
+from ..encoders import TextEncoder
 from ..losses import prediction_loss
-from ..steps import read_by_length
+from ..steps import masked_mean, read_by_length
 from ..system import Output, Shapes, System
 from .recurrent import BidirectionalLSTM
 from .spec import SystemSpec
