@@ -77,19 +77,6 @@ def test_the_gradient_of_the_enhancement(monkeypatch, window, block):
     assert torch.autograd.gradcheck(lambda x: MicroEnhancement("sequence", window)(x, steps), packed)
 
 
-@pytest.mark.parametrize("kind", ["sequence", "pooled"])
-def test_enhancement_where_padding_is_kept_as_on_a_gpu(kind):
-    mask = stack_masks()
-    states = random_states(len(mask), 6, 4)
-    steps, everything = ValidSteps(mask), ValidSteps(mask)
-    everything.rows, everything.times = None, torch.arange(6).repeat(len(mask))
-    layer = MicroEnhancement(kind, 3)
-    expected, found = (layer(s.pack(states), s) for s in (steps, everything))
-    if kind == "sequence":
-        found = found[mask.flatten()]
-    assert torch.allclose(found, expected, atol=1e-12)
-
-
 @pytest.mark.parametrize("window", [1, 3])
 def test_pooled_enhancement_equals_the_naive_loop(window):
     mask = stack_masks()

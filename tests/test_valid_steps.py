@@ -14,6 +14,7 @@ from mgcl_core.attention import self_attention
 from mgcl_core.config import Config
 from mgcl_core.dropout import Dropout, generator, kept
 from mgcl_core.encoders import TransformerLayer
+from mgcl_core.enhancement import MicroEnhancement
 from mgcl_core.memory import keep_freed_memory
 from mgcl_core.steps import FAR, ValidSteps
 
@@ -63,6 +64,17 @@ def test_how_far_steps_are_apart(packed):
             other, u = places[i + shift] if 0 <= i + shift < len(places) else (None, None)
             expected.append(u - t if other == clip and mask[clip, t] and mask[clip, u] else FAR)
         assert steps.apart(shift).tolist() == expected
+
+
+@pytest.mark.parametrize("kind", ["sequence", "pooled"])
+def test_enhancement_where_padding_is_kept_as_on_a_gpu(kind):
+    mask = some_mask()
+    mask[4, 0] = False  # as [CLS]
+    values, layer = torch.randn(5, 5, 4, dtype=torch.float64), MicroEnhancement(kind, 3)
+    expected, found = (layer(steps.pack(values), steps) for steps in (ValidSteps(mask), all_kept(mask)))
+    if kind == "sequence":
+        found = found[mask.flatten()]
+    assert torch.allclose(found, expected, atol=1e-12)
 
 
 def padded_attention(projected: torch.Tensor, mask: torch.Tensor, factors: torch.Tensor | None = None) -> torch.Tensor:
