@@ -267,6 +267,8 @@ class Study:
             self.data.scaler.save(run.directory / SCALER)
         system, result = self.fit(run, run.directory)
         self._write_predictions(run, system, "valid")
+        for name in ("train", "valid"):
+            self.data.keep_features(run, system, name)
         record = make_record(run, system, result, corpus=self.corpus, profile=self.profile, device=self.device,
                              seconds=time.time() - started)
         write_json(run.directory / RECORD, record)
@@ -276,6 +278,7 @@ class Study:
     def _test(self, run: Run, system: System) -> None:
         """The one reading of test data, with the weights of the chosen epoch."""
         self._write_predictions(run, system, "test")
+        self.data.keep_features(run, system, "test")
         write_json(run.directory / DONE, {"finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
 
     def split(self, name: str, run: Run) -> DeviceSplit:

@@ -6,6 +6,7 @@ busy. Processes share nothing but the disk, so a run gives what it would give al
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import multiprocessing
@@ -82,6 +83,7 @@ def side_by_side(prepare: Callable[[], Callable[[Any], Any]], tasks: Sequence[An
 def _start(prepare: Callable[[], Callable[[Any], Any]], threads: int) -> None:
     global _work
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    atexit.register(os._exit, 0)  # what it gave has been handed over: tidying up torch would take a second
     torch.set_num_threads(min(threads, torch.get_num_threads()))
     _work = prepare()
 

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from sklearn.metrics.pairwise import cosine_similarity
 
 from . import tables
 from .config import VARIANTS, Config, preset
@@ -97,6 +96,8 @@ def contrast(study: Study, run: Run, features: Mapping[str, Mapping[str, np.ndar
 
     ``features`` maps a name (a row) to the six features of `embeddings`.
     """
+    from sklearn.metrics.pairwise import cosine_similarity  # slow to import, and only one notebook asks
+
     labels = torch.from_numpy(getattr(study.corpus, split).labels / study.corpus.bound)
     positive = intensity_pairs(labels, run.config.delta)[0].numpy()
     other = ~np.eye(len(labels), dtype=bool)

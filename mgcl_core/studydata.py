@@ -21,7 +21,7 @@ from .errors import RunError
 from .files import atomic, read_json, write_json
 from .model import encode_frozen, frozen_encoders
 from .runs import Run, build_system, shapes_of
-from .system import Shapes
+from .system import Shapes, System
 from .systems import system_spec
 from .text import check_vocabulary, corpus_tokens, text_width
 from .trainer import SELECTION
@@ -101,11 +101,23 @@ class StudyData:
                 split.text = self._text(run, name, split)
         return split
 
-    def _encoded(self, run: Run, parent: Run, name: str, split: DeviceSplit) -> dict[str, Tensor]:
-        """Features of a stage-one encoder, computed once per (weights, data) and memory-mapped afterwards."""
+    def keep_features(self, run: Run, system: System, name: str) -> None:
+        """Keep the features that the trained stage-one ``system`` of ``run`` gives of split ``name``.
+
+        Only those of an encoder that stage two does not train; made while it is loaded, and beside the other encoders.
+        """
+        if run.stage in frozen_encoders(run.config):
+            self._encoded(run, run, name, self.split(name, run), system)
+
+    def _encoded(self, run: Run, parent: Run, name: str, split: DeviceSplit,
+                 system: System | None = None) -> dict[str, Tensor]:
+        """Features of a stage-one encoder, computed once per (weights, data) and memory-mapped afterwards.
+
+        ``system`` is the trained one of ``parent`` where it is loaded already.
+        """
         def compute() -> dict[str, Tensor]:
-            system = build_system(parent, shapes=self.shapes(parent), device=self.device, trained=True)
-            return encode_frozen(system.encoder, parent.stage, split, parent.config)
+            trained = system or build_system(parent, shapes=self.shapes(parent), device=self.device, trained=True)
+            return encode_frozen(trained.encoder, parent.stage, split, parent.config)
 
         return self._kept(parent.directory, f"features-{name}", compute, half=run.config.feature_cache == "fp16")
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import transformers  # names of it are loaded when they are used, and most processes use none
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from .corpus.data import Corpus, Split
@@ -55,9 +55,9 @@ def load_text_model(name: str, *, pretrained: bool = True) -> TextModel:
     source = model_source(name)
     try:
         if pretrained:
-            model = AutoModel.from_pretrained(source, use_safetensors=True)  # a pickle could run code
+            model = transformers.AutoModel.from_pretrained(source, use_safetensors=True)  # a pickle could run code
         else:
-            model = AutoModel.from_config(AutoConfig.from_pretrained(source))
+            model = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(source))
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(_unreachable(name, error)) from error
     model.float()  # a checkpoint in half precision would be loaded as such, and trained as such
@@ -77,20 +77,20 @@ def text_width(name: str) -> int:
         ConfigError: it is neither local nor within reach.
     """
     try:
-        return AutoConfig.from_pretrained(model_source(name)).hidden_size
+        return transformers.AutoConfig.from_pretrained(model_source(name)).hidden_size
     except (OSError, ValueError) as error:
         raise ConfigError(_unreachable(name, error)) from error
 
 
 @functools.cache
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
     """The tokeniser that belongs to the text model ``name``.
 
     Raises:
         ConfigError: it is neither local nor within reach.
     """
     try:
-        return AutoTokenizer.from_pretrained(model_source(name))
+        return transformers.AutoTokenizer.from_pretrained(model_source(name))
     except (OSError, ValueError) as error:
         raise ConfigError(_unreachable(name, error)) from error
 

@@ -12,6 +12,7 @@ from mgcl_core.bench.floors import Lengths, Work
 from mgcl_core.bench.loss import loss_alone
 from mgcl_core.bench.many import many
 from mgcl_core.bench.measure import Rates, _processor, machine, rates, row
+from mgcl_core.bench.paper import paper
 from mgcl_core.bench.parts import Options, bench
 from mgcl_core.bench.stages import lengths_of, random_features, split_of, stage_one, stage_two
 from mgcl_core.errors import RunError
@@ -56,6 +57,29 @@ def test_stage_one_is_timed(tiny_corpus, tiny_config):
     lines = list(stage_one(tiny_corpus, tiny_config, RATE, CPU, batches=1, repeats=1, full_length=True))
     assert [line["what"].split(", ")[1] for line in lines] == ["macro_A", "micro_A", "macro_V", "micro_V"]
     assert all(line["seconds"] > 0 and line["ratio"] > 0 for line in lines)
+
+
+def test_the_whole_paper_is_the_sum_of_all_epochs_of_all_runs(tiny_corpus, tiny_config, monkeypatch):
+    monkeypatch.setattr(measure, "MATRIX", 64)
+    config = tiny_config.override({"mgcl_epochs": 7})
+    lines = list(paper(CPU, repeats=1, datasets={"sims": config, "mosei": config}, load=lambda _: tiny_corpus,
+                       layers=1))
+    stages, (whole,) = [line for line in lines if "epochs" in line], [line for line in lines if "epochs" not in line
+                                                                      and "hours" in line]
+    assert len(stages) == 2 * 7 and len(lines) == 2 * 7 + 2  # six encoders and MGCL; MOSEI's large batch; the sum
+    assert [line["runs"] for line in stages if line["epochs"] == 7] == [18, 3]  # ablations on CH-SIMS alone
+    assert whole["hours"] == pytest.approx(sum(line["seconds"] * line["epochs"] * line["runs"] for line in stages)
+                                           / 3600)
+    assert 0 < whole["floor_hours"] < whole["hours"]
+    assert lines[-2]["batch"] == 64
+
+
+def test_an_epoch_is_scaled_from_the_clips_that_were_timed(tiny_corpus, tiny_config):
+    config = tiny_config.override({"sequence_batch_size": 8})
+    part, whole = (next(stage_one(tiny_corpus, config, RATE, CPU, batches=batches, repeats=1, names=("macro_A",),
+                                  full_length=True)) for batches in (2, 10_000))
+    assert part["measured_clips"] == 16 < whole["measured_clips"] == len(tiny_corpus.train)
+    assert part["gflop"] == pytest.approx(whole["gflop"], rel=0.1)  # the share of validation is whole clips
 
 
 def test_the_loss_is_timed_beside_the_loops():

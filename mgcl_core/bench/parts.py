@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,11 +21,12 @@ from ..files import atomic, write_json
 from ..parallel import side_by_side
 from ..runs import choose_device, default_precision, schedule_of
 from ..trainer import predict
-from .compared import WORDS, compared, save_random_bert
+from .compared import compared
 from .growth import growth
 from .loss import loss_alone
 from .many import many
 from .measure import MATRIX, Rates, machine, rates, row
+from .paper import paper
 from .stages import stage_one, stage_one_text, stage_two
 from .startup import imports, startup
 
@@ -65,18 +65,13 @@ def _machine(options: Options) -> Iterator[dict[str, Any]]:
 def _stage_one(options: Options, full_length: bool) -> Iterator[dict[str, Any]]:
     device = choose_device(options.device)
     names = ("macro_A", "micro_A", "macro_V", "micro_V")
-    yield from stage_one(load_corpus(options.corpus), options.config, options.rates(), device, batches=1,
-                         repeats=options.repeats, names=names[::2] if full_length else names, full_length=full_length)
+    yield from stage_one(load_corpus(options.corpus), options.config, options.rates(), device, repeats=options.repeats,
+                         names=names[::2] if full_length else names, full_length=full_length)
 
 
 def _stage_one_text(options: Options) -> Iterator[dict[str, Any]]:
-    device = choose_device(options.device)
-    corpus = load_corpus(options.corpus)
-    size = 1 + max(int(split.text_bert[:, 0].max()) for split in corpus.splits)
-    with tempfile.TemporaryDirectory() as folder:
-        save_random_bert(Path(folder), layers=12, size=max(size, WORDS))
-        yield from stage_one_text(corpus, options.config, Path(folder), options.rates(), device,
-                                  repeats=options.repeats)
+    yield from stage_one_text(load_corpus(options.corpus), options.config, options.rates(),
+                              choose_device(options.device), repeats=options.repeats)
 
 
 def _stage_two(options: Options, what: str, changes: dict[str, Any], batches: int, full_length: bool = False
@@ -103,6 +98,10 @@ def _growth(options: Options) -> Iterator[dict[str, Any]]:
 
 def _many(options: Options) -> Iterator[dict[str, Any]]:
     yield from many(options.corpus, options.config, choose_device(options.device))
+
+
+def _paper(options: Options) -> Iterator[dict[str, Any]]:
+    yield from paper(choose_device(options.device), repeats=options.repeats)
 
 
 def _cache(options: Options) -> Iterator[dict[str, Any]]:
@@ -158,6 +157,7 @@ PARTS: dict[str, Callable[[Options], Iterator[dict[str, Any]]]] = {
     "stage-two-frozen-pooled": functools.partial(
         _stage_two, what="stage two, epoch, all encoders frozen, micro=pooled",
         changes={"trained_encoders": (), "micro": "pooled"}, batches=10_000),
+    "paper": _paper,
     "growth": _growth,
     "many": _many,
     "cache": _cache,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from ..batching import Batch, DeviceSplit, Scaler
 from ..config import Config
 from ..corpus import Corpus, Split
 from ..model import MGCL, UnimodalRegressor, encoder_names, frozen_encoders
+from ..system import System
 from . import floors
+from .compared import WORDS, save_random_bert
 from .floors import Lengths, Work
 from .measure import Rates, epochs, peak, row
 
@@ -43,13 +46,10 @@ def work_of(train: DeviceSplit, valid: DeviceSplit, batch_size: int, work: Any) 
     return total
 
 
-def stage_one(corpus: Corpus, config: Config, rate: Rates, device: torch.device, *, batches: int = 2,
+def stage_one(corpus: Corpus, config: Config, rate: Rates, device: torch.device, *, batches: int = 1,
               repeats: int = 3, names: tuple[str, ...] = ("macro_A", "micro_A", "macro_V", "micro_V"),
               full_length: bool = False) -> Iterator[dict[str, Any]]:
-    """A training step of each audio and vision encoder, at the batch size of stage one."""
-    clips = min(config.sequence_batch_size * batches, len(corpus.train))
-    train = split_of(corpus.train, clips, device, full_length=full_length)
-    valid = split_of(corpus.valid, 1, device)
+    """An epoch of each audio and vision encoder."""
     for name in names:
         modality = name[-1]
 
@@ -58,53 +58,61 @@ def stage_one(corpus: Corpus, config: Config, rate: Rates, device: torch.device,
 
         torch.manual_seed(1111)
         system = UnimodalRegressor(name, config).to(device)
-        seconds = epochs(system, train, valid, config.sequence_batch_size, repeats, config.precision)
-        steps = train.steps(config.sequence_batch_size)
-        yield row(f"stage one, {name}, step", seconds, work_of(train, valid, config.sequence_batch_size, work), rate,
-                  times=1 / steps, batch=config.sequence_batch_size, corpus=corpus.name,
-                  lengths="full" if full_length else "as drawn", **peak(device))
+        yield _epoch(f"stage one, {name}, epoch", system, corpus, config, rate, device, work,
+                     size=config.sequence_batch_size, batches=batches, repeats=repeats, full_length=full_length)
 
 
-def stage_one_text(corpus: Corpus, config: Config, text_model: Path, rate: Rates, device: torch.device, *,
-                   repeats: int = 3) -> Iterator[dict[str, Any]]:
-    """A training step of both text encoders, with a text model of random weights."""
-    config = config.override({"text_model": str(text_model)})
-    size = min(config.text_batch_size, len(corpus.train))
-    train, valid = split_of(corpus.train, size, device), split_of(corpus.valid, 1, device)
-    for name in ("macro_T", "micro_T"):
-        torch.manual_seed(1111)
-        system = UnimodalRegressor(name, config, pretrained=False).to(device)
-        shape = system.encoder.bert.config
+def stage_one_text(corpus: Corpus, config: Config, rate: Rates, device: torch.device, *, batches: int = 1,
+                   repeats: int = 3, layers: int = 12) -> Iterator[dict[str, Any]]:
+    """An epoch of both text encoders, with a bert-base of random weights (of fewer ``layers`` in tests)."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = 1 + max(int(split.text_bert[:, 0].max()) for split in corpus.splits)
+        save_random_bert(Path(folder), layers=layers, size=max(words, WORDS))
+        config = config.override({"text_model": folder})
+        for name in ("macro_T", "micro_T"):
+            torch.manual_seed(1111)
+            system = UnimodalRegressor(name, config, pretrained=False).to(device)
+            shape = system.encoder.bert.config
 
-        def work(lengths: Lengths, *, train: bool, shape: Any = shape, first_only: bool = name == "macro_T") -> Work:
-            return floors.bert(lengths.text + 2, width=shape.hidden_size, inner=shape.intermediate_size,
-                               layers=shape.num_hidden_layers, vocabulary=shape.vocab_size, train=train,
-                               first_only=first_only)
+            def work(lengths: Lengths, *, train: bool, shape: Any = shape,
+                     first_only: bool = name == "macro_T") -> Work:
+                return floors.bert(lengths.text + 2, width=shape.hidden_size, inner=shape.intermediate_size,
+                                   layers=shape.num_hidden_layers, vocabulary=shape.vocab_size, train=train,
+                                   first_only=first_only)
 
-        seconds = epochs(system, train, valid, size, repeats, config.precision)
-        yield row(f"stage one, {name}, step", seconds, work_of(train, valid, size, work), rate, batch=size,
-                  corpus=corpus.name, lengths="as drawn", **peak(device))
+            yield _epoch(f"stage one, {name}, epoch", system, corpus, config, rate, device, work,
+                         size=config.text_batch_size, batches=batches, repeats=repeats)
 
 
 def stage_two(corpus: Corpus, config: Config, rate: Rates, device: torch.device, what: str, *, text_width: int = 768,
               batches: int = 3, repeats: int = 3, full_length: bool = False) -> dict[str, Any]:
-    """An epoch of MGCL, validation included, timed on some batches; frozen features are random numbers."""
-    size = config.mgcl_batch_size
-    clips = min(size * batches, len(corpus.train))
-    valid_clips = max(1, round(clips * len(corpus.valid) / len(corpus.train)))
-    splits = [split_of(part, count, device, full_length=full_length)
-              for part, count in ((corpus.train, clips), (corpus.valid, valid_clips))]
-    for split in splits:
-        split.features = random_features(split, config, text_width)
+    """An epoch of MGCL; frozen features are random numbers."""
     frozen = frozen_encoders(config)
     torch.manual_seed(1111)
     system = MGCL(config, bound=corpus.bound, encoders=[name for name in encoder_names(config) if name not in frozen],
                   text_width=text_width).to(device)
-    seconds = epochs(system, *splits, size, repeats, config.precision, config.length_buckets)
 
     def work(lengths: Lengths, *, train: bool) -> Work:
         return floors.stage_two(lengths, config, text_width, train=train)
 
+    return _epoch(what, system, corpus, config, rate, device, work, size=config.mgcl_batch_size, batches=batches,
+                  repeats=repeats, full_length=full_length, features=lambda s: random_features(s, config, text_width))
+
+
+def _epoch(what: str, system: System, corpus: Corpus, config: Config, rate: Rates, device: torch.device, work: Any, *,
+           size: int, batches: int, repeats: int, full_length: bool = False,
+           features: Callable[[DeviceSplit], dict[str, torch.Tensor]] | None = None) -> dict[str, Any]:
+    """An epoch of ``system``, validation included, timed on some batches of training and their share of validation."""
+    clips = min(size * batches, len(corpus.train))
+    valid_clips = max(1, round(clips * len(corpus.valid) / len(corpus.train)))
+    splits = [split_of(part, count, device, full_length=full_length)
+              for part, count in ((corpus.train, clips), (corpus.valid, valid_clips))]
+    if features is not None:
+        for split in splits:
+            split.features = features(split)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    seconds = epochs(system, *splits, size, repeats, config.precision, config.length_buckets)
     return row(what, seconds, work_of(*splits, size, work), rate, times=len(corpus.train) / clips, batch=size,
                corpus=corpus.name, lengths="full" if full_length else "as drawn", measured_clips=clips, **peak(device))
 

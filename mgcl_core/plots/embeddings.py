@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from sklearn.manifold import TSNE
 
 from ..corpus.data import MODALITIES
 from ..errors import ConfigError, RunError, nearest
@@ -137,6 +136,8 @@ def _coordinates(points: np.ndarray, seed: int, perplexity: float) -> np.ndarray
     if points.shape[1] == 1:
         points = np.hstack([points, np.zeros_like(points)])  # PCA must yield two coordinates
     perplexity = min(perplexity, (len(points) - 1) / 3)
+    from sklearn.manifold import TSNE  # slow to import, and only one notebook draws it
+
     return TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(points)
 
 
