@@ -12,9 +12,11 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# On a machine that is shared, threads that spin while they wait for each other cost many times what they save.
+# On a machine that is shared, threads that spin while they wait for each other cost many times what they save; threads
+# that sleep at once cost a wake-up for each small operation. So they spin for some microseconds (docs/speed.md).
 # Read when torch is loaded, so it must stand before that.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _PUBLIC = {
     "load_corpus": "corpus", "Corpus": "corpus", "Split": "corpus", "table1": "corpus",
