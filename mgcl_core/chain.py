@@ -134,6 +134,6 @@ def _step(path: Path, folder: Path, parameters: Parameters, own: Mapping[str, An
     declared = list(papermill.inspect_notebook(str(path)))
     check_names(own, declared)
     values = {"profile": parameters.profile, "seeds": list(parameters.seeds), "overrides": parameters.overrides,
-              "device": parameters.device, "precision": parameters.precision, "results": str(parameters.results),
-              "trials": parameters.trials, **own}
+              "device": parameters.device, "precision": parameters.precision, "workers": parameters.workers,
+              "results": str(parameters.results), "trials": parameters.trials, **own}
     return Step(path, folder / path.name, {name: value for name, value in values.items() if name in declared})

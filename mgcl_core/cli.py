@@ -57,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--trials", type=int, default=DEFAULTS["trials"], metavar="N",
                              help=f"{where}trials to be completed or pruned in all, earlier ones counted; "
                                   "default: %(default)s")
+        command.add_argument("--workers", default=DEFAULTS["workers"], metavar="N",
+                             help="runs side by side on the device; default: one a core on a CPU with the profiles "
+                                  "'demo' and 'small', else 1")
     for command in (run, status, search):
         command.add_argument("--profile", default="auto", choices=["auto", *PROFILES])
         command.add_argument("--seeds", default=",".join(map(str, DEFAULTS["seeds"])), help="default: %(default)s")
@@ -102,8 +105,7 @@ def _parameters(options: argparse.Namespace) -> Parameters:
     given = {"profile": options.profile, "seeds": options.seeds, "device": options.device,
              "precision": options.precision, "results": options.results,
              "overrides": {**preset, **dict(parse(text) for text in options.overrides)}}
-    if "trials" in options:
-        given["trials"] = options.trials
+    given |= {name: getattr(options, name) for name in ("trials", "workers") if name in options}
     if options.corpus:
         given["corpora"] = options.corpus
     return check(given)

@@ -32,6 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "overrides": {},  # settings that differ from the profile's, or the path of a preset file (….json)
     "device": "auto",
     "precision": "auto",
+    "workers": "auto",  # runs side by side (`mgcl_core.experiments.Study`)
     "results": None,  # the project's results/
     "trials": 20,  # of the search
 }
@@ -48,6 +49,7 @@ class Parameters:
     overrides: dict[str, Any]
     device: str
     precision: str
+    workers: int | str
     results: Path
     trials: int
 
@@ -55,7 +57,7 @@ class Parameters:
         """The runs that these parameters ask for."""
         name = corpus or self.corpus
         return Study(name, resolve_profile(self.profile, name), seeds=self.seeds, overrides=self.overrides,
-                     device=self.device, precision=self.precision, results=self.results)
+                     device=self.device, precision=self.precision, workers=self.workers, results=self.results)
 
 
 def begin(namespace: Mapping[str, Any], *declared: str) -> Parameters:
@@ -108,9 +110,8 @@ def check(given: Mapping[str, Any]) -> Parameters:
         raise ConfigError(f"unknown profile {values['profile']!r}: {nearest(values['profile'], [*PROFILES, 'auto'])}")
     if values["precision"] not in ("auto", "fp32", "bf16"):
         raise ConfigError(f"precision={values['precision']!r}: must be 'auto', 'fp32' or 'bf16'")
-    trials = values["trials"]
-    if isinstance(trials, str) and trials.isdecimal():
-        trials = int(trials)
+    trials, workers = (int(value) if isinstance(value, str) and value.isdecimal() else value
+                       for value in (values["trials"], values["workers"]))
     if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
         raise ConfigError(f"trials={trials!r}: must be a number of trials, at least 1")
     results = values["results"]
@@ -120,7 +121,7 @@ def check(given: Mapping[str, Any]) -> Parameters:
         corpus=values["corpus"], corpora=tuple(map(str, _listed("corpora", values["corpora"], str))),
         profile=values["profile"], seeds=tuple(_listed("seeds", values["seeds"], int)),
         overrides=_overrides(values["overrides"]), device=values["device"], precision=values["precision"],
-        results=Path(results) if results not in (None, "None") else project_root() / "results",
+        workers=workers, results=Path(results) if results not in (None, "None") else project_root() / "results",
         trials=trials)
 
 

@@ -23,6 +23,7 @@ def test_settings_lists_every_field_and_marks_what_is_not_table_2(capsys):
     (["status", "--seeds", "1,x"], "list of int"),
     (["run", "--notebook", "99"], "no notebook has the number '99'"),
     (["run", "--notebook", "7", "--trials", "0"], "trials=0"),
+    (["run", "--workers", "0"], "workers=0"),
     (["run", "--device", "cuda:77"], "not available"),
     (["predict", "nowhere", "demo", "--out", "x.csv"], "no finished run"),
     (["corpus", "nowhere.pkl"], "nowhere.pkl"),

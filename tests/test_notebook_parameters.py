@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from mgcl_core.errors import ConfigError
 from mgcl_core.notebook import DEFAULTS, begin, check, resolve_profile, versions
+from mgcl_core.parallel import choose_workers
 
 CELLS = ['', 'corpus = "demo"\nseeds = [1, 2]', "from mgcl_core import notebook\nsettings = notebook.begin(globals())"]
 
@@ -60,6 +62,20 @@ def test_wrong_values_are_errors(given, message):
 def test_overrides_may_be_json_text_and_results_a_folder(tmp_path):
     parameters = check({"overrides": '{"alpha": 0.2}', "results": str(tmp_path)})
     assert parameters.overrides == {"alpha": 0.2} and parameters.results == Path(tmp_path)
+
+
+@pytest.mark.parametrize("given, expected", [({}, "auto"), ({"workers": 3}, 3), ({"workers": "3"}, 3)])
+def test_workers_reach_the_study_as_a_number(given, expected, tmp_path):
+    parameters = check({**given, "results": str(tmp_path)})
+    assert parameters.workers == expected
+    assert parameters.study("demo").workers == choose_workers(expected, torch.device("cpu"), "demo")
+
+
+@pytest.mark.parametrize("workers", ["many", 0, 1.5])
+def test_a_wrong_number_of_workers_is_an_error_before_anything_runs(workers, tmp_path):
+    with pytest.raises(ConfigError, match="workers"):
+        check({"workers": workers, "results": str(tmp_path), "device": "cpu"}).study()
+    assert not list(tmp_path.iterdir())
 
 
 def test_profiles_follow_the_corpus():

@@ -15,6 +15,7 @@ import pytest
 
 from mgcl_core.errors import ConfigError, CorpusError, RunError
 from mgcl_core.experiments import Study, config_for, role
+from mgcl_core.model import encode_frozen
 from mgcl_core.runs import load_run
 
 TINY = {"check_vocabulary": False, "text_epochs": 3, "sequence_epochs": 3, "mgcl_epochs": 3, "width": 16,
@@ -65,6 +66,32 @@ def result_files(results: Path) -> dict[str, bytes]:
             kept = [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
             found[str(path.relative_to(results))] = json.dumps(kept).encode()
     return found
+
+
+def test_frozen_encoders_leave_their_features_behind_and_are_never_run_again(study, monkeypatch):
+    made = study().pretrain()
+    for run in made:
+        kept = {path.name for path in run.directory.glob("features-*.npy")}
+        kind = run.stage.split("_")[0]
+        names = {"macro": ["macro_T"], "micro": ["micro_T", "micro_T_mask"]}[kind] if run.stage[-1] == "T" else []
+        assert kept == {f"features-{split}-{name}.npy" for split in ("train", "valid", "test") for name in names}
+    again = study()
+    text = next(run for run in again.pretrainings() if run.stage == "micro_T")
+    split = again.split("train", text)
+    computed = encode_frozen(again.build(text, trained=True).encoder, "micro_T", split, text.config)
+    assert np.array_equal(np.load(text.directory / "features-train-micro_T.npy"), computed["micro_T"].numpy())
+    monkeypatch.setattr("mgcl_core.studydata.encode_frozen", lambda *a: pytest.fail("encoded again"))
+    assert study().train()[0].done
+
+
+def test_without_test_data_no_features_of_it_are_kept(study):
+    blind = study().without_test()
+    run = next(run for run in blind.pretrainings() if run.stage == "macro_T")
+    blind.finish(run, test=False)
+    assert sorted(path.name for path in run.directory.glob("features-*.npy")) == [
+        "features-train-macro_T.npy", "features-valid-macro_T.npy"]
+    study().finish(run)
+    assert (run.directory / "features-test-macro_T.npy").exists()
 
 
 def test_a_finished_run_costs_nothing(study, monkeypatch):

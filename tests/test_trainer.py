@@ -206,3 +206,13 @@ def test_weights_of_another_architecture_or_damaged_are_refused(tmp_path):
         load_weights(build(), tmp_path / "a.safetensors")
     with pytest.raises(RunError, match="missing"):
         load_weights(build(), tmp_path / "missing.safetensors")
+
+
+def test_training_is_deterministic_without_filling_memory_and_puts_the_settings_back(splits, tmp_path):
+    def settings():
+        return torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+
+    before, during = settings(), []
+    fit(build(), *splits, SCHEDULE, seed=1, directory=tmp_path,
+        after_epoch=lambda *_: during.append(settings()))
+    assert set(during) == {(True, False)} and settings() == before

@@ -45,7 +45,8 @@ def paper(device: torch.device, *, repeats: int = 3, datasets: Mapping[str, Conf
         for line in stage_one(corpus, config, rate, device, repeats=repeats):
             total.append(_all(line, config.sequence_epochs, len(SEEDS)))
             yield total[-1]
-        line = stage_two(corpus, config, rate, device, "stage two, epoch", batches=1, repeats=repeats)
+        line = stage_two(corpus, config, rate, device, "stage two, epoch", repeats=repeats,
+                         batches=-(-LARGE_BATCH // config.mgcl_batch_size))
         total.append(_all(line, config.mgcl_epochs, len(SEEDS) * variants))
         yield total[-1]
         if name == "mosei":
