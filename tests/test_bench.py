@@ -59,11 +59,9 @@ def test_stage_one_is_timed(tiny_corpus, tiny_config):
     assert all(line["seconds"] > 0 and line["ratio"] > 0 for line in lines)
 
 
-def test_the_whole_paper_is_the_sum_of_all_epochs_of_all_runs(tiny_corpus, tiny_config, monkeypatch):
-    monkeypatch.setattr(measure, "MATRIX", 64)
+def test_the_whole_paper_is_the_sum_of_all_epochs_of_all_runs(tiny_corpus, tiny_config):
     config = tiny_config.override({"mgcl_epochs": 7})
-    lines = list(paper(CPU, repeats=1, datasets={"sims": config, "mosei": config}, load=lambda _: tiny_corpus,
-                       layers=1))
+    lines = list(paper({"sims": config, "mosei": config}, RATE, CPU, repeats=1, load=lambda _: tiny_corpus, layers=1))
     stages, (whole,) = [line for line in lines if "epochs" in line], [line for line in lines if "epochs" not in line
                                                                       and "hours" in line]
     assert len(stages) == 2 * 7 and len(lines) == 2 * 7 + 2  # six encoders and MGCL; MOSEI's large batch; the sum

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..config import Config, preset
+from ..config import DATASETS, Config, preset
 from ..corpus import load_corpus
 from ..errors import ConfigError, RunError, nearest
 from ..experiments import Study
@@ -27,7 +27,7 @@ from .loss import loss_alone
 from .many import many
 from .measure import MATRIX, Rates, machine, rates, row
 from .paper import paper
-from .stages import stage_one, stage_one_text, stage_two
+from .stages import SEQUENCE_ENCODERS, stage_one, stage_one_text, stage_two
 from .startup import imports, startup
 
 log = logging.getLogger(__name__)
@@ -63,10 +63,9 @@ def _machine(options: Options) -> Iterator[dict[str, Any]]:
 
 
 def _stage_one(options: Options, full_length: bool) -> Iterator[dict[str, Any]]:
-    device = choose_device(options.device)
-    names = ("macro_A", "micro_A", "macro_V", "micro_V")
-    yield from stage_one(load_corpus(options.corpus), options.config, options.rates(), device, repeats=options.repeats,
-                         names=names[::2] if full_length else names, full_length=full_length)
+    yield from stage_one(load_corpus(options.corpus), options.config, options.rates(), choose_device(options.device),
+                         repeats=options.repeats, full_length=full_length,
+                         names=SEQUENCE_ENCODERS[::2] if full_length else SEQUENCE_ENCODERS)
 
 
 def _stage_one_text(options: Options) -> Iterator[dict[str, Any]]:
@@ -101,7 +100,8 @@ def _many(options: Options) -> Iterator[dict[str, Any]]:
 
 
 def _paper(options: Options) -> Iterator[dict[str, Any]]:
-    yield from paper(choose_device(options.device), repeats=options.repeats)
+    datasets = {name: dataclasses.replace(options, corpus=f"synthetic-{name}").config for name in DATASETS}
+    yield from paper(datasets, options.rates(), choose_device(options.device), repeats=options.repeats)
 
 
 def _cache(options: Options) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from . import floors
 from .compared import WORDS, save_random_bert
 from .floors import Lengths, Work
 from .measure import Rates, epochs, peak, row
+
+SEQUENCE_ENCODERS = ("macro_A", "micro_A", "macro_V", "micro_V")
 
 
 def split_of(split: Split, clips: int, device: torch.device, *, full_length: bool = False) -> DeviceSplit:
@@ -47,9 +49,11 @@ def work_of(train: DeviceSplit, valid: DeviceSplit, batch_size: int, work: Any) 
 
 
 def stage_one(corpus: Corpus, config: Config, rate: Rates, device: torch.device, *, batches: int = 1,
-              repeats: int = 3, names: tuple[str, ...] = ("macro_A", "micro_A", "macro_V", "micro_V"),
+              repeats: int = 3, names: tuple[str, ...] = SEQUENCE_ENCODERS,
               full_length: bool = False) -> Iterator[dict[str, Any]]:
     """An epoch of each audio and vision encoder."""
+    size = config.sequence_batch_size
+    splits = _shares(corpus, size * batches, device, full_length=full_length)
     for name in names:
         modality = name[-1]
 
@@ -58,13 +62,15 @@ def stage_one(corpus: Corpus, config: Config, rate: Rates, device: torch.device,
 
         torch.manual_seed(1111)
         system = UnimodalRegressor(name, config).to(device)
-        yield _epoch(f"stage one, {name}, epoch", system, corpus, config, rate, device, work,
-                     size=config.sequence_batch_size, batches=batches, repeats=repeats, full_length=full_length)
+        yield _epoch(f"stage one, {name}, epoch", system, corpus, splits, config, rate, work, size=size,
+                     repeats=repeats, full_length=full_length)
 
 
 def stage_one_text(corpus: Corpus, config: Config, rate: Rates, device: torch.device, *, batches: int = 1,
                    repeats: int = 3, layers: int = 12) -> Iterator[dict[str, Any]]:
     """An epoch of both text encoders, with a bert-base of random weights (of fewer ``layers`` in tests)."""
+    size = config.text_batch_size
+    splits = _shares(corpus, size * batches, device)
     with tempfile.TemporaryDirectory() as folder:
         words = 1 + max(int(split.text_bert[:, 0].max()) for split in corpus.splits)
         save_random_bert(Path(folder), layers=layers, size=max(words, WORDS))
@@ -80,13 +86,17 @@ def stage_one_text(corpus: Corpus, config: Config, rate: Rates, device: torch.de
                                    layers=shape.num_hidden_layers, vocabulary=shape.vocab_size, train=train,
                                    first_only=first_only)
 
-            yield _epoch(f"stage one, {name}, epoch", system, corpus, config, rate, device, work,
-                         size=config.text_batch_size, batches=batches, repeats=repeats)
+            yield _epoch(f"stage one, {name}, epoch", system, corpus, splits, config, rate, work, size=size,
+                         repeats=repeats)
 
 
 def stage_two(corpus: Corpus, config: Config, rate: Rates, device: torch.device, what: str, *, text_width: int = 768,
               batches: int = 3, repeats: int = 3, full_length: bool = False) -> dict[str, Any]:
     """An epoch of MGCL; frozen features are random numbers."""
+    size = config.mgcl_batch_size
+    splits = _shares(corpus, size * batches, device, full_length=full_length)
+    for split in splits:
+        split.features = random_features(split, config, text_width)
     frozen = frozen_encoders(config)
     torch.manual_seed(1111)
     system = MGCL(config, bound=corpus.bound, encoders=[name for name in encoder_names(config) if name not in frozen],
@@ -95,26 +105,28 @@ def stage_two(corpus: Corpus, config: Config, rate: Rates, device: torch.device,
     def work(lengths: Lengths, *, train: bool) -> Work:
         return floors.stage_two(lengths, config, text_width, train=train)
 
-    return _epoch(what, system, corpus, config, rate, device, work, size=config.mgcl_batch_size, batches=batches,
-                  repeats=repeats, full_length=full_length, features=lambda s: random_features(s, config, text_width))
+    return _epoch(what, system, corpus, splits, config, rate, work, size=size, repeats=repeats,
+                  full_length=full_length)
 
 
-def _epoch(what: str, system: System, corpus: Corpus, config: Config, rate: Rates, device: torch.device, work: Any, *,
-           size: int, batches: int, repeats: int, full_length: bool = False,
-           features: Callable[[DeviceSplit], dict[str, torch.Tensor]] | None = None) -> dict[str, Any]:
-    """An epoch of ``system``, validation included, timed on some batches of training and their share of validation."""
-    clips = min(size * batches, len(corpus.train))
+def _shares(corpus: Corpus, clips: int, device: torch.device, *, full_length: bool = False) -> list[DeviceSplit]:
+    """The first ``clips`` of training, and their share of validation."""
+    clips = min(clips, len(corpus.train))
     valid_clips = max(1, round(clips * len(corpus.valid) / len(corpus.train)))
-    splits = [split_of(part, count, device, full_length=full_length)
-              for part, count in ((corpus.train, clips), (corpus.valid, valid_clips))]
-    if features is not None:
-        for split in splits:
-            split.features = features(split)
+    return [split_of(part, count, device, full_length=full_length)
+            for part, count in ((corpus.train, clips), (corpus.valid, valid_clips))]
+
+
+def _epoch(what: str, system: System, corpus: Corpus, splits: list[DeviceSplit], config: Config, rate: Rates, work: Any,
+           *, size: int, repeats: int, full_length: bool = False) -> dict[str, Any]:
+    """An epoch of ``system``, validation included, timed on ``splits`` (`_shares`) and scaled to all clips."""
+    train, device = splits[0], splits[0].device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     seconds = epochs(system, *splits, size, repeats, config.precision, config.length_buckets)
-    return row(what, seconds, work_of(*splits, size, work), rate, times=len(corpus.train) / clips, batch=size,
-               corpus=corpus.name, lengths="full" if full_length else "as drawn", measured_clips=clips, **peak(device))
+    return row(what, seconds, work_of(*splits, size, work), rate, times=len(corpus.train) / len(train), batch=size,
+               corpus=corpus.name, lengths="full" if full_length else "as drawn", measured_clips=len(train),
+               **peak(device))
 
 
 def random_features(split: DeviceSplit, config: Config, text_width: int) -> dict[str, torch.Tensor]:
