@@ -11,6 +11,8 @@ MMSA := .venv-mmsa
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v[:2] < (3, 13) or sys.exit("MGCL needs Python 3.11 or 3.12, \
+	and %s is %d.%d.%d: make PYTHON=python3.12 names another" % (sys.executable, v[0], v[1], v[2]))'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[notebooks,minilm,search,test]'
 	touch $@
@@ -44,7 +46,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check mgcl_core tests
 
 lab: $(INSTALLED)
-	$(BIN)/jupyter lab --notebook-dir=.
+	$(BIN)/jupyter lab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # The small reference that a test holds new results against; only after a deliberate change of the numbers.
 reference: $(INSTALLED)

@@ -18,6 +18,9 @@ __version__ = "0.1.0"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
+# Sums of cuBLAS come out the same every time only with a workspace of fixed size; read when CUDA starts.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 _PUBLIC = {
     "load_corpus": "corpus", "Corpus": "corpus", "Split": "corpus", "table1": "corpus",
     "Config": "config", "preset": "config",

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from .corpus.data import Split
+from .errors import RunError
 from .files import atomic
 
 
@@ -79,8 +81,22 @@ class Scaler:
 
     @classmethod
     def load(cls, path: Path) -> Scaler:
-        """Read what `save` wrote."""
-        return cls(load_file(path))
+        """Read what `save` wrote.
+
+        Raises:
+            RunError: the file is missing or damaged, or holds statistics by which nothing can be scaled.
+        """
+        try:
+            statistics = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"the scaler {path} cannot be read: {error}") from error
+        expected = {f"{name}_{kind}" for name in ("audio", "vision") for kind in ("mean", "std")}
+        if set(statistics) != expected:
+            raise RunError(f"the scaler {path} holds {sorted(statistics)}, not {sorted(expected)}")
+        for name, values in statistics.items():
+            if not np.isfinite(values).all() or (name.endswith("_std") and (values <= 0).any()):
+                raise RunError(f"the scaler {path}: {name} holds numbers by which nothing can be scaled")
+        return cls(statistics)
 
     def apply(self, name: str, values: np.ndarray) -> np.ndarray:
         """Scaled copy of ``values`` (N, L, D) of modality ``name``."""

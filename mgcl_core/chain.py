@@ -70,6 +70,10 @@ def plan(parameters: Parameters, chosen: Sequence[str] = (), *, everything: bool
             raise ConfigError(f"no notebook has the number {number!r}: {nearest(number, available)}")
     studies = {corpus: parameters.study(corpus) for corpus in parameters.corpora}
     steps = []
+    if not set(numbers) <= {DATA, TABLES} or not numbers:
+        for study in studies.values():
+            if not all(run.done for run in study.trainings()):
+                study.check_device()
     for corpus, study in studies.items():
         left_out = {SEARCH} if everything else {AUDIT, SEARCH, SYSTEMS}
         if study.corpus.scheme != "sims":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     try:
         options.command(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads the output has enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
+        return 0
     except MGCLError as error:
         print(f"mgcl: {error}", file=sys.stderr)
         return 2
@@ -86,6 +91,10 @@ def _parser() -> argparse.ArgumentParser:
                          help="id, prediction and six unimodal predictions")
     predict.add_argument("--split", action="append", default=[], metavar="NAME", help="default: every split")
     predict.add_argument("--device", default="auto")
+    predict.add_argument("--tokens", default=None, choices=["file", "raw_text"],
+                         help="the file's own token ids, or its sentences tokenised; default: as in the run")
+    predict.add_argument("--download", action="store_true",
+                         help="fetch the text model from the hub where it is not on this machine")
     predict.set_defaults(command=_predict)
 
     corpus = commands.add_parser("corpus", help="read and check a feature file")
@@ -159,7 +168,8 @@ def _bench(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     from .prediction import predict_file
 
-    frame = predict_file(options.run, options.file, splits=options.split, device=options.device, out=options.out)
+    frame = predict_file(options.run, options.file, splits=options.split, device=options.device, out=options.out,
+                         tokens=options.tokens, download=options.download)
     print(f"{len(frame)} clips predicted: {options.out}")
 
 

@@ -144,11 +144,7 @@ class Config:
 
     def override(self, changes: Mapping[str, Any]) -> Config:
         """A copy with ``changes``; an unknown key is a `ConfigError` that names the nearest."""
-        known = [item.name for item in dataclasses.fields(self)]
-        for name in changes:
-            if name not in known:
-                raise ConfigError(f"unknown setting {name!r}: {nearest(name, known)}")
-        return dataclasses.replace(self, **changes)
+        return dataclasses.replace(self, **read_overrides(changes))
 
     def scoped(self, *scopes: str) -> dict[str, Any]:
         """The settings that a stage of ``scopes`` depends on, as plain values for JSON."""
@@ -227,6 +223,19 @@ def hints_of(kind: type) -> list[str]:
     return [name for name, hint in hints.items() if hint is kind]
 
 
+def read_overrides(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``changes`` of settings, checked by name and type, as plain values: papermill would write a tuple as text.
+
+    Raises:
+        ConfigError: an unknown name, with the nearest, or a value that is not of the setting's type.
+    """
+    hints = typing.get_type_hints(Config)
+    for name in changes:
+        if name not in hints:
+            raise ConfigError(f"unknown setting {name!r}: {nearest(name, hints)}")
+    return {name: _plain(_checked(name, value, hints[name])) for name, value in changes.items()}
+
+
 def parse(text: str) -> tuple[str, Any]:
     """Read ``name=value`` of the command line by the declared type of ``name``.
 
@@ -238,10 +247,7 @@ def parse(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(f"{text!r} is not of the form name=value")
-    hints = typing.get_type_hints(Config)
-    if name not in hints:
-        raise ConfigError(f"unknown setting {name!r}: {nearest(name, hints)}")
-    return name, _checked(name, value, hints[name])
+    return name, read_overrides({name: value})[name]
 
 
 def _require(condition: bool, name: str, value: Any, expected: str) -> None:

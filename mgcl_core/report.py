@@ -166,7 +166,7 @@ def provenance(runs: Iterable[Run]) -> pd.DataFrame:
                 "torch": environment["packages"]["torch"], "device": environment["device"],
                 "parameters": record["parameters"], "trained": record["trained_parameters"],
                 "seconds": round(record["seconds"], 1), "s/epoch": round(record["seconds_per_epoch"], 2),
-                "peak GiB": round(record["peak_memory"]["process_gib"], 2)})
+                "peak GiB": round(float("nan") if (peak := record["peak_memory"]["process_gib"]) is None else peak, 2)})
     return pd.DataFrame(rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from .batching import derive_seed
 from .config import Config
 from .corpus import Corpus
-from .errors import ConfigError, RunError
+from .errors import RunError
 from .files import atomic, read_json, read_json_lines
 from .model import MGCL, UnimodalRegressor, encoder_names, frozen_encoders
 from .provenance import environment, peak_memory
@@ -72,7 +73,8 @@ class Run:
     def predictions(self, split: str = "test") -> pd.DataFrame:
         """Columns id, label, prediction and, for MGCL, the six unimodal predictions."""
         frame = pd.read_csv(self._finished(f"predictions-{split}.csv"), dtype=str, keep_default_na=False)
-        return frame.astype({name: np.float64 for name in frame.columns if name != "id"})  # exact, unlike read_csv
+        # Exact, unlike read_csv, and float32 as they were made: 0.1 must not become more than the cut at 0.1.
+        return frame.astype({name: np.float32 for name in frame.columns if name != "id"})
 
     def record(self) -> dict[str, Any]:
         """Provenance: settings, data, versions, cost."""
@@ -88,17 +90,27 @@ def load_run(directory: Path) -> Run:
     """The finished run in ``directory``, with the stage-one runs that it starts from.
 
     Raises:
-        RunError: there is no finished run.
+        RunError: there is no finished run, or its record is damaged.
     """
-    directory = Path(directory)
+    return _load(Path(directory))
+
+
+def _load(directory: Path, child: str | None = None) -> Run:
+    """`load_run`; ``child`` is the run that starts from this one, which then is an encoder's and starts from none."""
     if not (directory / DONE).exists():
         raise RunError(f"{directory} holds no finished run (no file {DONE!r})")
-    record = read_json(directory / RECORD)
-    parents = tuple(load_run(directory.parent / name) for name in record["parents"])
-    chosen = None
-    if record["system"] is not None:
-        chosen = type(next(iter(system_spec(record["stage"]).published.values())))(**record["system"])
-    return Run(record["stage"], record["variant"], Config.from_dict(record["config"]), directory, parents, chosen)
+    try:
+        record = read_json(directory / RECORD)
+        stage, names = record["stage"], record["parents"]
+        if child is not None and names:
+            raise RunError(f"{directory}: {child} is said to start from it, and it from {names[0]}")
+        parents = tuple(_load(directory.parent / name, directory.name) for name in names)
+        chosen = None
+        if record["system"] is not None:
+            chosen = type(next(iter(system_spec(stage).published.values())))(**record["system"])
+        return Run(stage, record["variant"], Config.from_dict(record["config"]), directory, parents, chosen)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{directory / RECORD} is damaged: {type(error).__name__}: {error}") from error
 
 
 def build_system(run: Run, *, shapes: Shapes, device: torch.device, trained: bool = False) -> System:
@@ -157,27 +169,6 @@ def _schedule(chosen: Any, prefix: str, precision: str) -> Schedule:
                     None if prefix else chosen.patience, precision)
 
 
-def choose_device(name: str) -> torch.device:
-    """The device called ``name``; "auto" is CUDA where there is one.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device={name!r} is not available: {str(error).splitlines()[0]}") from error
-    return device
-
-
-def default_precision(device: torch.device) -> str:
-    """What the precision "auto" stands for."""
-    return "bf16" if device.type == "cuda" else "fp32"
-
-
 def make_record(run: Run, system: System, result: Fit, *, corpus: Corpus, profile: str, device: torch.device,
                 seconds: float) -> dict[str, Any]:
     """Provenance of a run whose training took ``seconds``: settings, data, versions, cost."""
@@ -211,9 +202,9 @@ def write_predictions(path: Path, ids: Sequence[str], outputs: Mapping[str, np.n
     """CSV of id, label (where known), prediction and, where the system has them, six unimodal predictions."""
     columns: dict[str, Any] = {"id": list(ids)}
     if labels is not None:
-        columns["label"] = np.asarray(labels, dtype=np.float64)
-    columns["prediction"] = outputs["prediction"].astype(np.float64)
-    for name, values in zip(UNIMODAL_COLUMNS, outputs.get("unimodal", ()), strict=False):
-        columns[name] = values.astype(np.float64)
+        columns["label"] = np.asarray(labels, dtype=np.float32)
+    columns["prediction"] = outputs["prediction"]
+    columns |= dict(zip(UNIMODAL_COLUMNS, outputs.get("unimodal", ()), strict=False))
     with atomic(path) as temporary:
-        pd.DataFrame(columns).to_csv(temporary, index=False)
+        pd.DataFrame(columns).to_csv(temporary, index=False, na_rep="nan",
+                                     quoting=csv.QUOTE_NONNUMERIC)  # an id may hold anything

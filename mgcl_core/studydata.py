@@ -23,7 +23,7 @@ from .model import encode_frozen, frozen_encoders
 from .runs import Run, build_system, shapes_of
 from .system import Shapes, System
 from .systems import system_spec
-from .text import check_vocabulary, corpus_tokens, text_width
+from .text import check_token_ids, check_vocabulary, corpus_tokens, text_config
 from .trainer import SELECTION
 
 
@@ -59,17 +59,22 @@ class StudyData:
         return self._scaler
 
     def check_vocabulary(self) -> None:
-        """Make sure, once, that the file's token ids belong to the text model, unless settings say otherwise."""
-        if not self._checked and self.config.tokens == "file" and self.config.check_vocabulary:
-            withheld = isinstance(self.corpus.test, Withheld)
-            check_vocabulary(self.config.text_model, self.corpus, test=not withheld)
+        """Make sure, once, that the file's token ids belong to the text model, where the file's are read.
+
+        The setting of this name switches the comparison of sentences off; ids beyond the model's table never pass.
+        """
+        if not self._checked and self.config.tokens == "file":
+            splits = [split for split in self.corpus.splits if not isinstance(split, Withheld)]
+            check_token_ids(self.config.text_model, splits, self.corpus.path)
+            if self.config.check_vocabulary:
+                check_vocabulary(self.config.text_model, self.corpus.train, self.corpus.path)
         self._checked = True
 
     def shapes(self, run: Run) -> Shapes:
         """What the system of ``run`` must know of the corpus to be built."""
         train = self.corpus.train
         own = run.settings is not None and system_spec(run.stage).text == "frozen" and train.text is not None
-        width = train.text.shape[2] if own else text_width(self.config.text_model)
+        width = train.text.shape[2] if own else text_config(self.config.text_model).hidden_size
         return shapes_of(run, bound=self.corpus.bound, clips=len(train), text_dim=width,
                          text_steps=train.text_bert.shape[2])
 

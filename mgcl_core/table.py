@@ -17,6 +17,9 @@ _LATEX = {
     "±": r"$\pm$", "−": "$-$", "–": "--", "†": r"$^\dagger$", "α": r"$\alpha$", "β": r"$\beta$",
 }  # fmt: skip
 
+#: Classes that keep MathJax, 2 and later ones, from what looks like mathematics.
+_PLAIN = "tex2jax_ignore mathjax_ignore"
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -77,7 +80,7 @@ class Table:
     def to_html(self) -> str:
         """An HTML table with its title as caption and the footer as paragraphs below."""
         header = "".join(f"<th>{html.escape(name)}</th>" for name in (*self._levels, *self.frame.columns))
-        lines = ['<table class="paper-table">', f"<caption>{html.escape(self.title)}</caption>"]
+        lines = [f'<table class="paper-table {_PLAIN}">', f"<caption>{html.escape(self.title)}</caption>"]
         lines += [f"<thead><tr>{header}</tr></thead>", "<tbody>"]
         previous: tuple[str, ...] | None = None
         for labels, cells in self._rows():
@@ -89,7 +92,7 @@ class Table:
                 row += f"<td><b>{text}</b></td>" if bold else f"<td>{text}</td>"
             lines.append(f"<tr>{row}</tr>")
         lines += ["</tbody>", "</table>"]
-        lines += [f'<p class="table-note">{html.escape(sentence)}</p>' for sentence in self.footer]
+        lines += [f'<p class="table-note {_PLAIN}">{html.escape(sentence)}</p>' for sentence in self.footer]
         return "\n".join([*lines, ""])
 
     def _repr_html_(self) -> str:

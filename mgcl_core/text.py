@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import transformers  # names of it are loaded when they are used, and most processes use none
@@ -12,10 +16,13 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
-from .corpus.data import Corpus, Split
+from .corpus.data import Split
 from .errors import ConfigError, CorpusError
 
 disable_progress_bar()  # of loading weights, which takes less than a second
+
+_local_only: contextvars.ContextVar[bool] = contextvars.ContextVar("local_files_only", default=False)
+_REMEDY = "ids of {name!r} (set tokens='raw_text' to tokenise raw_text with it, or choose the text_model of the file)"
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,25 @@ def model_source(name: str) -> str:
     return str(get_model_path())
 
 
+@contextlib.contextmanager
+def local_files_only() -> Iterator[None]:
+    """Within the block nothing is fetched: a text model that is not on this machine is a `ConfigError`."""
+    token = _local_only.set(True)
+    try:
+        yield
+    finally:
+        _local_only.reset(token)
+
+
+def describe_source(name: str) -> str:
+    """Where the text model ``name`` comes from, in words."""
+    if name == "minilm":
+        return "the packaged all-MiniLM-L6-v2"
+    if Path(name).is_dir():
+        return f"the folder {Path(name).resolve()}"
+    return f"the hub's {name!r}, " + ("from this machine's cache" if _local_only.get() else "fetched or from the cache")
+
+
 def load_text_model(name: str, *, pretrained: bool = True) -> TextModel:
     """A BERT-family model and its special tokens.
 
@@ -50,16 +76,12 @@ def load_text_model(name: str, *, pretrained: bool = True) -> TextModel:
         pretrained: load the weights; otherwise only the architecture, randomly initialised.
 
     Raises:
-        ConfigError: the model is neither local nor within reach, or damaged.
+        ConfigError: the model is neither local nor within reach, damaged, or asks to run code of its own.
     """
-    source = model_source(name)
-    try:
-        if pretrained:
-            model = transformers.AutoModel.from_pretrained(source, use_safetensors=True)  # a pickle could run code
-        else:
-            model = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(source))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ConfigError(_unreachable(name, error)) from error
+    if pretrained:
+        model = _from_pretrained(transformers.AutoModel, name, use_safetensors=True)  # a pickle could run code
+    else:
+        model = transformers.AutoModel.from_config(text_config(name), trust_remote_code=False)
     model.float()  # a checkpoint in half precision would be loaded as such, and trained as such
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # [CLS] is read from the last hidden state, so a pooler would never be trained
@@ -70,16 +92,13 @@ def load_text_model(name: str, *, pretrained: bool = True) -> TextModel:
 
 
 @functools.cache
-def text_width(name: str) -> int:
-    """Width of the hidden states of the text model ``name``.
+def text_config(name: str) -> transformers.PreTrainedConfig:
+    """The configuration of the text model ``name``: ``hidden_size``, ``vocab_size``, ...
 
     Raises:
         ConfigError: it is neither local nor within reach.
     """
-    try:
-        return transformers.AutoConfig.from_pretrained(model_source(name)).hidden_size
-    except (OSError, ValueError) as error:
-        raise ConfigError(_unreachable(name, error)) from error
+    return _from_pretrained(transformers.AutoConfig, name)
 
 
 @functools.cache
@@ -89,9 +108,15 @@ def load_tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
     Raises:
         ConfigError: it is neither local nor within reach.
     """
+    return _from_pretrained(transformers.AutoTokenizer, name)
+
+
+def _from_pretrained(kind: Any, name: str, **options: Any) -> Any:
+    """Every call of transformers' ``from_pretrained``: code that lies beside a model is never run, nor asked about."""
     try:
-        return transformers.AutoTokenizer.from_pretrained(model_source(name))
-    except (OSError, ValueError) as error:
+        return kind.from_pretrained(model_source(name), trust_remote_code=False, local_files_only=_local_only.get(),
+                                    **options)
+    except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(_unreachable(name, error)) from error
 
 
@@ -103,25 +128,32 @@ def tokenize(name: str, raw_text: tuple[str, ...] | list[str], steps: int) -> np
                      for key in ("input_ids", "attention_mask", "token_type_ids")], axis=1)
 
 
-def check_vocabulary(name: str, corpus: Corpus, clips: int = 20, *, test: bool = True) -> None:
-    """Make sure that the file's token ids belong to the vocabulary of ``name``.
-
-    With another vocabulary an encoder would train on garbage without a word. The ids of ``clips``
-    sentences, evenly spread over the training split, are compared as word pieces without special
-    tokens; one sentence in ten may differ, for files whose sentences were cleaned after tokenising. Without ``test``
-    the test split is not looked at.
+def check_token_ids(name: str, splits: Sequence[Split], file: Path) -> None:
+    """Make sure that the text model ``name`` has an embedding for every token id of ``splits``.
 
     Raises:
-        CorpusError: they differ, or an id lies beyond the vocabulary.
+        CorpusError: an id lies beyond its table.
     """
-    tokenizer, split = load_tokenizer(name), corpus.train
-    splits = corpus.splits if test else (corpus.train, corpus.valid)
-    highest = max(int(part.text_bert[:, 0].max()) for part in splits)
-    remedy = (f"ids of {name!r} (set tokens='raw_text' to tokenise raw_text with it, "
-              f"or choose the text_model of the file)")
-    if highest >= len(tokenizer):
-        raise CorpusError("text_bert belongs to another vocabulary", file=corpus.path, key="text_bert",
-                          expected=remedy, found=f"id {highest}, beyond its {len(tokenizer)} entries")
+    entries = min(len(load_tokenizer(name)), text_config(name).vocab_size)
+    for split in splits:
+        highest = int(split.text_bert[:, 0].max())
+        if highest >= entries:
+            raise CorpusError("text_bert belongs to another vocabulary", file=file, split=split.name, key="text_bert",
+                              expected=_REMEDY.format(name=name),
+                              found=f"id {highest}, beyond its {entries} entries")
+
+
+def check_vocabulary(name: str, split: Split, file: Path, clips: int = 20) -> None:
+    """Make sure that the token ids of ``split`` belong to the vocabulary of ``name``.
+
+    With another vocabulary an encoder would train on garbage without a word. The ids of ``clips``
+    sentences, evenly spread over the split, are compared as word pieces without special
+    tokens; one sentence in ten may differ, for files whose sentences were cleaned after tokenising.
+
+    Raises:
+        CorpusError: they differ.
+    """
+    tokenizer = load_tokenizer(name)
     rows = np.unique(np.linspace(0, len(split) - 1, clips).astype(int))
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     again = tokenize(name, [split.raw_text[row] for row in rows], split.text_bert.shape[2])
@@ -129,8 +161,8 @@ def check_vocabulary(name: str, corpus: Corpus, clips: int = 20, *, test: bool =
                  if _words(split.text_bert[row], special) != _words(ids, special)]
     if len(different) > len(rows) / 10:
         row = different[0]
-        raise CorpusError("text_bert belongs to another vocabulary", file=corpus.path, split="train", key="text_bert",
-                          expected=remedy,
+        raise CorpusError("text_bert belongs to another vocabulary", file=file, split=split.name, key="text_bert",
+                          expected=_REMEDY.format(name=name),
                           found=f"{len(different)} of {len(rows)} sentences that tokenise otherwise, "
                                 f"the first of clip {split.ids[row]!r}")
 
@@ -150,6 +182,8 @@ def _words(text_bert: np.ndarray, special: set[int]) -> list[int]:
 def _unreachable(name: str, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     kind = "folder" if Path(name).is_dir() else "model"
+    if _local_only.get() and kind == "model":
+        reason = "it is not on this machine, and nothing is fetched unless asked for (download=True, --download)"
     return (f"the text model {name!r} could not be loaded: {reason} "
             f"(a hub id needs the network once, a {kind} must hold config.json, weights and a tokeniser; "
             f"'minilm' is offline)")

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def fit(system: System, train: DeviceSplit, valid: DeviceSplit, schedule: Schedu
     target = torch.cat([system.target(batch) for batch in valid.batches(schedule.batch_size)]).cpu().numpy()
     progress = tqdm(total=schedule.epochs, initial=len(history), desc=label, unit="epoch", leave=False, disable=None)
     last_line = time.monotonic()
-    with progress, _deterministic(), matrix_precision(train.device, schedule.precision):
+    with progress, _deterministic(train.device), matrix_precision(train.device, schedule.precision):
         for epoch in range(len(history) + 1, schedule.epochs + 1):
             if schedule.patience is not None and epoch - 1 - _best(history) >= schedule.patience:
                 break
@@ -162,12 +162,16 @@ def load_weights(system: System, path: Path) -> None:
     """Read what `save_weights` wrote.
 
     Raises:
-        RunError: the file is missing, damaged, or of another architecture.
+        RunError: the file is missing, damaged, of another architecture, or holds numbers that are not finite.
     """
     try:
-        system.load_state_dict(load_file(path))
+        weights = load_file(path)
+        system.load_state_dict(weights)
     except Exception as error:  # safetensors, torch and the file system each have their own
         raise RunError(f"weights {path} cannot be read into {type(system).__name__}: {error}") from error
+    for name, values in weights.items():
+        if not values.isfinite().all():
+            raise RunError(f"weights {path}: {name} holds numbers that are not finite")
 
 
 def _train_epoch(system: System, train: DeviceSplit, optimizer: torch.optim.Optimizer, schedule: Schedule, steps: int,
@@ -242,17 +246,24 @@ def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContex
 
 
 @contextlib.contextmanager
-def _deterministic():
-    """Deterministic kernels where there are any, and the caller's settings afterwards."""
-    before, fill = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """Deterministic kernels alone, and the caller's settings afterwards.
+
+    On the CPU an operation without such a kernel warns; elsewhere it raises, and fused attention takes its
+    deterministic backward pass, which it does not where torch is told to warn only.
+    """
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill, benchmark = torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True, warn_only=device.type == "cpu")
     # torch would write NaN into all memory that it is about to overwrite: a fifth of a text epoch.
     torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.benchmark = False  # it would choose kernels by their time
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.utils.deterministic.fill_uninitialized_memory = fill
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def _checkpoint(path: Path, system: System, optimizer: torch.optim.Optimizer, history: list[dict[str, Any]]) -> None:

@@ -1,5 +1,7 @@
 """The command line, as a user types it."""
 
+import json
+import os
 import subprocess
 import sys
 
@@ -63,3 +65,28 @@ def test_status_lists_what_is_missing(capsys, tmp_path, monkeypatch):
 def test_the_command_is_installed():
     shown = subprocess.run([sys.executable, "-m", "mgcl_core", "--help"], capture_output=True, text=True)
     assert shown.returncode == 0 and "predict" in shown.stdout
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_error(tmp_path):
+    command = f"{sys.executable} -m mgcl_core settings | head -n 1; exit ${{PIPESTATUS[0]}}"
+    for _ in range(3):  # whether the pipe is closed before or after the last line is the system's choice
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_list_settings_reach_the_notebook_from_the_command_line(tmp_path, tiny_bert):
+    from mgcl_core.corpus import demo
+
+    demo.write("demo", tmp_path / "clips.pkl")
+    short = {"text_model": tiny_bert, "tokens": "raw_text", "text_epochs": "1", "sequence_epochs": "1",
+             "mgcl_epochs": "1",
+             "components": "C1,C2", "trained_encoders": "", "predictor_hidden": "8,4"}
+    done = subprocess.run([sys.executable, "-m", "mgcl_core", "run", "--quiet", "--notebook", "3", "--corpus",
+                           str(tmp_path / "clips.pkl"), "--profile", "demo", "--seeds", "1", "--device", "cpu",
+                           "--results", str(tmp_path / "results"),
+                           *(part for item in short.items() for part in ("--set", "=".join(item)))],
+                          capture_output=True, text=True, env={**os.environ, "MGCL_DATA": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    (record,) = (tmp_path / "results").glob("clips/demo/runs/MGCL-1-*/record.json")
+    config = json.loads(record.read_text())["config"]
+    assert (config["components"], config["trained_encoders"], config["predictor_hidden"]) == (["C1", "C2"], [], [8, 4])

@@ -135,8 +135,8 @@ def test_a_literal_error_names_choices_and_the_nearest():
     [
         ("seed=7", ("seed", 7)), ("alpha=1e-4", ("alpha", 1e-4)), ("alpha=1", ("alpha", 1.0)),
         ("weighted=true", ("weighted", True)), ("weighted=False", ("weighted", False)),
-        ("components=C1,C3", ("components", ("C1", "C3"))), ("trained_encoders=", ("trained_encoders", ())),
-        ("predictor_hidden=64,32", ("predictor_hidden", (64, 32))), ("patience=None", ("patience", None)),
+        ("components=C1,C3", ("components", ["C1", "C3"])), ("trained_encoders=", ("trained_encoders", [])),
+        ("predictor_hidden=64,32", ("predictor_hidden", [64, 32])), ("patience=None", ("patience", None)),
         ("patience=3", ("patience", 3)), ("text_model=a=b", ("text_model", "a=b")),
         ("fusion=concat", ("fusion", "concat")),
     ],

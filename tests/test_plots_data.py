@@ -111,3 +111,10 @@ def test_a_single_clip_of_one_class(make_split, make_corpus):
     ):
         figure.savefig(io.BytesIO(), dpi=40)
     assert legend_of(plots.label_distributions(corpus)) == ["train (1 clip)", "valid (1 clip)"]
+
+
+@pytest.mark.parametrize("name", ["a$\\x$b", "cost$_$x", "$"])
+def test_a_name_with_dollars_is_no_mathematics(tiny_corpus, name, tmp_path):
+    figure = plots.label_distributions(dataclasses.replace(tiny_corpus, name=name))
+    figure.savefig(tmp_path / "x.png")
+    assert name in figure.get_suptitle()

@@ -1,17 +1,23 @@
 """Predicting another feature file with a finished run."""
 
+import logging
 import pickle
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from mgcl_core.cli import main
 from mgcl_core.corpus import load_corpus
 from mgcl_core.corpus.demo import write
-from mgcl_core.errors import CorpusError, RunError
+from mgcl_core.errors import ConfigError, CorpusError, RunError
 from mgcl_core.experiments import Study
 from mgcl_core.prediction import predict_file
+from mgcl_core.runs import SCALER
+from mgcl_core.text import tokenize
+from mgcl_core.trainer import WEIGHTS
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +88,80 @@ def test_the_command_writes_the_same(run, demo_file, tmp_path, capsys):
                  "--device", "cpu"]) == 0
     assert "240 clips predicted" in capsys.readouterr().out
     assert len(pd.read_csv(out)) == 240
+
+
+def predict_changed(run, contents, tmp_path, **changes):
+    return predict_file(run.directory, written(tmp_path, contents), out=tmp_path / "a.csv", device="cpu", **changes)
+
+
+@pytest.fixture
+def own_ids(contents, run):
+    """The demo's clips with token ids of the run's own vocabulary."""
+    for split in contents.values():
+        split["text_bert"] = tokenize(run.config.text_model, split["raw_text"], split["text_bert"].shape[2])
+    return contents
+
+
+def test_token_ids_are_checked_as_in_training(run, own_ids, tmp_path):
+    def predicted(tokens):
+        return predict_changed(run, own_ids, tmp_path, tokens=tokens, splits=["test"])
+
+    ids = own_ids["test"]["text_bert"][:, 0]
+    assert len(predicted("file")) == 240
+    right, ids[3, 1] = ids[3, 1], 15
+    with pytest.raises(CorpusError, match="id 15, beyond its 15 entries"):
+        predicted("file")
+    ids[3, 1] = right
+    own_ids["test"]["text_bert"][:, 0] = np.random.default_rng(0).permuted(ids, axis=1)
+    with pytest.raises(CorpusError, match="tokenise otherwise"):
+        predicted("file")
+    assert len(predicted("raw_text")) == 240
+
+
+def test_a_key_that_is_no_text_is_an_error(run, contents, tmp_path):
+    contents["test"][5] = 1
+    with pytest.raises(CorpusError, match="a key is not text.*'test'.*'5'"):
+        predict_changed(run, contents, tmp_path)
+
+
+def copied(run, tmp_path):
+    """The run and those it starts from, to be damaged."""
+    folder = shutil.copytree(run.directory.parent, tmp_path / "runs")
+    return folder / run.name
+
+
+@pytest.mark.parametrize("damage, message", [
+    (lambda values: {name: value * np.nan for name, value in values.items()}, "by which nothing can be scaled"),
+    (lambda values: {name: value * 0 for name, value in values.items()}, "by which nothing can be scaled"),
+    (lambda values: {"audio_mean": values["audio_mean"]}, "holds"), (lambda values: None, "cannot be read"),
+])
+def test_a_damaged_scaler_is_an_error(run, demo_file, tmp_path, damage, message):
+    directory = copied(run, tmp_path)
+    values = damage(load_file(directory / SCALER))
+    (directory / SCALER).unlink()
+    if values is not None:
+        save_file(values, directory / SCALER)
+    with pytest.raises(RunError, match=message):
+        predict_file(directory, demo_file, out=tmp_path / "a.csv", device="cpu")
+    assert not (tmp_path / "a.csv").exists()
+
+
+def test_a_prediction_that_is_not_finite_is_an_error(run, demo_file, tmp_path):
+    directory = copied(run, tmp_path)
+    weights = load_file(directory / WEIGHTS)
+    save_file({name: np.full_like(value, 3e38) if name.startswith("predictor") else value
+               for name, value in weights.items()}, directory / WEIGHTS)
+    with pytest.raises(RunError, match="have a prediction that is not finite, the first"):
+        predict_file(directory, demo_file, out=tmp_path / "a.csv", device="cpu")
+    assert not (tmp_path / "a.csv").exists()
+
+
+def test_the_text_model_is_named_and_never_fetched_unasked(run, demo_file, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        predict_file(run.directory, demo_file, out=tmp_path / "a.csv", device="cpu", splits=["test"])
+    assert f"text model: the folder {run.config.text_model}" in caplog.text
+    directory = copied(run, tmp_path)
+    for record in directory.parent.glob("*/record.json"):
+        record.write_text(record.read_text().replace(run.config.text_model, "someone/no-such-model"))
+    with pytest.raises(ConfigError, match="not on this machine, and nothing is fetched unless asked for"):
+        predict_file(directory, demo_file, out=tmp_path / "b.csv", device="cpu")

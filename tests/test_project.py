@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -42,11 +44,44 @@ def test_constraints_pin_every_dependency_within_its_bounds(project):
     from packaging.specifiers import SpecifierSet
 
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pinned = dict(re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+)", line).groups() for line in lines
-                  if line and not line.startswith("#"))
+    pinned = dict(
+        re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+)", line).groups() for line in lines if line and not line.startswith("#")
+    )
     pinned = {name.lower().replace("_", "-"): version for name, version in pinned.items()}
     for name, bounds in declared(project).items():
         assert pinned[name] in SpecifierSet(",".join(bounds)), name
+
+
+def test_every_pin_can_be_installed_on_the_oldest_python_that_is_said_to_do(project):
+    from importlib.metadata import distributions
+
+    from packaging.specifiers import SpecifierSet
+
+    oldest = next(str(bound.version) for bound in SpecifierSet(project["requires-python"]) if bound.operator == ">=")
+    pinned = {
+        line.partition("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+    }
+    for found in distributions():
+        if found.metadata["Name"].lower().replace("_", "-") in pinned and found.metadata["Requires-Python"]:
+            needed = SpecifierSet(found.metadata["Requires-Python"])
+            assert f"{oldest}.0" in needed, f"{found.metadata['Name']} {found.version} needs Python {needed}"
+
+
+@pytest.mark.parametrize("version", [(3, 10, 13), (3, 13, 0), (2, 7, 18)])
+def test_make_names_the_python_that_it_was_given_where_it_is_not_supported(tmp_path, version, project):
+    """A stand-in for the interpreter: this one, which says that it is another version."""
+    from packaging.specifiers import SpecifierSet
+
+    assert ".".join(map(str, version)) not in SpecifierSet(project["requires-python"])
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f"#!{sys.executable}\nimport sys\nsys.version_info = {version}\nexec(sys.argv[2])\n")
+    stand_in.chmod(0o755)
+    done = subprocess.run(
+        ["make", "install", f"PYTHON={stand_in}", f"VENV={tmp_path / 'venv'}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode != 0 and f"is {'.'.join(map(str, version))}: make PYTHON=" in done.stderr
+    assert not (tmp_path / "venv").exists()
 
 
 def test_notebooks_are_stripped_and_declare_their_parameters_as_literals():
@@ -73,11 +108,12 @@ def test_notebooks_are_stripped_and_declare_their_parameters_as_literals():
 
 
 def test_no_data_of_others_is_tracked():
-    import subprocess
-
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert not [name for name in tracked if name.endswith((".pkl", ".pickle"))]
-    assert not [name for name in tracked if name.startswith("data/") and not
-                (name == "data/README.md" or name.startswith("data/paper/"))]
+    assert not [
+        name
+        for name in tracked
+        if name.startswith("data/") and not (name == "data/README.md" or name.startswith("data/paper/"))
+    ]

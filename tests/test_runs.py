@@ -12,14 +12,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from mgcl_core.errors import ConfigError, CorpusError, RunError
+from mgcl_core.config import Config
+from mgcl_core.errors import ConfigError, CorpusError, MGCLError, RunError
 from mgcl_core.experiments import Study, config_for, role
+from mgcl_core.metrics import regression_metrics
 from mgcl_core.model import encode_frozen
-from mgcl_core.runs import load_run
+from mgcl_core.runs import RECORD, Run, load_run, write_predictions
 
-TINY = {"check_vocabulary": False, "text_epochs": 3, "sequence_epochs": 3, "mgcl_epochs": 3, "width": 16,
-        "feedforward": 16, "heads": 2, "common_width": 16, "fusion_heads": 2}
+TINY = {
+    "check_vocabulary": False,
+    "text_epochs": 3,
+    "sequence_epochs": 3,
+    "mgcl_epochs": 3,
+    "width": 16,
+    "feedforward": 16,
+    "heads": 2,
+    "common_width": 16,
+    "fusion_heads": 2,
+}
 #: How many times the kill test kills; all twenty by `MGCL_KILLS=20 python -m pytest tests/test_runs.py -k kill`.
 KILLS = int(os.environ.get("MGCL_KILLS", "4"))
 
@@ -49,8 +61,12 @@ def corpus(make_split, make_corpus):
 def study(corpus, tiny_bert, tmp_path):
     def build(**changes):
         overrides = {**TINY, "text_model": tiny_bert, **changes.pop("overrides", {})}
-        return Study(corpus, "demo", overrides=overrides,
-                     **{"seeds": [1], "results": tmp_path, "device": "cpu", "workers": 1, **changes})
+        return Study(
+            corpus,
+            "demo",
+            overrides=overrides,
+            **{"seeds": [1], "results": tmp_path, "device": "cpu", "workers": 1, **changes},
+        )
 
     return build
 
@@ -89,7 +105,9 @@ def test_without_test_data_no_features_of_it_are_kept(study):
     run = next(run for run in blind.pretrainings() if run.stage == "macro_T")
     blind.finish(run, test=False)
     assert sorted(path.name for path in run.directory.glob("features-*.npy")) == [
-        "features-train-macro_T.npy", "features-valid-macro_T.npy"]
+        "features-train-macro_T.npy",
+        "features-valid-macro_T.npy",
+    ]
     study().finish(run)
     assert (run.directory / "features-test-macro_T.npy").exists()
 
@@ -119,8 +137,7 @@ def test_micro_runs_are_scored_against_their_own_label(study, corpus):
     runs = {run.stage: run for run in study().pretrain()}
     np.testing.assert_allclose(runs["macro_V"].predictions()["label"], corpus.test.labels)
     for place, modality in enumerate("TVA"):
-        np.testing.assert_allclose(runs[f"micro_{modality}"].predictions()["label"],
-                                   corpus.test.unimodal_labels[place])
+        np.testing.assert_allclose(runs[f"micro_{modality}"].predictions()["label"], corpus.test.unimodal_labels[place])
 
 
 def test_variants_share_stage_one_and_other_settings_do_not_meet(study):
@@ -129,17 +146,26 @@ def test_variants_share_stage_one_and_other_settings_do_not_meet(study):
     assert plain.trainings()[0].directory != changed.trainings()[0].directory
     slower = study(overrides={"sequence_lr": 1e-4})
     same = {run.stage for run in plain.pretrainings()} & {
-        run.stage for run in slower.pretrainings() if run.directory in {r.directory for r in plain.pretrainings()}}
+        run.stage for run in slower.pretrainings() if run.directory in {r.directory for r in plain.pretrainings()}
+    }
     assert same == {"macro_T", "micro_T"}
     assert plain.trainings()[0].directory != slower.trainings()[0].directory
 
 
 def test_label_schemes_do_not_meet(corpus, tiny_bert, tmp_path):
     def runs(scheme):
-        other = Study(dataclasses.replace(corpus, scheme=scheme), "demo", seeds=[1], device="cpu", workers=1,
-                      overrides={**TINY, "text_model": tiny_bert}, results=tmp_path)
-        assert [run.directory for run in other.trainings()] == [run.directory for run in
-                                                                other.without_test().trainings()]
+        other = Study(
+            dataclasses.replace(corpus, scheme=scheme),
+            "demo",
+            seeds=[1],
+            device="cpu",
+            workers=1,
+            overrides={**TINY, "text_model": tiny_bert},
+            results=tmp_path,
+        )
+        assert [run.directory for run in other.trainings()] == [
+            run.directory for run in other.without_test().trainings()
+        ]
         return {run.directory for run in [*other.trainings(), *other.pretrainings()]}
 
     assert not runs("sims") & runs("mosi")
@@ -174,9 +200,17 @@ def test_the_trainer_meets_no_test_clip(study, monkeypatch):
     assert set(seen) == {(40, 12)}
 
 
-@pytest.mark.parametrize("changes", [{"encoders": "shared"}, {"micro": "pooled"}, {"trained_encoders": []},
-                                     {"trained_encoders": ["T", "V", "A"]}, {"normalize": False},
-                                     {"precision": "bf16"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"encoders": "shared"},
+        {"micro": "pooled"},
+        {"trained_encoders": []},
+        {"trained_encoders": ["T", "V", "A"]},
+        {"normalize": False},
+        {"precision": "bf16"},
+    ],
+)
 def test_the_other_readings_of_the_paper_run(study, changes):
     run = study(overrides=changes).train()[0]
     assert np.isfinite(run.predictions()["prediction"]).all()
@@ -231,8 +265,13 @@ def job(corpus, tiny_bert, tmp_path):
         arguments = tmp_path / f"{name}.pickle"
         overrides = {**TINY, "text_model": tiny_bert}
         arguments.write_bytes(pickle.dumps((corpus, overrides, tmp_path / name)))
-        return subprocess.Popen([sys.executable, str(script), str(arguments), str(workers)], stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, env=environment)
+        return subprocess.Popen(
+            [sys.executable, str(script), str(arguments), str(workers)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
 
     return start
 
@@ -299,3 +338,80 @@ def test_a_full_disk_is_an_error_and_the_run_continues_afterwards(study, monkeyp
     built = study()
     run = built.train()[0]
     assert run.done and not [path for path in built.directory.rglob(".*") if path.is_file()]
+
+
+@pytest.mark.parametrize("name", ["confede", "sfttr"])
+def test_what_a_system_trains_before_itself_is_on_its_device(study, monkeypatch, tmp_path, name):
+    """On the device "meta", which computes nothing, so that a second device needs no hardware."""
+    ours, devices = study(), {}
+    (run,) = ours.comparisons([name])
+    monkeypatch.setattr(Study, "split", lambda *_: None)
+    monkeypatch.setattr(
+        "mgcl_core.experiments.fit",
+        lambda system, *_, label, **__: devices.update(
+            {label.split()[-1]: {tensor.device.type for tensor in [*system.parameters(), *system.buffers()]}}
+        ),
+    )
+    ours.device = torch.device("meta")
+    ours.fit(run, tmp_path / "run")
+    assert devices == {"pretrain_V": {"meta"}, "pretrain_A": {"meta"}, "1": {"meta"}}
+
+
+ODD_IDS = (
+    "carriage\rreturn",
+    "line\nfeed",
+    "both\r\n",
+    'quo"te',
+    "com,ma",
+    "NaN",
+    "",
+    " space ",
+    "video$_$clip",
+    "\x00",
+)
+
+
+def test_predictions_come_back_as_they_were_written_whatever_the_ids(corpus, tiny_bert, tmp_path):
+    test = dataclasses.replace(corpus.test, ids=(*ODD_IDS, *corpus.test.ids[len(ODD_IDS) :]))
+    study = Study(
+        dataclasses.replace(corpus, test=test),
+        "demo",
+        seeds=[1],
+        results=tmp_path,
+        device="cpu",
+        workers=1,
+        overrides={**TINY, "text_model": tiny_bert, "text_epochs": 1, "sequence_epochs": 1},
+    )
+    run = study.finish(study.pretrainings()[-1])
+    assert tuple(run.predictions("test")["id"]) == test.ids
+
+
+def test_labels_on_the_cuts_of_the_classes_fall_on_the_same_side_after_reading(tmp_path):
+    labels = np.array([-0.7, -0.1, 0.1, 0.7], dtype=np.float32)
+    predicted = np.array([-0.71, -0.3, 0.05, 0.6], dtype=np.float32)  # each on the lower side of its cut, as the labels
+    (tmp_path / "run").mkdir()
+    write_predictions(
+        tmp_path / "run" / "predictions-test.csv", ["a", "b", "c", "d"], {"prediction": predicted}, labels=labels
+    )
+    (tmp_path / "run" / RECORD).write_text("{}")
+    frame = Run("mgcl", "MGCL", Config(), tmp_path / "run").predictions("test")
+    assert frame["label"].to_numpy().tobytes() == labels.tobytes()
+    assert frame["prediction"].to_numpy().tobytes() == predicted.tobytes()
+    metrics = regression_metrics(frame["label"].to_numpy(), frame["prediction"].to_numpy(), "sims")
+    assert metrics["acc3"] == metrics["acc5"] == 1.0
+
+
+def test_a_damaged_record_is_an_error(study):
+    run = study(overrides={"text_epochs": 1, "sequence_epochs": 1, "mgcl_epochs": 1}).train()[0]
+    record = run.record()
+    without_config = {name: value for name, value in record.items() if name != "config"}
+    for damaged, message in (
+        ("", "is damaged"),
+        ("[]", "is damaged"),
+        (json.dumps(without_config), "is damaged: KeyError: 'config'"),
+        (json.dumps({**record, "parents": [run.name]}), "is said to start from it"),
+        (json.dumps({**record, "config": {"alhpa": 1}}), "did you mean 'alpha'"),
+    ):
+        (run.directory / RECORD).write_text(damaged)
+        with pytest.raises(MGCLError, match=message):
+            load_run(run.directory)

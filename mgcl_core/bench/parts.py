@@ -15,11 +15,12 @@ import pandas as pd
 
 from ..config import DATASETS, Config, preset
 from ..corpus import load_corpus
+from ..devices import choose_device, choose_precision
 from ..errors import ConfigError, RunError, nearest
 from ..experiments import Study
 from ..files import atomic, write_json
 from ..parallel import side_by_side
-from ..runs import choose_device, default_precision, schedule_of
+from ..runs import schedule_of
 from ..trainer import predict
 from .compared import compared
 from .growth import growth
@@ -48,7 +49,7 @@ class Options:
     def config(self) -> Config:
         """Table 2's settings, with the precision that the device gets by default."""
         dataset = self.corpus.removeprefix("synthetic-")
-        return preset(dataset).override({"precision": default_precision(choose_device(self.device))})
+        return preset(dataset).override({"precision": choose_precision("auto", choose_device(self.device))})
 
     def rates(self) -> Rates:
         """What the device reaches now, in that precision."""

@@ -47,7 +47,7 @@ def _array_from_state(state: Any) -> np.ndarray:
 def _array(data: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray:
     if type(shape) is not tuple or len(shape) > _MOST_DIMENSIONS:
         raise ValueError(f"a shape of kind {kind_of(shape)}")
-    if not isinstance(dtype, np.dtype) or order not in ("C", "F"):
+    if not isinstance(dtype, np.dtype) or type(order) is not str or order not in ("C", "F"):
         raise ValueError(f"a dtype of kind {kind_of(dtype)} or an order that is neither C nor F")
     count = 1
     for size in shape:
@@ -60,17 +60,28 @@ def _array(data: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray:
         flat = np.empty(count, dtype=object)
         for index, item in enumerate(data):
             flat[index] = item
+        order = "C"  # numpy lists objects so, whatever order it names
     else:
         if type(data) not in (bytes, bytearray, memoryview) or len(data) != count * dtype.itemsize:
             raise ValueError(f"data that does not fit shape {short(shape)} of {dtype}")
         if dtype.kind == "U" and count and np.frombuffer(data, f"{dtype.byteorder}u4").max() > 0x10FFFF:
             raise ValueError("a string with code points that are none")  # numpy crashes or fails on use
-        flat = np.frombuffer(data, dtype=dtype) if count else np.empty(0, dtype)
+        flat = np.frombuffer(memoryview(data).toreadonly(), dtype=dtype) if count else np.empty(0, dtype)
     return flat.reshape(shape, order=order)
 
 
-def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    return _array(data, dtype, shape, order)
+def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> np.ndarray:
+    if axes is None:
+        return _array(data, dtype, shape, order)
+    # Order K, since numpy 2.3: neither C nor Fortran; written in C order, then the axes are put in their places.
+    if type(order) is not str or order != "K":
+        raise ValueError("an order of axes that goes with no order K")
+    if type(axes) is not tuple or any(type(axis) is not int for axis in axes):  # sorting deep tuples would recurse
+        raise ValueError("an order of axes that is not of numbers")
+    array = _array(data, dtype, shape)
+    if sorted(axes) != list(range(array.ndim)):
+        raise ValueError("an order of axes that is no permutation")
+    return array.transpose(axes)
 
 
 def _scalar(dtype: Any, data: Any) -> Any:

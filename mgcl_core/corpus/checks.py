@@ -85,6 +85,9 @@ def check_clips(content: Any, file: Path) -> dict[str, CheckedSplit]:
 def _check_split(split: Any, where: Where, labelled: bool = True) -> CheckedSplit:
     if type(split) is not dict:
         where.fail("a split is not a dict", None, "a dict of arrays and lists", kind_of(split))
+    for key in split:
+        if not isinstance(key, str):
+            where.fail("a key is not text", short(key), "names as keys", kind_of(key))
     required = [key for key in REQUIRED if labelled or key != "regression_labels"]
     if not labelled:
         split = {key: value for key, value in split.items() if not key.startswith("regression_labels")}

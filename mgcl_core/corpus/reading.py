@@ -55,6 +55,13 @@ SHA256 = {
 }
 
 
+def known_name(name: object) -> str | None:
+    """The key of ``name`` in `KNOWN`, however it is written (``Demo``, ``CH-SIMS``); None for the path of a file."""
+    key = str(name).lower()
+    key = _ALIASES.get(key, key)
+    return key if isinstance(name, str) and key in KNOWN else None
+
+
 def load_corpus(
     name_or_path: str | os.PathLike,
     scheme: str | None = None,
@@ -153,9 +160,8 @@ def _copy(name: str, split: checks.CheckedSplit, path: Path, store: Store, notes
 
 def _find(name_or_path: str | os.PathLike, data_dir: Path) -> tuple[Known | None, Path]:
     """The known corpus, if it is one, and the resolved path of its file."""
-    key = str(name_or_path).lower()
-    key = _ALIASES.get(key, key)
-    if isinstance(name_or_path, str) and key in KNOWN:
+    key = known_name(name_or_path)
+    if key is not None:
         known = KNOWN[key]
         if known.place is None:
             return known, _generated(key, data_dir).resolve()
@@ -169,7 +175,7 @@ def _find(name_or_path: str | os.PathLike, data_dir: Path) -> tuple[Known | None
         return None, path.resolve()
     if path.is_dir():
         raise CorpusError("a folder is no corpus", file=path, expected="a feature file", found="a folder")
-    problem = f"no corpus and no file is called {str(name_or_path)!r}: {nearest(key, KNOWN)}"
+    problem = f"no corpus and no file is called {str(name_or_path)!r}: {nearest(str(name_or_path).lower(), KNOWN)}"
     raise CorpusError(problem, expected="a known name or a feature file", found="neither")
 
 

@@ -1,7 +1,7 @@
 """Reading a pickle of numpy arrays, strings, numbers and plain containers without running any of it.
 
-``pickle.load`` calls whatever a file names. Here ``pickletools.genops`` splits the memory-mapped file
-into opcodes and a small stack machine executes the few that such a file needs; nothing is imported,
+``pickle.load`` calls whatever a file names. Here the readers of ``pickletools`` split the memory-mapped
+file into opcodes and a small stack machine executes the few that such a file needs; nothing is imported,
 and the "calls" a file can make are the functions in ``ADMITTED``, which build values by themselves.
 
 Nothing a file declares is believed: a payload is a view of the mapped file, so it cannot be longer
@@ -32,13 +32,10 @@ class _Refused(Exception):
 
 
 class _Mapped:
-    """The file as ``genops`` wants it, giving long payloads as views instead of copies."""
+    """The file as ``pickletools`` wants it, giving long payloads as views instead of copies."""
 
     def __init__(self, buffer: memoryview):
         self.buffer, self.position = buffer, 0
-
-    def tell(self) -> int:
-        return self.position
 
     def remaining(self) -> int:
         return len(self.buffer) - self.position
@@ -50,7 +47,7 @@ class _Mapped:
 
     def readline(self) -> bytes:
         line = bytes(self.buffer[self.position : self.position + _LONGEST_LINE])
-        line = line[: line.find(b"\n") + 1]  # empty without a newline: genops refuses it
+        line = line[: line.find(b"\n") + 1]  # empty without a newline: pickletools refuses it
         self.position += len(line)
         return line
 
@@ -75,29 +72,40 @@ def read_pickle(path: Path) -> Any:
         return _execute(mapped)
     except _Refused as refused:
         problem, found = refused.args
-        at = f"{found}, at byte {mapped.tell()} of {len(mapped.buffer)}"
+        at = f"{found}, at byte {mapped.position} of {len(mapped.buffer)}"
         raise CorpusError(problem, file=path, expected=_EXPECTED, found=at) from None
 
 
 def _execute(mapped: _Mapped) -> Any:
     machine = _Machine(mapped)
-    operations = pickletools.genops(mapped)
     for _ in range(MAX_OPCODES):
         try:
-            opcode, argument, _position = next(operations)
-        except (ValueError, struct.error, IndexError) as error:  # genops' words for a broken stream
+            name, argument = _next_opcode(mapped)
+        except (ValueError, struct.error, IndexError) as error:  # pickletools' words for a broken stream
             found = "a truncated file" if not mapped.remaining() else short(error)
             raise _Refused("the pickle cannot be read", found) from None
-        if opcode.name == "STOP":
+        if name == "STOP":
             return machine.result()
-        operation = getattr(machine, f"op_{opcode.name.lower()}", None)
+        operation = getattr(machine, f"op_{name.lower()}", None)
         if operation is None:
-            raise _Refused("the pickle holds more than data", f"opcode {opcode.name}")
+            raise _Refused("the pickle holds more than data", f"opcode {name}")
         try:
             operation(argument)
         except IndexError:
-            raise _Refused("the pickle is broken", f"{opcode.name} on an empty stack") from None
+            raise _Refused("the pickle is broken", f"{name} on an empty stack") from None
     raise _Refused("the pickle is too long", f"more than {MAX_OPCODES} opcodes")
+
+
+def _next_opcode(mapped: _Mapped) -> tuple[str, Any]:
+    code = mapped.read(1)
+    opcode = pickletools.code2op.get(code.decode("latin-1"))
+    if opcode is None:
+        raise ValueError(f"opcode {code!r} unknown")
+    if opcode.arg is None:
+        return opcode.name, None
+    # The reader of bytearrays would copy them, and protocol 5 writes arrays so; bytes are written alike.
+    reader = pickletools.read_bytes8 if opcode.name == "BYTEARRAY8" else opcode.arg.reader
+    return opcode.name, reader(mapped)
 
 
 class _Machine:
@@ -133,7 +141,10 @@ class _Machine:
 
     op_binint = op_binint1 = op_binint2 = op_binfloat = push
     op_binunicode = op_short_binunicode = op_binunicode8 = push
-    op_binbytes = op_short_binbytes = op_binbytes8 = op_bytearray8 = push
+    op_binbytes = op_short_binbytes = op_binbytes8 = push
+
+    def op_bytearray8(self, value: bytes | memoryview) -> None:
+        self.push(bytearray(value) if type(value) is bytes else value)
 
     def op_long1(self, value: int) -> None:
         if not -(2**63) <= value < 2**64:

@@ -80,7 +80,8 @@ def panels(count: int, *, columns: int, width: float, height: float, **shared) -
 def finish(figure: Figure, title: str, *, synthetic: bool) -> Figure:
     """Sets the title, marked where the data are synthetic, and fixes the tick sizes; returns the figure."""
     title = f"{title} · synthetic data" if synthetic else title
-    figure.suptitle(textwrap.fill(title, int(11 * figure.get_figwidth())))
+    # No mathematics: names of files and clips hold dollars.
+    figure.suptitle(textwrap.fill(title, int(11 * figure.get_figwidth())), parse_math=False)
     for ax in figure.axes:
         # Ticks are made when the figure is drawn, after the style has gone.
         ax.tick_params(axis="x", labelsize=RC["xtick.labelsize"])
