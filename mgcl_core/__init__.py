@@ -22,14 +22,26 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 _PUBLIC = {
-    "load_corpus": "corpus", "Corpus": "corpus", "Split": "corpus", "table1": "corpus",
-    "Config": "config", "preset": "config",
+    "load_corpus": "data",
+    "Corpus": "data",
+    "Split": "data",
+    "table1": "data",
+    "Config": "config",
+    "preset": "config",
     "collaborative_contrastive_loss": "losses",
     "regression_metrics": "metrics",
-    "Batch": "batching", "Output": "system", "System": "system",
-    "MGCL": "model", "SYSTEMS": "systems",
-    "Study": "experiments", "Run": "runs", "load_run": "runs",
-    "MGCLError": "errors", "ConfigError": "errors", "CorpusError": "errors", "RunError": "errors",
+    "Batch": "data.batches",
+    "Output": "system",
+    "System": "system",
+    "MGCL": "model",
+    "SYSTEMS": "experiments.registry",
+    "Study": "experiments.study",
+    "Run": "experiments.runs",
+    "load_run": "experiments.runs",
+    "MGCLError": "support.errors",
+    "ConfigError": "support.errors",
+    "CorpusError": "support.errors",
+    "RunError": "support.errors",
 }
 __all__ = [*_PUBLIC, "__version__"]
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .data.valid_steps import ValidSteps
 from .dropout import draw_seed, generator, kept
-from .steps import ValidSteps
 
 #: Attention weights that exist at a time on the CPU; as many as stay in its cache.
 WEIGHTS_AT_ONCE = 2**21
@@ -85,7 +85,7 @@ def _groups(counts: list[int], heads: int) -> Iterator[tuple[Tensor, Tensor]]:
     first = 0
     while first < len(order):
         longest = counts[order[first]]
-        clips = order[first: first + max(1, WEIGHTS_AT_ONCE // (heads * longest * longest))]
+        clips = order[first : first + max(1, WEIGHTS_AT_ONCE // (heads * longest * longest))]
         steps = np.arange(longest)
         valid = steps < np.array([counts[clip] for clip in clips])[:, None]
         rows = starts[clips][:, None] + np.where(valid, steps, 0)
@@ -107,8 +107,9 @@ def _scatter(packed: Tensor, rows: Tensor, valid: Tensor, values: Tensor) -> Non
         packed.index_copy_(0, rows[valid], flat[valid])
 
 
-def _weights(query: Tensor, key: Tensor, valid: Tensor, dropout: float,
-             source: np.random.BitGenerator) -> tuple[Tensor, Tensor | None]:
+def _weights(
+    query: Tensor, key: Tensor, valid: Tensor, dropout: float, source: np.random.BitGenerator
+) -> tuple[Tensor, Tensor | None]:
     """Attention weights (b, h, L, L) before dropout, and its factors."""
     scores = (query * query.shape[-1] ** -0.5) @ key.mT
     if not valid.all():

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .config import DATASETS, PROFILES, VARIANTS, Config, parse
-from .errors import MGCLError
-from .notebook import DEFAULTS, Parameters, check
-from .paths import project_root
-from .presets import read_preset
+from .experiments.presets import read_preset
+from .notebooks.parameters import DEFAULTS, Parameters, check
+from .support.errors import MGCLError
+from .support.paths import project_root
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,45 +40,87 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run the notebooks in order, headlessly")
-    run.add_argument("--notebook", action="append", default=[], metavar="NUMBER",
-                     help="only this notebook, by number (may be repeated); default: the main job")
+    run.add_argument(
+        "--notebook",
+        action="append",
+        default=[],
+        metavar="NUMBER",
+        help="only this notebook, by number (may be repeated); default: the main job",
+    )
     run.add_argument("--all", action="store_true", help="the main job, the selection audit and the ten systems")
     run.add_argument("--quiet", action="store_true", help="do not show what the notebooks log")
     run.set_defaults(command=_run)
     status = commands.add_parser("status", help="list what is done and what is missing")
     status.set_defaults(command=_status)
     search = commands.add_parser("search", help="search settings on validation, and write the best as a preset")
-    search.add_argument("--out", type=Path, default=None, metavar="PRESET",
-                        help="default: search/preset.json in the study's folder of results")
-    search.add_argument("--corpus", type=lambda name: [name], default=[DEFAULTS["corpus"]], metavar="NAME_OR_FILE",
-                        help=f"default: {DEFAULTS['corpus']}")
+    search.add_argument(
+        "--out",
+        type=Path,
+        default=None,
+        metavar="PRESET",
+        help="default: search/preset.json in the study's folder of results",
+    )
+    search.add_argument(
+        "--corpus",
+        type=lambda name: [name],
+        default=[DEFAULTS["corpus"]],
+        metavar="NAME_OR_FILE",
+        help=f"default: {DEFAULTS['corpus']}",
+    )
     search.set_defaults(command=_search, preset=None)
     for command in (run, status):
-        command.add_argument("--corpus", action="append", metavar="NAME_OR_FILE",
-                             help=f"may be repeated; default: {' and '.join(DEFAULTS['corpora'])}")
-        command.add_argument("--preset", default=None, metavar="FILE",
-                             help="settings of a preset file, as `mgcl search` writes it; --set goes before them")
+        command.add_argument(
+            "--corpus",
+            action="append",
+            metavar="NAME_OR_FILE",
+            help=f"may be repeated; default: {' and '.join(DEFAULTS['corpora'])}",
+        )
+        command.add_argument(
+            "--preset",
+            default=None,
+            metavar="FILE",
+            help="settings of a preset file, as `mgcl search` writes it; --set goes before them",
+        )
     for command, where in ((run, "of notebook 7: "), (search, "")):
-        command.add_argument("--trials", type=int, default=DEFAULTS["trials"], metavar="N",
-                             help=f"{where}trials to be completed or pruned in all, earlier ones counted; "
-                                  "default: %(default)s")
-        command.add_argument("--workers", default=DEFAULTS["workers"], metavar="N",
-                             help="runs side by side on the device; default: one a core on a CPU with the profiles "
-                                  "'demo' and 'small', else 1")
+        command.add_argument(
+            "--trials",
+            type=int,
+            default=DEFAULTS["trials"],
+            metavar="N",
+            help=f"{where}trials to be completed or pruned in all, earlier ones counted; default: %(default)s",
+        )
+        command.add_argument(
+            "--workers",
+            default=DEFAULTS["workers"],
+            metavar="N",
+            help="runs side by side on the device; default: one a core on a CPU with the profiles "
+            "'demo' and 'small', else 1",
+        )
     for command in (run, status, search):
         command.add_argument("--profile", default="auto", choices=["auto", *PROFILES])
         command.add_argument("--seeds", default=",".join(map(str, DEFAULTS["seeds"])), help="default: %(default)s")
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 …")
         command.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
-        command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="overrides",
-                             help="change a setting (may be repeated); `mgcl settings` lists them")
+        command.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            dest="overrides",
+            help="change a setting (may be repeated); `mgcl settings` lists them",
+        )
         command.add_argument("--results", default=None, metavar="FOLDER", help="default: results/ of the project")
 
     bench = commands.add_parser("bench", help="measure speed; results/bench/ keeps a table and a JSON a part")
     bench.add_argument("--part", action="append", default=[], metavar="NAME", help="only this part (may be repeated)")
     bench.add_argument("--corpus", default="synthetic-sims", choices=[f"synthetic-{name}" for name in DATASETS])
-    bench.add_argument("--mmsa", type=Path, default=None, metavar="PYTHON",
-                       help="interpreter of an environment with mmsa 2.2.1, for the part 'compared'")
+    bench.add_argument(
+        "--mmsa",
+        type=Path,
+        default=None,
+        metavar="PYTHON",
+        help="interpreter of an environment with mmsa 2.2.1, for the part 'compared'",
+    )
     bench.add_argument("--repeats", type=int, default=3, help="timed runs of each; default: %(default)s")
     bench.add_argument("--device", default="auto")
     bench.add_argument("--results", default=None, metavar="FOLDER", help="default: results/ of the project")
@@ -87,14 +129,20 @@ def _parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="predict another feature file with a finished run")
     predict.add_argument("run", type=Path, help="directory of a finished MGCL run")
     predict.add_argument("file", help="feature file, or a known name; labels are not needed")
-    predict.add_argument("--out", type=Path, required=True, metavar="CSV",
-                         help="id, prediction and six unimodal predictions")
+    predict.add_argument(
+        "--out", type=Path, required=True, metavar="CSV", help="id, prediction and six unimodal predictions"
+    )
     predict.add_argument("--split", action="append", default=[], metavar="NAME", help="default: every split")
     predict.add_argument("--device", default="auto")
-    predict.add_argument("--tokens", default=None, choices=["file", "raw_text"],
-                         help="the file's own token ids, or its sentences tokenised; default: as in the run")
-    predict.add_argument("--download", action="store_true",
-                         help="fetch the text model from the hub where it is not on this machine")
+    predict.add_argument(
+        "--tokens",
+        default=None,
+        choices=["file", "raw_text"],
+        help="the file's own token ids, or its sentences tokenised; default: as in the run",
+    )
+    predict.add_argument(
+        "--download", action="store_true", help="fetch the text model from the hub where it is not on this machine"
+    )
     predict.set_defaults(command=_predict)
 
     corpus = commands.add_parser("corpus", help="read and check a feature file")
@@ -111,9 +159,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _parameters(options: argparse.Namespace) -> Parameters:
     preset = read_preset(options.preset) if options.preset else {}
-    given = {"profile": options.profile, "seeds": options.seeds, "device": options.device,
-             "precision": options.precision, "results": options.results,
-             "overrides": {**preset, **dict(parse(text) for text in options.overrides)}}
+    given = {
+        "profile": options.profile,
+        "seeds": options.seeds,
+        "device": options.device,
+        "precision": options.precision,
+        "results": options.results,
+        "overrides": {**preset, **dict(parse(text) for text in options.overrides)},
+    }
     given |= {name: getattr(options, name) for name in ("trials", "workers") if name in options}
     if options.corpus:
         given["corpora"] = options.corpus
@@ -121,7 +174,7 @@ def _parameters(options: argparse.Namespace) -> Parameters:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from . import chain
+    from .notebooks import runner as chain
 
     steps = chain.plan(_parameters(options), options.notebook, everything=options.all)
     for step, seconds in chain.run(steps, verbose=not options.quiet):
@@ -134,18 +187,21 @@ def _status(options: argparse.Namespace) -> None:
         study = parameters.study(corpus)
         main = [*study.pretrainings(), *study.trainings(tuple(VARIANTS))]
         runs = [*main, *study.comparisons()]
-        done, compared = sum(run.done for run in main), sum(run.done for run in runs[len(main):])
-        print(f"{study.corpus.name}, profile {study.profile}: {done} of {len(main)} runs done, "
-              f"{compared} of {len(runs) - len(main)} of compared systems "
-              f"({study.directory / 'runs'})")
+        done, compared = sum(run.done for run in main), sum(run.done for run in runs[len(main) :])
+        print(
+            f"{study.corpus.name}, profile {study.profile}: {done} of {len(main)} runs done, "
+            f"{compared} of {len(runs) - len(main)} of compared systems "
+            f"({study.directory / 'runs'})"
+        )
         for label in dict.fromkeys(run.variant or run.stage for run in runs):
-            states = [f"{run.seed} {'done' if run.done else 'missing'}" for run in runs
-                      if (run.variant or run.stage) == label]
+            states = [
+                f"{run.seed} {'done' if run.done else 'missing'}" for run in runs if (run.variant or run.stage) == label
+            ]
             print(f"  {label:<12} {'   '.join(states)}")
 
 
 def _search(options: argparse.Namespace) -> None:
-    from .search import search
+    from .experiments.search import search
 
     parameters = _parameters(options)
     study = parameters.study(parameters.corpora[0])
@@ -166,23 +222,32 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from .prediction import predict_file
+    from .experiments.prediction import predict_file
 
-    frame = predict_file(options.run, options.file, splits=options.split, device=options.device, out=options.out,
-                         tokens=options.tokens, download=options.download)
+    frame = predict_file(
+        options.run,
+        options.file,
+        splits=options.split,
+        device=options.device,
+        out=options.out,
+        tokens=options.tokens,
+        download=options.download,
+    )
     print(f"{len(frame)} clips predicted: {options.out}")
 
 
 def _corpus(options: argparse.Namespace) -> None:
-    from .corpus import load_corpus, table1
+    from .data import load_corpus, table1
 
     corpus = load_corpus(options.file, options.scheme)
     print(table1([corpus]).to_string(index=False))
     train = corpus.train
-    print(f"scheme {corpus.scheme}, {'aligned' if corpus.aligned else 'unaligned'}, "
-          f"text {train.text_bert.shape[2]}, audio {train.audio.shape[1]}×{train.audio.shape[2]}, "
-          f"vision {train.vision.shape[1]}×{train.vision.shape[2]}, "
-          f"{'with' if train.unimodal_labels is not None else 'without'} y_T, y_V, y_A, SHA-256 {corpus.sha256}")
+    print(
+        f"scheme {corpus.scheme}, {'aligned' if corpus.aligned else 'unaligned'}, "
+        f"text {train.text_bert.shape[2]}, audio {train.audio.shape[1]}×{train.audio.shape[2]}, "
+        f"vision {train.vision.shape[1]}×{train.vision.shape[2]}, "
+        f"{'with' if train.unimodal_labels is not None else 'without'} y_T, y_V, y_A, SHA-256 {corpus.sha256}"
+    )
 
 
 def _settings(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .errors import ConfigError, nearest
+from .support.errors import ConfigError, nearest
 
 # Which stage's results a setting changes. A stage-one encoder is trained again only when a setting
 # of its own scope changes, so that all variants of a seed share its encoders.
@@ -136,8 +136,12 @@ class Config:
         _require(len(self.predictor_hidden) > 0, "predictor_hidden", self.predictor_hidden, "not empty")
         _require(min(self.predictor_hidden) >= 1, "predictor_hidden", self.predictor_hidden, "widths of at least 1")
         _require(self.width % self.heads == 0, "width", self.width, f"a multiple of heads={self.heads}")
-        _require(self.common_width % self.fusion_heads == 0, "common_width", self.common_width,
-                 f"a multiple of fusion_heads={self.fusion_heads}")
+        _require(
+            self.common_width % self.fusion_heads == 0,
+            "common_width",
+            self.common_width,
+            f"a multiple of fusion_heads={self.fusion_heads}",
+        )
         for name in ("patience", "encoder_chunk"):
             value = getattr(self, name)
             _require(value is None or value >= 1, name, value, "at least 1, or None")
@@ -148,9 +152,12 @@ class Config:
 
     def scoped(self, *scopes: str) -> dict[str, Any]:
         """The settings that a stage of ``scopes`` depends on, as plain values for JSON."""
-        return {item.name: _plain(getattr(self, item.name)) for item in dataclasses.fields(self)
-                if set(scopes) & set(item.metadata["scopes"])
-                and not (item.metadata["later"] and getattr(self, item.name) == item.default)}
+        return {
+            item.name: _plain(getattr(self, item.name))
+            for item in dataclasses.fields(self)
+            if set(scopes) & set(item.metadata["scopes"])
+            and not (item.metadata["later"] and getattr(self, item.name) == item.default)
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """All settings as plain values for JSON; `Config.from_dict` reads them back."""
@@ -163,28 +170,71 @@ class Config:
 
 # Table 2, and what section 4.2 says of the encoders.
 DATASETS: dict[str, dict[str, Any]] = {
-    "sims": {"text_model": "bert-base-chinese",
-             "audio_dim": 33, "audio_steps": 400, "vision_dim": 709, "vision_steps": 55},
-    "mosi": {"text_model": "bert-base-uncased",
-             "audio_dim": 5, "audio_steps": 375, "vision_dim": 20, "vision_steps": 500},
-    "mosei": {"text_model": "bert-base-uncased", "layers": 3, "mgcl_epochs": 25, "mgcl_batch_size": 8,
-              "audio_dim": 74, "audio_steps": 500, "vision_dim": 35, "vision_steps": 500},
+    "sims": {
+        "text_model": "bert-base-chinese",
+        "audio_dim": 33,
+        "audio_steps": 400,
+        "vision_dim": 709,
+        "vision_steps": 55,
+    },
+    "mosi": {
+        "text_model": "bert-base-uncased",
+        "audio_dim": 5,
+        "audio_steps": 375,
+        "vision_dim": 20,
+        "vision_steps": 500,
+    },
+    "mosei": {
+        "text_model": "bert-base-uncased",
+        "layers": 3,
+        "mgcl_epochs": 25,
+        "mgcl_batch_size": 8,
+        "audio_dim": 74,
+        "audio_steps": 500,
+        "vision_dim": 35,
+        "vision_steps": 500,
+    },
 }
 
 # What a profile changes of Table 2. Only `paper` may be called the paper's settings.
 PROFILES: dict[str, dict[str, Any]] = {
     "paper": {},
     # Small real files on a CPU, with a small pretrained text encoder: not Table 2.
-    "small": {"text_model": "minilm", "text_lr": 5e-5, "text_batch_size": 32, "text_epochs": 12,
-              "width": 128, "heads": 4, "feedforward": 128, "sequence_epochs": 20, "sequence_batch_size": 32,
-              "mgcl_epochs": 20, "mgcl_batch_size": 32},
+    "small": {
+        "text_model": "minilm",
+        "text_lr": 5e-5,
+        "text_batch_size": 32,
+        "text_epochs": 12,
+        "width": 128,
+        "heads": 4,
+        "feedforward": 128,
+        "sequence_epochs": 20,
+        "sequence_batch_size": 32,
+        "mgcl_epochs": 20,
+        "mgcl_batch_size": 32,
+    },
     # The embedded demo corpora in minutes on two cores: not Table 2.
-    "demo": {"text_model": "minilm", "text_lr": 5e-5, "text_batch_size": 32, "text_epochs": 3,
-             "width": 64, "heads": 4, "feedforward": 64,
-             "common_width": 64, "micro_hidden": 64, "predictor_hidden": (64, 32), "head_hidden": 32,
-             "fusion_heads": 4, "fusion_feedforward": 128,
-             "sequence_lr": 1e-3, "sequence_epochs": 10, "sequence_batch_size": 32,
-             "mgcl_lr": 1e-3, "mgcl_epochs": 8, "mgcl_batch_size": 32},
+    "demo": {
+        "text_model": "minilm",
+        "text_lr": 5e-5,
+        "text_batch_size": 32,
+        "text_epochs": 3,
+        "width": 64,
+        "heads": 4,
+        "feedforward": 64,
+        "common_width": 64,
+        "micro_hidden": 64,
+        "predictor_hidden": (64, 32),
+        "head_hidden": 32,
+        "fusion_heads": 4,
+        "fusion_feedforward": 128,
+        "sequence_lr": 1e-3,
+        "sequence_epochs": 10,
+        "sequence_batch_size": 32,
+        "mgcl_lr": 1e-3,
+        "mgcl_epochs": 8,
+        "mgcl_batch_size": 32,
+    },
 }
 
 # The ablations of Tables 5 and 6 (20).
@@ -266,8 +316,9 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
         choices = typing.get_args(hint)
         if value in choices:
             return value
-        raise ConfigError(f"{name}={value!r}: must be one of {', '.join(map(repr, choices))}; "
-                          f"{nearest(str(value), choices)}")
+        raise ConfigError(
+            f"{name}={value!r}: must be one of {', '.join(map(repr, choices))}; {nearest(str(value), choices)}"
+        )
     if origin is types.UnionType:  # only `int | None` is used
         if value is None or value == "None":
             return None

@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import self_attention
-from .batching import Batch
 from .config import Config
-from .corpus.data import MODALITIES
+from .data.batches import Batch
+from .data.corpus import MODALITIES
+from .data.text_model import load_text_model
+from .data.valid_steps import ValidSteps, read_by_length
 from .dropout import Dropout, with_fast_dropout
-from .errors import ConfigError
 from .first_state import keep_first_state
-from .steps import ValidSteps, read_by_length
-from .text import load_text_model
+from .support.errors import ConfigError
 
 
 def fill_absent(states: Tensor, mask: Tensor, absent: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,8 +91,9 @@ class TransformerLayer(nn.TransformerEncoderLayer):
     """
 
     def __init__(self, config: Config):
-        super().__init__(config.width, config.heads, config.feedforward, config.encoder_dropout, activation="gelu",
-                         batch_first=True)
+        super().__init__(
+            config.width, config.heads, config.feedforward, config.encoder_dropout, activation="gelu", batch_first=True
+        )
         self.dropout, self.dropout1, self.dropout2 = (Dropout(config.encoder_dropout) for _ in range(3))
 
     def forward(self, states: Tensor, steps: ValidSteps) -> Tensor:
@@ -125,8 +126,10 @@ class SequenceEncoder(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         values, mask = getattr(batch, self.name), getattr(batch, f"{self.name}_mask")
         if values.shape[1] > len(self.positions) or values.shape[2] != self.inputs.in_features:
-            raise ConfigError(f"{self.name} has {values.shape[1]} steps of {values.shape[2]} values, the encoder takes "
-                              f"at most {len(self.positions)} steps of {self.inputs.in_features}")
+            raise ConfigError(
+                f"{self.name} has {values.shape[1]} steps of {values.shape[2]} values, the encoder takes "
+                f"at most {len(self.positions)} steps of {self.inputs.in_features}"
+            )
         absent = absent_steps(mask)
         steps = ValidSteps(mask | absent)
         states = self.inputs(steps.pack(values))  # (n, d), of the valid steps alone
@@ -147,8 +150,9 @@ class SequenceEncoder(nn.Module):
         return states, mask
 
 
-def build_encoder(modality: str, config: Config, *, pretrained: bool = True,
-                  macro_only: bool = False) -> TextEncoder | SequenceEncoder:
+def build_encoder(
+    modality: str, config: Config, *, pretrained: bool = True, macro_only: bool = False
+) -> TextEncoder | SequenceEncoder:
     """The encoder of modality "T", "V" or "A".
 
     ``pretrained=False`` leaves the text weights random; ``macro_only`` says that no micro feature will be asked for.
@@ -179,14 +183,21 @@ class Projection(nn.Sequential):
 
 def macro_projection(in_features: int, config: Config) -> Projection:
     """LayerNorm, Linear, Tanh, Dropout (decision 5): (…, in) → (…, d)."""
-    return Projection(nn.LayerNorm(in_features), nn.Linear(in_features, config.common_width), nn.Tanh(),
-                      Dropout(config.dropout))
+    return Projection(
+        nn.LayerNorm(in_features), nn.Linear(in_features, config.common_width), nn.Tanh(), Dropout(config.dropout)
+    )
 
 
 def micro_projection(in_features: int, config: Config) -> Projection:
     """LayerNorm, Linear, ReLU, Linear, Tanh, Dropout (decision 5): (…, in) → (…, d), per step."""
-    return Projection(nn.LayerNorm(in_features), nn.Linear(in_features, config.micro_hidden), nn.ReLU(),
-                      nn.Linear(config.micro_hidden, config.common_width), nn.Tanh(), Dropout(config.dropout))
+    return Projection(
+        nn.LayerNorm(in_features),
+        nn.Linear(in_features, config.micro_hidden),
+        nn.ReLU(),
+        nn.Linear(config.micro_hidden, config.common_width),
+        nn.Tanh(),
+        Dropout(config.dropout),
+    )
 
 
 def perceptron(in_features: int, *hidden: int) -> nn.Sequential:

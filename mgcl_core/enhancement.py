@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from .steps import ValidSteps
+from .data.valid_steps import ValidSteps
 
 #: Numbers that `MicroEnhancement` reads at a time on the CPU; as many as stay, with what becomes of them, in its cache.
 BLOCK = 2**19
@@ -87,4 +87,4 @@ def _add(out: Tensor, bands: Bands, values: Tensor, start: int, stop: int) -> No
     for shift, weights in bands.items():
         first = max(start, -shift)
         last = max(first, min(stop, len(values) - shift))
-        out[first:last].addcmul_(values[first + shift:last + shift], weights[first:last])
+        out[first:last].addcmul_(values[first + shift : last + shift], weights[first:last])

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .corpus.data import MODALITIES
+from .data.corpus import MODALITIES
+from .data.valid_steps import masked_mean
 from .dropout import Dropout
-from .steps import masked_mean
 
 
 class MTM(nn.Module):
@@ -23,8 +23,9 @@ class MTM(nn.Module):
         self.modality = nn.Parameter(torch.randn(2, width) * 0.02)  # one embedding for each source
         self.attention = nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True)
         self.attention_norm = nn.LayerNorm(width)
-        self.feedforward = nn.Sequential(nn.Linear(width, feedforward), nn.ReLU(), Dropout(dropout),
-                                         nn.Linear(feedforward, width))
+        self.feedforward = nn.Sequential(
+            nn.Linear(width, feedforward), nn.ReLU(), Dropout(dropout), nn.Linear(feedforward, width)
+        )
         self.feedforward_norm = nn.LayerNorm(width)
         self.dropout = Dropout(dropout)
 
@@ -45,15 +46,17 @@ class MTM(nn.Module):
         query, key, value = (weight.view(heads, width, -1) for weight in attention.in_proj_weight.chunk(3))
         query_bias, _, value_bias = (bias.view(heads, width) for bias in attention.in_proj_bias.chunk(3))
         asked = torch.einsum("bd,hed->bhe", macro, query) + query_bias  # (B, h, d/h)
-        asked = torch.einsum("bhe,hed->bhd", asked, key) / width ** 0.5  # (B, h, d)
+        asked = torch.einsum("bhe,hed->bhd", asked, key) / width**0.5  # (B, h, d)
         place = asked @ self.modality.T  # (B, h, 2): what a source's embedding adds to the scores of its steps
         scores = torch.cat([asked @ source.mT + place[:, :, i, None] for i, source in enumerate(sources)], -1)
         valid = torch.cat(masks, 1)[:, None]  # (B, 1, L1+L2)
         weights = scores.masked_fill(~valid, float("-inf")).softmax(-1)  # (B, h, L1+L2)
         weights = F.dropout(weights, attention.dropout, self.training)
         parts = weights.to(sources[0].dtype).split([source.shape[1] for source in sources], -1)
-        mixed = sum(part @ source + part.sum(-1, keepdim=True) * embedding
-                    for part, source, embedding in zip(parts, sources, self.modality, strict=True))  # (B, h, d)
+        mixed = sum(
+            part @ source + part.sum(-1, keepdim=True) * embedding
+            for part, source, embedding in zip(parts, sources, self.modality, strict=True)
+        )  # (B, h, d)
         values = torch.einsum("bhd,hed->bhe", mixed, value) + weights.sum(-1, keepdim=True) * value_bias
         return attention.out_proj(values.flatten(1))
 
@@ -87,4 +90,3 @@ class Concatenation(nn.Module):
     def forward(self, macro: Tensor, micro: list[Tensor], masks: list[Tensor]) -> Tensor:
         pooled = [masked_mean(states, mask) for states, mask in zip(micro, masks, strict=True)]
         return torch.cat([*macro, *pooled], -1)
-

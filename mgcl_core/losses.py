@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from .errors import ConfigError, nearest
+from .support.errors import ConfigError, nearest
 
 COMPONENTS = ("C1", "C2", "C3")
 #: Labels are multiples of 0.2 on CH-SIMS, so E = δ is common and must not hang on float noise (decision 7).
@@ -73,8 +73,10 @@ def collaborative_contrastive_loss(
     if reduction not in ("mean", "sum"):
         raise ConfigError(f"unknown reduction {reduction!r}: {nearest(reduction, ('mean', 'sum'))}")
     if macro.dim() != 3 or len(macro) != 3 or micro.shape != macro.shape or labels.shape != macro.shape[1:2]:
-        raise ValueError(f"expected macro and micro (3, B, d) and labels (B,), found {tuple(macro.shape)}, "
-                         f"{tuple(micro.shape)} and {tuple(labels.shape)}")
+        raise ValueError(
+            f"expected macro and micro (3, B, d) and labels (B,), found {tuple(macro.shape)}, "
+            f"{tuple(micro.shape)} and {tuple(labels.shape)}"
+        )
 
     dtype = torch.promote_types(torch.promote_types(macro.dtype, micro.dtype), torch.float32)
     positive, weight = intensity_pairs(labels.to(dtype), delta)
@@ -89,8 +91,12 @@ def collaborative_contrastive_loss(
         matrices += [(m, m, alike, distinct) for m in range(3)]
     if "C2" in components:  # (m_a^i, n_a^j) for the six ordered pairs of modalities; the own ones, i = j, count once
         everything = torch.ones_like(own)
-        matrices += [(m, n, *((positive, everything) if m < n else (alike, distinct)))
-                     for m in range(3) for n in range(3) if m != n]
+        matrices += [
+            (m, n, *((positive, everything) if m < n else (alike, distinct)))
+            for m in range(3)
+            for n in range(3)
+            if m != n
+        ]
     if "C3" in components:  # (m_a^i, m_i^k): the own micro feature is the one positive
         matrices += [(m, m + 3, own, own | ~positive) for m in range(3)]
     anchors, others, positives, pairs = zip(*matrices, strict=True)
@@ -157,8 +163,9 @@ def _similarities(features: Tensor, anchors: Sequence[int], others: Sequence[int
         parts = features.unbind()
         left, right = (torch.stack([parts[place] for place in places]) for places in zip(*products, strict=True))
         similarity = dict(zip(products, (left @ right.mT).unbind(), strict=True))
-    return torch.stack([similarity[m, n] if m <= n else similarity[n, m].mT
-                        for m, n in zip(anchors, others, strict=True)])
+    return torch.stack(
+        [similarity[m, n] if m <= n else similarity[n, m].mT for m, n in zip(anchors, others, strict=True)]
+    )
 
 
 def _normalize(features: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mgcl_core.errors import ConfigError, RunError, nearest
+from .support.errors import ConfigError, RunError, nearest
 
 #: Keys of `regression_metrics` in the order of the paper's columns.
 METRICS = {
@@ -122,12 +122,7 @@ def _rounded(values: np.ndarray, bound: int) -> np.ndarray:
 
 def _confusion(name: str, true: np.ndarray, predicted: np.ndarray, counted=True) -> dict[str, np.ndarray]:
     """Indicators of the four cells of a binary confusion matrix, zero for clips not ``counted``."""
-    cells = {
-        "tp": true & predicted,
-        "fn": true & ~predicted,
-        "fp": ~true & predicted,
-        "tn": ~true & ~predicted,
-    }
+    cells = {"tp": true & predicted, "fn": true & ~predicted, "fp": ~true & predicted, "tn": ~true & ~predicted}
     return {f"{name}_{cell}": indicator & counted for cell, indicator in cells.items()}
 
 

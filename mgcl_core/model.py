@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .batching import Batch, DeviceSplit
 from .config import Config
-from .corpus.data import BOUNDS, MODALITIES
+from .data.batches import Batch, DeviceSplit
+from .data.corpus import BOUNDS, MODALITIES
+from .data.valid_steps import ValidSteps, masked_mean
 from .encoders import build_encoder, macro_projection, micro_projection, perceptron
 from .enhancement import MicroEnhancement
-from .errors import RunError
 from .fusion import CMGF, Concatenation
 from .losses import collaborative_contrastive_loss, prediction_loss, unimodal_loss
-from .precision import matrix_precision
-from .steps import ValidSteps, masked_mean
+from .support.errors import RunError
+from .support.precision import matrix_precision
 from .system import Output, System
 
 GRANULARITIES = ("macro", "micro")
@@ -46,19 +46,30 @@ class MGCL(System):
         pretrained: load the text model's own weights where a text encoder is held.
     """
 
-    def __init__(self, config: Config, *, bound: float = BOUNDS["sims"], encoders: Collection[str] | None = None,
-                 pretrained: bool = True, text_width: int | None = None):
+    def __init__(
+        self,
+        config: Config,
+        *,
+        bound: float = BOUNDS["sims"],
+        encoders: Collection[str] | None = None,
+        pretrained: bool = True,
+        text_width: int | None = None,
+    ):
         super().__init__()
         self.config, self.bound = config, bound
         held = encoder_names(config) if encoders is None else encoders
-        self.encoders = nn.ModuleDict({
-            name: build_encoder(name[-1], config, pretrained=pretrained, macro_only=name.startswith("macro"))
-            for name in held})
+        self.encoders = nn.ModuleDict(
+            {
+                name: build_encoder(name[-1], config, pretrained=pretrained, macro_only=name.startswith("macro"))
+                for name in held
+            }
+        )
         self.enhancement = MicroEnhancement(config.micro, config.window)
         widths = {"V": config.width, "A": config.width, "T": text_width or self._text_width()}
         self.macro_projections = nn.ModuleDict({m: macro_projection(widths[m], config) for m in MODALITIES})
         self.micro_projections = nn.ModuleDict(
-            {m: micro_projection(widths[m] * self.enhancement.factor, config) for m in MODALITIES})
+            {m: micro_projection(widths[m] * self.enhancement.factor, config) for m in MODALITIES}
+        )
         if config.fusion == "cmgf":
             self.fusion = CMGF(config.common_width, config.fusion_heads, config.fusion_feedforward, config.dropout)
         else:
@@ -95,8 +106,9 @@ class MGCL(System):
         prediction = self.predictor(self.fusion(macro, micro, masks)).squeeze(-1).float()  # eqs 13-17, (B,)
         macro = torch.stack(macro).float()  # (3, B, d)
         micro = torch.stack([masked_mean(s, k) for s, k in zip(micro, masks, strict=True)]).float()  # (3, B, d)
-        unimodal = torch.stack([head(vector).squeeze(-1) for head, vector in
-                                zip(self.heads, [*macro, *micro], strict=True)]).float()  # eq. 19, (6, B)
+        unimodal = torch.stack(
+            [head(vector).squeeze(-1) for head, vector in zip(self.heads, [*macro, *micro], strict=True)]
+        ).float()  # eq. 19, (6, B)
         output = Output(prediction, macro, micro, unimodal)
         if batch.labels is not None:
             output.losses = self.losses(output, batch)
@@ -108,9 +120,15 @@ class MGCL(System):
         losses = {"pred": prediction_loss(output.prediction, batch.labels)}
         if config.alpha > 0:
             losses["con"] = config.alpha * collaborative_contrastive_loss(
-                output.macro, output.micro, batch.labels / self.bound, delta=config.delta,
-                temperature=config.temperature, components=config.components, weighted=config.weighted,
-                reduction=config.reduction)
+                output.macro,
+                output.micro,
+                batch.labels / self.bound,
+                delta=config.delta,
+                temperature=config.temperature,
+                components=config.components,
+                weighted=config.weighted,
+                reduction=config.reduction,
+            )
         if config.beta > 0:
             losses["uni"] = config.beta * unimodal_loss(output.unimodal, batch.labels, batch.unimodal_labels)
         return losses
@@ -125,8 +143,10 @@ class MGCL(System):
         if chunk is None or not torch.is_grad_enabled() or m not in self.config.trained_encoders:
             return self._modality(m, batch)
         # A tensor among the arguments tells torch the device whose random state the second pass must repeat.
-        parts = [checkpoint(lambda _, part=part: self._modality(m, part), part.index, use_reentrant=False)
-                 for part in batch.parts(chunk)]
+        parts = [
+            checkpoint(lambda _, part=part: self._modality(m, part), part.index, use_reentrant=False)
+            for part in batch.parts(chunk)
+        ]
         return tuple(torch.cat(values) for values in zip(*parts, strict=True))
 
     def _modality(self, m: str, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -161,8 +181,13 @@ class MGCL(System):
         return features
 
 
-def encode_one(encoder: nn.Module, modality: str, granularities: Collection[str], batch: Batch,
-               enhancement: MicroEnhancement | None) -> dict[str, Tensor]:
+def encode_one(
+    encoder: nn.Module,
+    modality: str,
+    granularities: Collection[str],
+    batch: Batch,
+    enhancement: MicroEnhancement | None,
+) -> dict[str, Tensor]:
     """The features of one encoder, named and shaped as `MGCL.encode` gives them.
 
     ``enhancement`` may be None where no micro features are asked for.
@@ -181,8 +206,9 @@ def encode_one(encoder: nn.Module, modality: str, granularities: Collection[str]
 
 
 @torch.no_grad()
-def encode_frozen(encoder: nn.Module, name: str, split: DeviceSplit, config: Config,
-                  batch_size: int = 64) -> dict[str, Tensor]:
+def encode_frozen(
+    encoder: nn.Module, name: str, split: DeviceSplit, config: Config, batch_size: int = 64
+) -> dict[str, Tensor]:
     """Features of the frozen encoder ``name`` for every clip of ``split``, computed once.
 
     Returns:
@@ -208,7 +234,7 @@ def _stack(parts: list[Tensor]) -> Tensor:
     whole = parts[0].new_zeros((sum(map(len, parts)), steps, *parts[0].shape[2:]))
     start = 0
     for part in parts:
-        whole[start: start + len(part), : part.shape[1]] = part
+        whole[start : start + len(part), : part.shape[1]] = part
         start += len(part)
     return whole
 
@@ -231,8 +257,9 @@ class UnimodalRegressor(System):
         if "micro" in self.granularities:
             self.enhancement = MicroEnhancement(config.micro, config.window)
             factors["micro"] = self.enhancement.factor
-        self.heads = nn.ModuleDict({g: perceptron(self.encoder.out_features * factors[g], config.head_hidden)
-                                    for g in self.granularities})
+        self.heads = nn.ModuleDict(
+            {g: perceptron(self.encoder.out_features * factors[g], config.head_hidden) for g in self.granularities}
+        )
 
     def learning_rates(self) -> dict[str, float]:
         return {"": self.rate}

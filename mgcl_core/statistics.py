@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from mgcl_core.errors import RunError
-from mgcl_core.metrics import clip_terms, metrics_of_sums
+from .metrics import clip_terms, metrics_of_sums
+from .support.errors import RunError
 
 #: Table 4 in full makes 140 comparisons: Holm's smallest p-value is then 140 / (RESAMPLES + 1) = .028.
 RESAMPLES = 5000
@@ -170,14 +170,7 @@ def bootstrap_interval(
 
 
 def paired_difference(
-    y_true,
-    pred_a,
-    pred_b,
-    scheme: str,
-    *,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
+    y_true, pred_a, pred_b, scheme: str, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = SEED
 ) -> dict[str, Difference]:
     """Mean difference a - b of every metric over the same seeds (rows, in the same order) and clips.
 

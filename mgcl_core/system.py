@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from .batching import Batch, DeviceSplit
+from .data.batches import Batch, DeviceSplit
 
 
 @dataclass

@@ -21,11 +21,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from .batching import DeviceSplit, derive_seed
-from .errors import RunError
-from .files import atomic, write_json, write_json_lines
-from .memory import keep_freed_memory
-from .precision import matrix_precision
+from .data.batches import DeviceSplit, derive_seed
+from .support.errors import RunError
+from .support.files import atomic, write_json, write_json_lines
+from .support.memory import keep_freed_memory
+from .support.precision import matrix_precision
 from .system import Output, System
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,17 @@ class NonFiniteLoss(RunError):
     """A loss term became NaN or infinite; the last good checkpoint is kept."""
 
 
-def fit(system: System, train: DeviceSplit, valid: DeviceSplit, schedule: Schedule, *, seed: int, directory: Path,
-        label: str = "", after_epoch: Callable[[int, System], None] | None = None) -> Fit:
+def fit(
+    system: System,
+    train: DeviceSplit,
+    valid: DeviceSplit,
+    schedule: Schedule,
+    *,
+    seed: int,
+    directory: Path,
+    label: str = "",
+    after_epoch: Callable[[int, System], None] | None = None,
+) -> Fit:
     """Train ``system`` and leave it with the weights of the epoch whose validation MAE is lowest.
 
     Every random choice of an epoch follows from the seed and the epoch's number, so a run that was
@@ -114,13 +123,28 @@ def fit(system: System, train: DeviceSplit, valid: DeviceSplit, schedule: Schedu
             progress.update()
             if progress.disable and (epoch == schedule.epochs or time.monotonic() - last_line > SECONDS_BETWEEN_LINES):
                 last_line = time.monotonic()
-                log.info("%s epoch %d/%d: loss %.4f, valid MAE %.4f, Corr %.3f, %.1f s", label, epoch, schedule.epochs,
-                         row["train_loss"], row["valid_mae"], row["valid_corr"], row["seconds"])
+                log.info(
+                    "%s epoch %d/%d: loss %.4f, valid MAE %.4f, Corr %.3f, %.1f s",
+                    label,
+                    epoch,
+                    schedule.epochs,
+                    row["train_loss"],
+                    row["valid_mae"],
+                    row["valid_corr"],
+                    row["seconds"],
+                )
     chosen = _best(history)
     if chosen == 0:
         raise RunError(f"{label}: no epoch has a finite validation MAE")
-    write_json(directory / SELECTION, {"rule": "validation", "epoch": chosen, "epochs_run": len(history),
-                                       "valid_mae": history[chosen - 1]["valid_mae"]})
+    write_json(
+        directory / SELECTION,
+        {
+            "rule": "validation",
+            "epoch": chosen,
+            "epochs_run": len(history),
+            "valid_mae": history[chosen - 1]["valid_mae"],
+        },
+    )
     load_weights(system, directory / WEIGHTS)
     return Fit(history, chosen)
 
@@ -141,8 +165,9 @@ def predict(system: System, split: DeviceSplit, schedule: Schedule) -> dict[str,
                 values = getattr(output, name)
                 if values is not None:
                     parts.setdefault(name, []).append(values.float().movedim(axis, 0).cpu())
-    return {name: torch.cat(values).movedim(0, 0 if name == "prediction" else 1).numpy()
-            for name, values in parts.items()}
+    return {
+        name: torch.cat(values).movedim(0, 0 if name == "prediction" else 1).numpy() for name, values in parts.items()
+    }
 
 
 def correlation(predicted: np.ndarray, target: np.ndarray) -> float:
@@ -174,14 +199,23 @@ def load_weights(system: System, path: Path) -> None:
             raise RunError(f"weights {path}: {name} holds numbers that are not finite")
 
 
-def _train_epoch(system: System, train: DeviceSplit, optimizer: torch.optim.Optimizer, schedule: Schedule, steps: int,
-                 epoch: int, seed: int, label: str) -> dict[str, float]:
+def _train_epoch(
+    system: System,
+    train: DeviceSplit,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    steps: int,
+    epoch: int,
+    seed: int,
+    label: str,
+) -> dict[str, float]:
     system.train()
     system.begin_epoch(epoch)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     names, records, sizes = (), [], []
-    batches = train.batches(schedule.batch_size, seed=derive_seed(seed, "order", epoch),
-                            buckets=schedule.length_buckets)
+    batches = train.batches(
+        schedule.batch_size, seed=derive_seed(seed, "order", epoch), buckets=schedule.length_buckets
+    )
     for step, batch in enumerate(batches):
         factor = _rate((epoch - 1) * steps + step, steps, schedule)
         for group in optimizer.param_groups:
@@ -201,17 +235,21 @@ def _train_epoch(system: System, train: DeviceSplit, optimizer: torch.optim.Opti
     values = torch.stack(records).cpu().double().numpy()  # (steps, terms + 1)
     _check_finite(values, (*names, "gradient norm"), epoch, label)
     means = np.average(values, axis=0, weights=sizes)
-    return {"train_loss": float(means[:-1].sum()), **{f"train_{name}": float(mean) for name, mean in
-                                                      zip(names, means[:-1], strict=True)},
-            "grad_norm": float(means[-1])}
+    return {
+        "train_loss": float(means[:-1].sum()),
+        **{f"train_{name}": float(mean) for name, mean in zip(names, means[:-1], strict=True)},
+        "grad_norm": float(means[-1]),
+    }
 
 
 def _check_finite(values: np.ndarray, names: tuple[str, ...], epoch: int, label: str) -> None:
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         step, term = bad[0]
-        raise NonFiniteLoss(f"{label}: {names[term]} is {values[step, term]} in batch {step + 1} of epoch {epoch}; "
-                            f"the checkpoint of epoch {epoch - 1} is kept")
+        raise NonFiniteLoss(
+            f"{label}: {names[term]} is {values[step, term]} in batch {step + 1} of epoch {epoch}; "
+            f"the checkpoint of epoch {epoch - 1} is kept"
+        )
 
 
 def _best(history: list[dict[str, Any]]) -> int:
@@ -228,8 +266,13 @@ def _optimizer(system: System, schedule: Schedule) -> torch.optim.AdamW:
         if parameter.requires_grad:
             rate = rates[max((prefix for prefix in rates if name.startswith(prefix)), key=len)]
             groups.setdefault((rate, schedule.weight_decay if parameter.dim() > 1 else 0.0), []).append(parameter)
-    return torch.optim.AdamW([{"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
-                              for (rate, decay), parameters in groups.items()], fused=True)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
+            for (rate, decay), parameters in groups.items()
+        ],
+        fused=True,
+    )
 
 
 def _rate(step: int, steps: int, schedule: Schedule) -> float:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from mgcl_core.batching import DeviceSplit, Scaler
 from mgcl_core.config import Config
-from mgcl_core.corpus.data import Corpus, Split
+from mgcl_core.data.batches import DeviceSplit, Scaler
+from mgcl_core.data.corpus import Corpus, Split
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = ("good", "bad", "film", "plot", "a", "the", "very", "dull", "##s", "##ly")
@@ -40,18 +40,39 @@ def tiny_bert(tmp_path_factory) -> str:
     vocabulary.write_text("\n".join((*SPECIAL, *WORDS)) + "\n")
     BertTokenizer(str(vocabulary)).save_pretrained(folder)
     torch.manual_seed(0)
-    BertModel(BertConfig(vocab_size=len(SPECIAL) + len(WORDS), hidden_size=16, num_hidden_layers=1,
-                         num_attention_heads=2, intermediate_size=32, max_position_embeddings=24,
-                         initializer_range=0.3)).save_pretrained(folder)
+    BertModel(
+        BertConfig(
+            vocab_size=len(SPECIAL) + len(WORDS),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=24,
+            initializer_range=0.3,
+        )
+    ).save_pretrained(folder)
     return str(folder)
 
 
 @pytest.fixture(scope="session")
 def tiny_config(tiny_bert) -> Config:
     """A configuration small in every width, for the splits of ``make_split``."""
-    return Config(text_model=tiny_bert, audio_dim=4, audio_steps=9, vision_dim=3, vision_steps=7, width=8, heads=2,
-                  feedforward=12, common_width=12, micro_hidden=10, predictor_hidden=(10, 6), head_hidden=5,
-                  fusion_heads=3, fusion_feedforward=14)
+    return Config(
+        text_model=tiny_bert,
+        audio_dim=4,
+        audio_steps=9,
+        vision_dim=3,
+        vision_steps=7,
+        width=8,
+        heads=2,
+        feedforward=12,
+        common_width=12,
+        micro_hidden=10,
+        predictor_hidden=(10, 6),
+        head_hidden=5,
+        fusion_heads=3,
+        fusion_feedforward=14,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -72,8 +93,9 @@ def make_corpus():
     """Function of three splits: a synthetic corpus of the CH-SIMS scheme."""
 
     def make(train: Split, valid: Split, test: Split) -> Corpus:
-        return Corpus("synthetic", "sims", train, valid, test, path=Path("synthetic.pkl"), sha256="0" * 64,
-                      synthetic=True)
+        return Corpus(
+            "synthetic", "sims", train, valid, test, path=Path("synthetic.pkl"), sha256="0" * 64, synthetic=True
+        )
 
     return make
 
@@ -97,8 +119,19 @@ def _make_split(clips: int = 6, *, seed: int = 0, unimodal: bool = True, scale: 
     ids[np.arange(clips), counts + 1] = SPECIAL.index("[SEP]")
     text_bert = np.stack([ids, place <= counts[:, None] + 1, np.zeros_like(ids)], 1).astype(np.int64)
     labels = (random.integers(-5, 6, (4, clips)) / 5 * scale).astype(np.float32)
-    return Split("train", tuple(f"video$_${clip}" for clip in range(clips)), ("a good film",) * clips, text_bert, None,
-                 audio, audio_mask, vision, vision_mask, labels[0], labels[1:] if unimodal else None)
+    return Split(
+        "train",
+        tuple(f"video$_${clip}" for clip in range(clips)),
+        ("a good film",) * clips,
+        text_bert,
+        None,
+        audio,
+        audio_mask,
+        vision,
+        vision_mask,
+        labels[0],
+        labels[1:] if unimodal else None,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -115,5 +148,15 @@ def tiny_corpus(make_corpus) -> Corpus:
 @pytest.fixture(scope="session")
 def tiny_overrides(tiny_bert) -> dict:
     """Overrides of the profile "demo" that make every run of ``tiny_corpus`` a matter of a second."""
-    return {"text_model": tiny_bert, "check_vocabulary": False, "text_epochs": 1, "sequence_epochs": 1,
-            "mgcl_epochs": 3, "width": 16, "feedforward": 16, "heads": 2, "common_width": 16, "fusion_heads": 2}
+    return {
+        "text_model": tiny_bert,
+        "check_vocabulary": False,
+        "text_epochs": 1,
+        "sequence_epochs": 1,
+        "mgcl_epochs": 3,
+        "width": 16,
+        "feedforward": 16,
+        "heads": 2,
+        "common_width": 16,
+        "fusion_heads": 2,
+    }

@@ -13,8 +13,9 @@ def test_the_checklist_has_twenty_rows():
     assert rows == [str(number) for number in range(1, 21)]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/reproducibility.md", "docs/decisions.md", "docs/speed.md",
-                                  "data/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/reproducibility.md", "docs/decisions.md", "docs/speed.md", "data/README.md"]
+)
 def test_every_file_that_is_named_exists(page):
     text = (ROOT / page).read_text()
     folders = "mgcl_core|tests|docs|data/paper|notebooks|results/demo/reference"
@@ -27,8 +28,11 @@ def test_every_file_that_is_named_exists(page):
 def test_every_setting_named_in_the_decisions_exists():
     from mgcl_core.config import Config
 
-    rows = [line.split("|") for line in (ROOT / "docs" / "decisions.md").read_text().splitlines()
-            if re.match(r"\| \d+ \|", line)]
+    rows = [
+        line.split("|")
+        for line in (ROOT / "docs" / "decisions.md").read_text().splitlines()
+        if re.match(r"\| \d+ \|", line)
+    ]
     assert len(rows) == 21
     known = Config().as_dict()
     for row in rows:

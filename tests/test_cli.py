@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mgcl_core.cli import _parameters, _parser, main
-from mgcl_core.notebook import DEFAULTS
+from mgcl_core.notebooks.parameters import DEFAULTS
 
 
 def test_settings_lists_every_field_and_marks_what_is_not_table_2(capsys):
@@ -18,18 +18,21 @@ def test_settings_lists_every_field_and_marks_what_is_not_table_2(capsys):
     assert "alpha=0.1" in lines
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["status", "--corpus", "dmeo"], "did you mean 'demo'"),
-    (["status", "--set", "alfa=1"], "did you mean 'alpha'"),
-    (["status", "--set", "alpha=high"], "must be of type float"),
-    (["status", "--seeds", "1,x"], "list of int"),
-    (["run", "--notebook", "99"], "no notebook has the number '99'"),
-    (["run", "--notebook", "7", "--trials", "0"], "trials=0"),
-    (["run", "--workers", "0"], "workers=0"),
-    (["run", "--device", "cuda:77"], "not available"),
-    (["predict", "nowhere", "demo", "--out", "x.csv"], "no finished run"),
-    (["corpus", "nowhere.pkl"], "nowhere.pkl"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["status", "--corpus", "dmeo"], "did you mean 'demo'"),
+        (["status", "--set", "alfa=1"], "did you mean 'alpha'"),
+        (["status", "--set", "alpha=high"], "must be of type float"),
+        (["status", "--seeds", "1,x"], "list of int"),
+        (["run", "--notebook", "99"], "no notebook has the number '99'"),
+        (["run", "--notebook", "7", "--trials", "0"], "trials=0"),
+        (["run", "--workers", "0"], "workers=0"),
+        (["run", "--device", "cuda:77"], "not available"),
+        (["predict", "nowhere", "demo", "--out", "x.csv"], "no finished run"),
+        (["corpus", "nowhere.pkl"], "nowhere.pkl"),
+    ],
+)
 def test_mistakes_exit_with_2_and_one_line(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("MGCL_DATA", str(tmp_path))
     results = ["--results", str(tmp_path / "results")] if arguments[0] in ("run", "status") else []
@@ -75,17 +78,44 @@ def test_output_that_nobody_reads_to_its_end_is_no_error(tmp_path):
 
 
 def test_list_settings_reach_the_notebook_from_the_command_line(tmp_path, tiny_bert):
-    from mgcl_core.corpus import demo
+    from mgcl_core.data.synthetic import demo
 
     demo.write("demo", tmp_path / "clips.pkl")
-    short = {"text_model": tiny_bert, "tokens": "raw_text", "text_epochs": "1", "sequence_epochs": "1",
-             "mgcl_epochs": "1",
-             "components": "C1,C2", "trained_encoders": "", "predictor_hidden": "8,4"}
-    done = subprocess.run([sys.executable, "-m", "mgcl_core", "run", "--quiet", "--notebook", "3", "--corpus",
-                           str(tmp_path / "clips.pkl"), "--profile", "demo", "--seeds", "1", "--device", "cpu",
-                           "--results", str(tmp_path / "results"),
-                           *(part for item in short.items() for part in ("--set", "=".join(item)))],
-                          capture_output=True, text=True, env={**os.environ, "MGCL_DATA": str(tmp_path)})
+    short = {
+        "text_model": tiny_bert,
+        "tokens": "raw_text",
+        "text_epochs": "1",
+        "sequence_epochs": "1",
+        "mgcl_epochs": "1",
+        "components": "C1,C2",
+        "trained_encoders": "",
+        "predictor_hidden": "8,4",
+    }
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "mgcl_core",
+            "run",
+            "--quiet",
+            "--notebook",
+            "3",
+            "--corpus",
+            str(tmp_path / "clips.pkl"),
+            "--profile",
+            "demo",
+            "--seeds",
+            "1",
+            "--device",
+            "cpu",
+            "--results",
+            str(tmp_path / "results"),
+            *(part for item in short.items() for part in ("--set", "=".join(item))),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MGCL_DATA": str(tmp_path)},
+    )
     assert done.returncode == 0, done.stderr
     (record,) = (tmp_path / "results").glob("clips/demo/runs/MGCL-1-*/record.json")
     config = json.loads(record.read_text())["config"]

@@ -24,7 +24,7 @@ from mgcl_core.config import (
     parse,
     preset,
 )
-from mgcl_core.errors import ConfigError
+from mgcl_core.support.errors import ConfigError
 
 TABLE2 = Path(__file__).parents[1] / "data" / "paper" / "table2.csv"
 
@@ -45,7 +45,11 @@ def test_presets_are_table_2(stage, dataset, model, rate, epochs, batch):
         assert (stage, *found) == ("Unimodal", model, rate, epochs, batch)
     elif model == "MGCL":
         assert (stage, config.mgcl_lr, config.mgcl_epochs, config.mgcl_batch_size) == (
-            "Multimodal", rate, epochs, batch)
+            "Multimodal",
+            rate,
+            epochs,
+            batch,
+        )
     else:
         found = (config.sequence_lr, config.sequence_epochs, config.sequence_batch_size)
         assert (stage, f"{config.layers}-layer Transformer (V/A)", *found) == ("Unimodal", model, rate, epochs, batch)
@@ -56,8 +60,10 @@ def test_table_2_has_nine_rows():
 
 
 def test_feature_shapes_of_the_published_files():
-    shapes = {name: tuple(values[key] for key in ("audio_steps", "audio_dim", "vision_steps", "vision_dim"))
-              for name, values in DATASETS.items()}
+    shapes = {
+        name: tuple(values[key] for key in ("audio_steps", "audio_dim", "vision_steps", "vision_dim"))
+        for name, values in DATASETS.items()
+    }
     assert shapes == {"sims": (400, 33, 55, 709), "mosi": (375, 5, 500, 20), "mosei": (500, 74, 500, 35)}
 
 
@@ -98,12 +104,34 @@ def test_unknown_names_suggest_the_nearest():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("seed", 1.5), ("seed", True), ("seed", "one"), ("seed", None), ("layers", "2.0"), ("layers", [1]),
-        ("alpha", True), ("alpha", "high"), ("alpha", None), ("alpha", float("nan")), ("alpha", "inf"),
-        ("alpha", 10**400), ("normalize", 1), ("normalize", "yes"), ("normalize", None), ("text_model", 3),
-        ("text_model", None), ("encoders", "duel"), ("encoders", 1), ("precision", None), ("components", "C9"),
-        ("components", 1), ("components", ("C1", 2)), ("trained_encoders", ["text"]), ("predictor_hidden", (3, 2.5)),
-        ("predictor_hidden", "a"), ("patience", "soon"), ("patience", 1.5),
+        ("seed", 1.5),
+        ("seed", True),
+        ("seed", "one"),
+        ("seed", None),
+        ("layers", "2.0"),
+        ("layers", [1]),
+        ("alpha", True),
+        ("alpha", "high"),
+        ("alpha", None),
+        ("alpha", float("nan")),
+        ("alpha", "inf"),
+        ("alpha", 10**400),
+        ("normalize", 1),
+        ("normalize", "yes"),
+        ("normalize", None),
+        ("text_model", 3),
+        ("text_model", None),
+        ("encoders", "duel"),
+        ("encoders", 1),
+        ("precision", None),
+        ("components", "C9"),
+        ("components", 1),
+        ("components", ("C1", 2)),
+        ("trained_encoders", ["text"]),
+        ("predictor_hidden", (3, 2.5)),
+        ("predictor_hidden", "a"),
+        ("patience", "soon"),
+        ("patience", 1.5),
     ],
 )
 def test_wrong_types_are_errors_that_name_the_setting(name, value):
@@ -114,10 +142,26 @@ def test_wrong_types_are_errors_that_name_the_setting(name, value):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("layers", 0), ("mgcl_batch_size", 0), ("text_epochs", -1), ("dropout", 1.0), ("encoder_dropout", -0.1),
-        ("temperature", 0), ("mgcl_lr", 0.0), ("clip_norm", 0), ("alpha", -0.1), ("beta", -1), ("delta", -0.4),
-        ("weight_decay", -1e-3), ("warmup_epochs", -1), ("window", 2), ("components", ()), ("predictor_hidden", ()),
-        ("predictor_hidden", (8, 0)), ("heads", 7), ("fusion_heads", 5), ("patience", 0),
+        ("layers", 0),
+        ("mgcl_batch_size", 0),
+        ("text_epochs", -1),
+        ("dropout", 1.0),
+        ("encoder_dropout", -0.1),
+        ("temperature", 0),
+        ("mgcl_lr", 0.0),
+        ("clip_norm", 0),
+        ("alpha", -0.1),
+        ("beta", -1),
+        ("delta", -0.4),
+        ("weight_decay", -1e-3),
+        ("warmup_epochs", -1),
+        ("window", 2),
+        ("components", ()),
+        ("predictor_hidden", ()),
+        ("predictor_hidden", (8, 0)),
+        ("heads", 7),
+        ("fusion_heads", 5),
+        ("patience", 0),
     ],
 )
 def test_impossible_values_are_errors(name, value):
@@ -133,11 +177,17 @@ def test_a_literal_error_names_choices_and_the_nearest():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("seed=7", ("seed", 7)), ("alpha=1e-4", ("alpha", 1e-4)), ("alpha=1", ("alpha", 1.0)),
-        ("weighted=true", ("weighted", True)), ("weighted=False", ("weighted", False)),
-        ("components=C1,C3", ("components", ["C1", "C3"])), ("trained_encoders=", ("trained_encoders", [])),
-        ("predictor_hidden=64,32", ("predictor_hidden", [64, 32])), ("patience=None", ("patience", None)),
-        ("patience=3", ("patience", 3)), ("text_model=a=b", ("text_model", "a=b")),
+        ("seed=7", ("seed", 7)),
+        ("alpha=1e-4", ("alpha", 1e-4)),
+        ("alpha=1", ("alpha", 1.0)),
+        ("weighted=true", ("weighted", True)),
+        ("weighted=False", ("weighted", False)),
+        ("components=C1,C3", ("components", ["C1", "C3"])),
+        ("trained_encoders=", ("trained_encoders", [])),
+        ("predictor_hidden=64,32", ("predictor_hidden", [64, 32])),
+        ("patience=None", ("patience", None)),
+        ("patience=3", ("patience", 3)),
+        ("text_model=a=b", ("text_model", "a=b")),
         ("fusion=concat", ("fusion", "concat")),
     ],
 )
@@ -180,8 +230,17 @@ def test_every_setting_has_scopes():
         assert set(item.metadata["scopes"]) <= {*SCOPES, COMPARED}
 
 
-@pytest.mark.parametrize("changes", [*[c for c in VARIANTS.values() if c], {"alpha": 0.5}, {"temperature": 0.1},
-                                     {"trained_encoders": ()}, {"mgcl_epochs": 3}, {"common_width": 64}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *[c for c in VARIANTS.values() if c],
+        {"alpha": 0.5},
+        {"temperature": 0.1},
+        {"trained_encoders": ()},
+        {"mgcl_epochs": 3},
+        {"common_width": 64},
+    ],
+)
 def test_stage_two_settings_leave_stage_one_alone(changes):
     before, after = Config(), Config().override(changes)
     assert after.scoped(TEXT, SEQUENCE, MICRO) == before.scoped(TEXT, SEQUENCE, MICRO)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-import naive
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from mgcl_core import enhancement
-from mgcl_core.batching import Batch, DeviceSplit
+from mgcl_core import reference as naive
+from mgcl_core.data.batches import Batch, DeviceSplit
+from mgcl_core.data.valid_steps import ValidSteps, masked_mean
 from mgcl_core.dropout import Dropout
 from mgcl_core.encoders import (
     SequenceEncoder,
@@ -23,8 +24,7 @@ from mgcl_core.encoders import (
     perceptron,
 )
 from mgcl_core.enhancement import MicroEnhancement
-from mgcl_core.errors import ConfigError
-from mgcl_core.steps import ValidSteps, masked_mean
+from mgcl_core.support.errors import ConfigError
 
 CPU = torch.device("cpu")
 MASKS = {
@@ -153,8 +153,9 @@ def test_a_projection_gives_what_its_layers_give_one_after_the_other(tiny_config
 
     torch.testing.assert_close(folded, plain)
     weights = torch.randn_like(plain)
-    torch.testing.assert_close(torch.autograd.grad((folded * weights).sum(), wanted),
-                               torch.autograd.grad((plain * weights).sum(), wanted))
+    torch.testing.assert_close(
+        torch.autograd.grad((folded * weights).sum(), wanted), torch.autograd.grad((plain * weights).sum(), wanted)
+    )
 
 
 def test_projections_and_heads_are_those_of_decisions_5_and_11(tiny_config):
@@ -202,9 +203,13 @@ def test_trimming_does_not_matter(encoders, make_split, modality):
     split = make_split(4, seed=3)
     trimmed = DeviceSplit(split, CPU).batch(np.array([0, 1]))
     whole = dataclasses.replace(
-        trimmed, tokens=torch.from_numpy(split.text_bert[:2]),
-        audio=torch.from_numpy(split.audio[:2]), audio_mask=torch.from_numpy(split.audio_mask[:2]),
-        vision=torch.from_numpy(split.vision[:2]), vision_mask=torch.from_numpy(split.vision_mask[:2]))
+        trimmed,
+        tokens=torch.from_numpy(split.text_bert[:2]),
+        audio=torch.from_numpy(split.audio[:2]),
+        audio_mask=torch.from_numpy(split.audio_mask[:2]),
+        vision=torch.from_numpy(split.vision[:2]),
+        vision_mask=torch.from_numpy(split.vision_mask[:2]),
+    )
     with torch.no_grad():
         short, long = encode(encoders[modality], trimmed), encode(encoders[modality], whole)
     assert torch.allclose(short[0], long[0], atol=1e-5)
@@ -217,8 +222,10 @@ def test_padding_values_do_not_matter(encoders, make_split, modality):
     batch = DeviceSplit(make_split(5), CPU).batch()
     noisy = getattr(batch, name) + 100 * (~getattr(batch, f"{name}_mask"))[:, :, None]
     with torch.no_grad():
-        before, after = encode(encoders[modality], batch), encode(
-            encoders[modality], dataclasses.replace(batch, **{name: noisy}))
+        before, after = (
+            encode(encoders[modality], batch),
+            encode(encoders[modality], dataclasses.replace(batch, **{name: noisy})),
+        )
     assert torch.allclose(before[0], after[0], atol=1e-6)
     assert torch.allclose(before[1][before[2]], after[1][after[2]], atol=1e-6)
 
@@ -287,8 +294,9 @@ def test_text_states_are_those_of_the_model_and_specials_are_masked(encoders, ma
     assert torch.equal(states, expected)
     assert torch.equal(encoder.macro(states, words), expected[:, 0])
     for row in range(5):
-        assert words[row].tolist() == [bool(m) and int(i) not in (0, 2, 3) for i, m in zip(ids[row], mask[row],
-                                                                                        strict=True)]
+        assert words[row].tolist() == [
+            bool(m) and int(i) not in (0, 2, 3) for i, m in zip(ids[row], mask[row], strict=True)
+        ]
     assert encoder.out_features == 16 and encoder.vocabulary == 15 and encoder.max_steps == 24
 
 
@@ -348,8 +356,9 @@ def test_a_macro_text_encoder_makes_the_state_of_cls_alone(tiny_config, make_spl
 
 def test_texts_are_read_in_groups_of_like_length(tiny_config, make_split):
     encoder, seen = build_encoder("T", tiny_config).eval(), []
-    encoder.bert.register_forward_hook(lambda _, __, kept, ___: seen.append(tuple(kept["attention_mask"].shape)),
-                                       with_kwargs=True)
+    encoder.bert.register_forward_hook(
+        lambda _, __, kept, ___: seen.append(tuple(kept["attention_mask"].shape)), with_kwargs=True
+    )
     batch = DeviceSplit(make_split(20), CPU).batch()
     with torch.no_grad():
         states, words = encoder(batch)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import naive
 import pytest
 import torch
 from torch import nn
 
+from mgcl_core import reference as naive
+from mgcl_core.data.valid_steps import masked_mean
 from mgcl_core.fusion import CMGF, MTM, Concatenation
-from mgcl_core.steps import masked_mean
 
 
 def inputs(width: int = 6, batch: int = 3) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
@@ -33,8 +33,14 @@ def test_mtm_equals_attention_written_out(heads):
     found = block(macro[0], micro[1:], masks[1:])
     assert found.shape == (3, 6)
     for clip in range(3):
-        expected = naive.fuse(macro[0, clip].tolist(), [states[clip].tolist() for states in micro[1:]],
-                              [mask[clip].tolist() for mask in masks[1:]], weights["modality"], heads, weights)
+        expected = naive.fuse(
+            macro[0, clip].tolist(),
+            [states[clip].tolist() for states in micro[1:]],
+            [mask[clip].tolist() for mask in masks[1:]],
+            weights["modality"],
+            heads,
+            weights,
+        )
         assert found[clip].tolist() == pytest.approx(expected, abs=1e-10)
 
 
@@ -73,8 +79,9 @@ def test_each_macro_feature_asks_the_micro_features_of_the_two_others():
     macro, micro, masks = inputs()
     joined = fusion(macro, micro, masks)
     text, vision, audio = range(3)
-    for block, (asks, first, second) in zip(fusion.blocks, [(text, vision, audio), (vision, text, audio),
-                                                            (audio, text, vision)], strict=True):  # eqs 13-15
+    for block, (asks, first, second) in zip(
+        fusion.blocks, [(text, vision, audio), (vision, text, audio), (audio, text, vision)], strict=True
+    ):  # eqs 13-15
         query, sources, source_masks = block.seen
         assert query is macro[asks] or torch.equal(query, macro[asks])
         assert sources[0] is micro[first] and sources[1] is micro[second]
@@ -121,8 +128,9 @@ def test_a_single_query_needs_no_keys_and_values_of_the_steps():
         attended = attend(leaves[0], leaves[1:], masks[:2])
         block.zero_grad()
         attended.sin().sum().backward()
-        gradients = [leaf.grad for leaf in leaves] + [parameter.grad.clone() for parameter in
-                                                      (block.modality, *block.attention.parameters())]
+        gradients = [leaf.grad for leaf in leaves] + [
+            parameter.grad.clone() for parameter in (block.modality, *block.attention.parameters())
+        ]
         found.append([attended, *gradients])
     for ours, theirs in zip(*found, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-12)

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import itertools
 
-import naive
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mgcl_core.errors import ConfigError
-from mgcl_core.losses import (
-    COMPONENTS,
-    collaborative_contrastive_loss,
-    intensity_pairs,
-    prediction_loss,
-    unimodal_loss,
-)
+from mgcl_core import reference as naive
+from mgcl_core.losses import COMPONENTS, collaborative_contrastive_loss, intensity_pairs, prediction_loss, unimodal_loss
+from mgcl_core.support.errors import ConfigError
 
 COMBINATIONS = [c for size in (1, 2, 3) for c in itertools.combinations(COMPONENTS, size)]
 DISTANT = torch.linspace(-1, 1, 5)  # 0.5 apart: no pair is positive
@@ -57,8 +51,9 @@ def test_equals_the_naive_loop_at_other_thresholds_and_temperatures(delta, tempe
     macro, micro = features(8)
     for labels in label_sets(8).values():
         found = collaborative_contrastive_loss(macro, micro, labels, delta=delta, temperature=temperature)
-        expected = naive.contrastive_loss(macro.tolist(), micro.tolist(), labels.tolist(), delta=delta,
-                                          temperature=temperature)
+        expected = naive.contrastive_loss(
+            macro.tolist(), micro.tolist(), labels.tolist(), delta=delta, temperature=temperature
+        )
         assert found.item() == pytest.approx(expected, abs=1e-10, rel=0)
 
 
@@ -66,8 +61,9 @@ def test_a_batch_worked_by_hand():
     # Two clips, C1 and weights off: sample 0 has one positive (itself excluded) only with equal labels.
     macro = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]] * 3, dtype=torch.float64)  # clips 0 and 2 agree
     labels = torch.tensor([0.0, 0.2, 1.0], dtype=torch.float64)
-    found = collaborative_contrastive_loss(macro, macro, labels, components=["C1"], weighted=False, temperature=1.0,
-                                           reduction="sum")
+    found = collaborative_contrastive_loss(
+        macro, macro, labels, components=["C1"], weighted=False, temperature=1.0, reduction="sum"
+    )
     # Clip 0: positive 1 (cosine 0), negative 2 (cosine 1). Clip 1: positive 0, negative 2, both cosine 0.
     # Clip 2 has no positive. Three modalities multiply numerator and denominator alike.
     expected = np.log(1 + np.e) + np.log(2)
@@ -79,19 +75,19 @@ def test_a_batch_worked_by_hand():
 def test_gradcheck(components, weighted):
     labels = torch.tensor([0.0, 0.4, -0.4, 1.0], dtype=torch.float64)
     assert torch.autograd.gradcheck(
-        lambda macro, micro: collaborative_contrastive_loss(macro, micro, labels, components=components,
-                                                            weighted=weighted),
-        features(4, width=3))
+        lambda macro, micro: collaborative_contrastive_loss(
+            macro, micro, labels, components=components, weighted=weighted
+        ),
+        features(4, width=3),
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     ("case", "labels", "components"),
-    [
-        ("one sample", torch.tensor([0.4]), components) for components in COMBINATIONS
-    ] + [
-        ("no negatives", torch.full((6,), -0.6), components) for components in COMBINATIONS
-    ] + [("no positives", DISTANT, ("C1",))],
+    [("one sample", torch.tensor([0.4]), components) for components in COMBINATIONS]
+    + [("no negatives", torch.full((6,), -0.6), components) for components in COMBINATIONS]
+    + [("no positives", DISTANT, ("C1",))],
 )
 def test_degenerate_batches_are_zero_with_a_zero_gradient(case, labels, components, dtype):
     macro, micro = features(len(labels), dtype=dtype)
@@ -106,8 +102,10 @@ def test_a_sample_without_positives_contributes_nothing_among_others_that_have_t
     macro, micro = features(3)
     labels = torch.tensor([0.0, 0.2, 1.0], dtype=torch.float64)  # clip 2 stands alone
     loss = collaborative_contrastive_loss(macro, micro, labels, components=["C1"], reduction="sum")
-    assert loss.item() == pytest.approx(naive.contrastive_loss(macro.tolist(), micro.tolist(), labels.tolist(),
-                                                               components=["C1"], reduction="sum"), abs=1e-10)
+    assert loss.item() == pytest.approx(
+        naive.contrastive_loss(macro.tolist(), micro.tolist(), labels.tolist(), components=["C1"], reduction="sum"),
+        abs=1e-10,
+    )
     loss.backward()
     assert macro.grad.isfinite().all() and macro.grad[:, 2].abs().sum() > 0  # still a negative of the two others
 
@@ -255,12 +253,15 @@ def test_weights_of_equation_2():
 
 def test_unimodal_and_prediction_losses():
     generator = torch.Generator().manual_seed(0)
-    predictions, labels, unimodal = (torch.randn(*shape, generator=generator, dtype=torch.float64)
-                                     for shape in ((6, 5), (5,), (3, 5)))
+    predictions, labels, unimodal = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((6, 5), (5,), (3, 5))
+    )
     assert unimodal_loss(predictions, labels, unimodal).item() == pytest.approx(
-        naive.unimodal_loss(predictions.tolist(), labels.tolist(), unimodal.tolist()), abs=1e-12)
+        naive.unimodal_loss(predictions.tolist(), labels.tolist(), unimodal.tolist()), abs=1e-12
+    )
     assert prediction_loss(predictions[0], labels).item() == pytest.approx(
-        naive.squared_error(predictions[0].tolist(), labels.tolist()), abs=1e-12)
+        naive.squared_error(predictions[0].tolist(), labels.tolist()), abs=1e-12
+    )
 
 
 def test_errors():
@@ -272,7 +273,12 @@ def test_errors():
         collaborative_contrastive_loss(macro, micro, labels, components=())
     with pytest.raises(ConfigError, match="unknown reduction 'meen': did you mean 'mean'"):
         collaborative_contrastive_loss(macro, micro, labels, reduction="meen")
-    for wrong in ((macro[:2], micro[:2], labels), (macro, micro[:, :2], labels), (macro, micro, labels[:2]),
-                  (macro[0], micro[0], labels), (macro, micro[..., :2], labels)):
+    for wrong in (
+        (macro[:2], micro[:2], labels),
+        (macro, micro[:, :2], labels),
+        (macro, micro, labels[:2]),
+        (macro[0], micro[0], labels),
+        (macro, micro[..., :2], labels),
+    ):
         with pytest.raises(ValueError, match=r"expected macro and micro \(3, B, d\)"):
             collaborative_contrastive_loss(*wrong)

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
-from mgcl_core.errors import ConfigError, RunError
 from mgcl_core.metrics import HIGHER_IS_BETTER, METRIC_NAMES, METRICS, regression_metrics
+from mgcl_core.support.errors import ConfigError, RunError
 
 PAPER_TEST_SIZES = {"CH-SIMS": 457, "CMU-MOSI": 686, "CMU-MOSEI": 4659}
 

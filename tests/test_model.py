@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
-import naive
 import numpy as np
 import pytest
 import torch
 
-from mgcl_core.batching import DeviceSplit
+from mgcl_core import reference as naive
 from mgcl_core.config import VARIANTS, Config
+from mgcl_core.data.batches import DeviceSplit
+from mgcl_core.data.text_model import tokenize
 from mgcl_core.losses import collaborative_contrastive_loss
 from mgcl_core.model import MGCL, encoder_names
-from mgcl_core.text import tokenize
 
 CPU = torch.device("cpu")
 
@@ -27,14 +27,21 @@ def twin(config: Config, other: MGCL) -> MGCL:
     """A model of ``config`` with the weights of ``other`` wherever they fit."""
     model = build(config, seed=99)
     theirs, own = other.state_dict(), model.state_dict()
-    model.load_state_dict({name: theirs[name] if name in theirs and theirs[name].shape == values.shape else values
-                           for name, values in own.items()})
+    model.load_state_dict(
+        {
+            name: theirs[name] if name in theirs and theirs[name].shape == values.shape else values
+            for name, values in own.items()
+        }
+    )
     return model.eval()
 
 
 def gradients(model: torch.nn.Module) -> set[str]:
-    return {name for name, parameter in model.named_parameters()
-            if parameter.grad is not None and parameter.grad.abs().sum() > 0}
+    return {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and parameter.grad.abs().sum() > 0
+    }
 
 
 @pytest.mark.parametrize("micro", ["sequence", "pooled"])
@@ -59,20 +66,32 @@ def test_output_shapes_and_loss_terms(tiny_config, split, encoders, micro):
 
 
 @pytest.mark.parametrize("bound", [1.0, 3.0])
-@pytest.mark.parametrize("changes", [{}, {"components": ("C1", "C2")}, {"weighted": False}, {"reduction": "sum"},
-                                     {"delta": 0.8, "temperature": 0.1}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"components": ("C1", "C2")}, {"weighted": False}, {"reduction": "sum"}, {"delta": 0.8, "temperature": 0.1}],
+)
 def test_losses_equal_the_equations(tiny_config, make_split, bound, changes):
     config = tiny_config.override({"alpha": 0.3, "beta": 0.07, **changes})
     model = build(config, bound=bound).eval()
     batch = DeviceSplit(make_split(8, scale=bound), CPU).batch()
     with torch.no_grad():
         output = model(batch)
-    con = naive.contrastive_loss(output.macro.tolist(), output.micro.tolist(), (batch.labels.double() / bound).tolist(),
-                                 delta=config.delta, temperature=config.temperature, components=config.components,
-                                 weighted=config.weighted, reduction=config.reduction)
-    expected = {"pred": naive.squared_error(output.prediction.tolist(), batch.labels.tolist()), "con": 0.3 * con,
-                "uni": 0.07 * naive.unimodal_loss(output.unimodal.tolist(), batch.labels.tolist(),
-                                                  batch.unimodal_labels.tolist())}
+    con = naive.contrastive_loss(
+        output.macro.tolist(),
+        output.micro.tolist(),
+        (batch.labels.double() / bound).tolist(),
+        delta=config.delta,
+        temperature=config.temperature,
+        components=config.components,
+        weighted=config.weighted,
+        reduction=config.reduction,
+    )
+    expected = {
+        "pred": naive.squared_error(output.prediction.tolist(), batch.labels.tolist()),
+        "con": 0.3 * con,
+        "uni": 0.07
+        * naive.unimodal_loss(output.unimodal.tolist(), batch.labels.tolist(), batch.unimodal_labels.tolist()),
+    }
     for name, value in expected.items():
         assert output.losses[name].item() == pytest.approx(value, rel=1e-5)
 
@@ -129,8 +148,12 @@ def test_absent_modalities_train_without_nan(tiny_config, make_split, rows):
     split = make_split(2)
     text_bert = split.text_bert.copy()
     text_bert[:] = 0
-    split = dataclasses.replace(split, text_bert=text_bert, audio_mask=np.zeros_like(split.audio_mask),
-                                vision_mask=np.zeros_like(split.vision_mask))
+    split = dataclasses.replace(
+        split,
+        text_bert=text_bert,
+        audio_mask=np.zeros_like(split.audio_mask),
+        vision_mask=np.zeros_like(split.vision_mask),
+    )
     model = build(tiny_config.override({"trained_encoders": ("T", "V", "A")}))
     output = model(DeviceSplit(split, CPU).batch(np.array(rows)))
     sum(output.losses.values()).backward()
@@ -168,8 +191,9 @@ def test_without_unimodal_heads(tiny_config, full, split):
     full.zero_grad()
 
 
-@pytest.mark.parametrize(("variant", "option"), [("w/o C3", {"components": ("C1", "C2")}),
-                                                 ("w/o weight", {"weighted": False})])
+@pytest.mark.parametrize(
+    ("variant", "option"), [("w/o C3", {"components": ("C1", "C2")}), ("w/o weight", {"weighted": False})]
+)
 def test_without_a_component_or_the_weights(tiny_config, full, split, variant, option):
     model, batch = twin(tiny_config.override(VARIANTS[variant]), full), split.batch()
     expected, found = full(batch), model(batch)
@@ -211,8 +235,9 @@ def test_losses_stay_float32_under_autocast(tiny_config, split, encoders):
     assert torch.allclose(output.prediction, exact.prediction, atol=0.05)
     assert torch.allclose(output.macro, exact.macro, atol=0.05)
     sum(output.losses.values()).backward()
-    assert all(p.grad is None or (p.grad.isfinite().all() and p.grad.dtype == torch.float32)
-               for p in model.parameters())
+    assert all(
+        p.grad is None or (p.grad.isfinite().all() and p.grad.dtype == torch.float32) for p in model.parameters()
+    )
 
 
 # A real pretrained encoder
@@ -234,7 +259,8 @@ def test_minilm_end_to_end(minilm, make_split):
     with torch.no_grad():
         states, words = encoder(DeviceSplit(split, CPU).batch())
         features = torch.nn.functional.normalize(
-            torch.stack([s[w].mean(0) for s, w in zip(states, words, strict=True)]), dim=-1)
+            torch.stack([s[w].mean(0) for s, w in zip(states, words, strict=True)]), dim=-1
+        )
     similarity = features @ features.T
     assert words.sum(1).tolist() == [3, 8, 2, 3]
     assert similarity[1, 3] > similarity[1, 2]  # weights are really there: bad is nearer to bad than to good

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from mgcl_core.errors import ConfigError, RunError
 from mgcl_core.metrics import METRICS, regression_metrics
 from mgcl_core.statistics import (
     CHUNK,
@@ -20,6 +19,7 @@ from mgcl_core.statistics import (
     paired_difference,
     summary,
 )
+from mgcl_core.support.errors import ConfigError, RunError
 
 
 def simulated(clips=120, seeds=3, noise=0.6, seed=0):
@@ -152,8 +152,7 @@ def test_null_p_values_are_nearly_uniform():
 
 
 @pytest.mark.parametrize(
-    ("seed_effect", "clip_effect", "noise", "least", "most"),
-    [(0.0, 1.0, 0.0, 0.88, 0.99), (0.07, 1.0, 1.0, 0.90, 1.0)],
+    ("seed_effect", "clip_effect", "noise", "least", "most"), [(0.0, 1.0, 0.0, 0.88, 0.99), (0.07, 1.0, 1.0, 0.90, 1.0)]
 )
 def test_coverage_with_three_seeds(seed_effect, clip_effect, noise, least, most):
     random = np.random.default_rng(0)

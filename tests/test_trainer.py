@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from mgcl_core.batching import DeviceSplit
-from mgcl_core.errors import RunError
+from mgcl_core.data.batches import DeviceSplit
 from mgcl_core.losses import prediction_loss
+from mgcl_core.support.errors import RunError
 from mgcl_core.system import Output, System
 from mgcl_core.trainer import (
     CHECKPOINT,
@@ -213,8 +213,12 @@ def test_weights_of_another_architecture_or_damaged_are_refused(tmp_path):
 
 
 def determinism() -> tuple:
-    return (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(),
-            torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark)
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+        torch.backends.cudnn.benchmark,
+    )
 
 
 @pytest.mark.parametrize("before", [(False, False, True, False), (True, True, False, True), (True, False, True, True)])
@@ -223,8 +227,7 @@ def test_training_is_deterministic_without_filling_memory_and_puts_all_settings_
     try:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark = before[2:]
-        fit(build(), *splits, SCHEDULE, seed=1, directory=tmp_path,
-            after_epoch=lambda *_: during.append(determinism()))
+        fit(build(), *splits, SCHEDULE, seed=1, directory=tmp_path, after_epoch=lambda *_: during.append(determinism()))
         assert set(during) == {(True, True, False, False)} and determinism() == before
     finally:
         torch.use_deterministic_algorithms(usual[0], warn_only=usual[1])

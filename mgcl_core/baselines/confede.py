@@ -22,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..batching import Batch, DeviceSplit
-from ..corpus.data import MODALITIES
-from ..errors import RunError
+from ..data.batches import Batch, DeviceSplit
+from ..data.corpus import MODALITIES
+from ..data.valid_steps import masked_mean
 from ..losses import prediction_loss
-from ..steps import masked_mean
+from ..support.errors import RunError
 from ..system import Output, Shapes, System
 from .contrast import KINDS, contrastive_loss, draw, rank_candidates
 from .spec import SystemSpec
@@ -71,15 +71,24 @@ class Settings:
     # seven times the cost; False: take them from the memory of their last encoding, at none
 
 
-_MOSI = Settings(epochs=25, batch_size=16, vision_layers=2, pretrain_epochs=100, pretrain_batch_size=128,
-                 share=1.0, round_labels=True, refresh_epochs=2)
+_MOSI = Settings(
+    epochs=25,
+    batch_size=16,
+    vision_layers=2,
+    pretrain_epochs=100,
+    pretrain_batch_size=128,
+    share=1.0,
+    round_labels=True,
+    refresh_epochs=2,
+)
 #: config.py, dataloader and TVA_fusion_train.py of each dataset's folder in github.com/XpastaX/ConFEDE.
 #: MOSI's vision encoder warms up for 5 epochs there, its audio encoder for 10.
 PUBLISHED: dict[str, Settings] = {
     "sims": Settings(),
     "mosi": _MOSI,
-    "mosei": replace(_MOSI, epochs=6, batch_size=8, vision_layers=3, audio_layers=3, pretrain_epochs=300,
-                     share=0.1, candidates=50),
+    "mosei": replace(
+        _MOSI, epochs=6, batch_size=8, vision_layers=3, audio_layers=3, pretrain_epochs=300, share=0.1, candidates=50
+    ),
 }
 
 
@@ -142,14 +151,18 @@ class ConFEDE(System):
     def __init__(self, settings: Settings, shapes: Shapes):
         super().__init__()
         self.settings, width = settings, settings.width
-        self.encoders = nn.ModuleDict({
-            "V": SequenceEncoder(shapes.vision_dim, shapes.vision_steps, settings.vision_layers, settings),
-            "A": SequenceEncoder(shapes.audio_dim, shapes.audio_steps, settings.audio_layers, settings)})
+        self.encoders = nn.ModuleDict(
+            {
+                "V": SequenceEncoder(shapes.vision_dim, shapes.vision_steps, settings.vision_layers, settings),
+                "A": SequenceEncoder(shapes.audio_dim, shapes.audio_steps, settings.audio_layers, settings),
+            }
+        )
         widths = {"T": shapes.text_dim, "V": width, "A": width}
         self.half = width // 2  # h
         self.similar = nn.ModuleDict({m: self._projection(widths[m], settings.similar_dropout) for m in MODALITIES})
         self.dissimilar = nn.ModuleDict(
-            {m: self._projection(widths[m], settings.dissimilar_dropout) for m in MODALITIES})
+            {m: self._projection(widths[m], settings.dissimilar_dropout) for m in MODALITIES}
+        )
         self.decoder = gelu_perceptron(self.decoder_width(), width, width // 2, width // 4, width // 8)
         if settings.unimodal_weight > 0:
             self.unimodal_decoder = gelu_perceptron(self.half, width // 4, width // 8)
@@ -197,13 +210,22 @@ class ConFEDE(System):
         """One vector of each modality: text (B, H), vision (B, width), audio (B, width)."""
         if "macro_T" not in batch.features:
             raise RunError("the batch carries no 'macro_T' features of a frozen text encoder")
-        return [batch.features["macro_T"], self.encoders["V"](batch.vision, batch.vision_mask),
-                self.encoders["A"](batch.audio, batch.audio_mask)]
+        return [
+            batch.features["macro_T"],
+            self.encoders["V"](batch.vision, batch.vision_mask),
+            self.encoders["A"](batch.audio, batch.audio_mask),
+        ]
 
     def decompose(self, embeddings: list[Tensor]) -> Tensor:
         """Three (…, H) → similar T, V, A and dissimilar T, V, A, (…, 6, h)."""
-        return torch.stack([projections[m](vector) for projections in (self.similar, self.dissimilar)
-                            for m, vector in zip(MODALITIES, embeddings, strict=True)], -2)
+        return torch.stack(
+            [
+                projections[m](vector)
+                for projections in (self.similar, self.dissimilar)
+                for m, vector in zip(MODALITIES, embeddings, strict=True)
+            ],
+            -2,
+        )
 
     def predict(self, features: Tensor) -> Tensor:
         """(…, 6, h) → (…)."""
@@ -266,6 +288,10 @@ def gelu_perceptron(in_features: int, *hidden: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(in_features, 1))
 
 
-SPEC = SystemSpec(title="ConFEDE", build=ConFEDE, published=PUBLISHED, text="pretrained",
-                  reference="Yang et al. 2023, ConFEDE: Contrastive Feature Decomposition for Multimodal Sentiment "
-                            "Analysis, ACL")
+SPEC = SystemSpec(
+    title="ConFEDE",
+    build=ConFEDE,
+    published=PUBLISHED,
+    text="pretrained",
+    reference="Yang et al. 2023, ConFEDE: Contrastive Feature Decomposition for Multimodal Sentiment Analysis, ACL",
+)

@@ -35,9 +35,16 @@ def rank_candidates(embeddings: Tensor, labels: Tensor, share: float, count: int
         alike = (labels[own, None] - labels).abs() < 1e-6
         near = similarity >= similarity.topk(nearest).values[:, -1:]
         far = -similarity >= (-similarity).topk(nearest).values[:, -1:]
-        ranked.append(torch.stack([_highest(similarity, alike & near & other, count),
-                                   _highest(-similarity, ~alike & far & other, count),
-                                   _highest(similarity, ~alike & near & other, count)], 1))
+        ranked.append(
+            torch.stack(
+                [
+                    _highest(similarity, alike & near & other, count),
+                    _highest(-similarity, ~alike & far & other, count),
+                    _highest(similarity, ~alike & near & other, count),
+                ],
+                1,
+            )
+        )
     return torch.cat(ranked)
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..batching import Batch
+from ..data.batches import Batch
 from ..system import Output, Shapes, System
 from .spec import SystemSpec
 from .subnets import Vectors
@@ -62,10 +62,14 @@ class LFDNN(System):
         super().__init__()
         self.settings, self.vectors = settings, Vectors(settings, shapes)
         width = settings.text_out + settings.audio_hidden + settings.vision_hidden
-        self.fusion = nn.Sequential(nn.Dropout(settings.fusion_dropout),
-                                    nn.Linear(width, settings.fusion_hidden), nn.ReLU(),
-                                    nn.Linear(settings.fusion_hidden, settings.fusion_hidden), nn.ReLU(),
-                                    nn.Linear(settings.fusion_hidden, 1))
+        self.fusion = nn.Sequential(
+            nn.Dropout(settings.fusion_dropout),
+            nn.Linear(width, settings.fusion_hidden),
+            nn.ReLU(),
+            nn.Linear(settings.fusion_hidden, settings.fusion_hidden),
+            nn.ReLU(),
+            nn.Linear(settings.fusion_hidden, 1),
+        )
 
     def learning_rates(self) -> dict[str, float]:
         return {"": self.settings.lr}
@@ -78,6 +82,11 @@ class LFDNN(System):
         return output
 
 
-SPEC = SystemSpec(title="LF-DNN", build=LFDNN, published=PUBLISHED, text="frozen",
-                  reference="Cambria et al. 2017, Benchmarking Multimodal Sentiment Analysis, CICLing; as in Yu et al. "
-                            "2020, CH-SIMS, ACL")
+SPEC = SystemSpec(
+    title="LF-DNN",
+    build=LFDNN,
+    published=PUBLISHED,
+    text="frozen",
+    reference="Cambria et al. 2017, Benchmarking Multimodal Sentiment Analysis, CICLing; as in Yu et al. "
+    "2020, CH-SIMS, ACL",
+)

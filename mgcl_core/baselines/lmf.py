@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..batching import Batch
+from ..data.batches import Batch
 from ..system import Output, Shapes, System
 from .spec import SystemSpec
 from .subnets import Vectors, with_one
@@ -89,5 +89,10 @@ class LMF(System):
         return output
 
 
-SPEC = SystemSpec(title="LMF", build=LMF, published=PUBLISHED, text="frozen",
-                  reference="Liu et al. 2018, Efficient Low-rank Multimodal Fusion with Modality-Specific Factors, ACL")
+SPEC = SystemSpec(
+    title="LMF",
+    build=LMF,
+    published=PUBLISHED,
+    text="frozen",
+    reference="Liu et al. 2018, Efficient Low-rank Multimodal Fusion with Modality-Specific Factors, ACL",
+)

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..batching import Batch
+from ..data.batches import Batch
+from ..data.valid_steps import read_by_length
 from ..encoders import TextEncoder
-from ..steps import read_by_length
 from ..system import Output, Shapes, System
 from .align import align_steps, stride_steps
 from .spec import SystemSpec
@@ -121,13 +121,21 @@ class MAGBERT(System):
         if self.settings.strided:
             text_steps, audio_steps, vision_steps = self.steps
             shown = batch.tokens.shape[2]
-            return (stride_steps(batch.audio, audio_steps, text_steps)[:, :shown],
-                    stride_steps(batch.vision, vision_steps, text_steps)[:, :shown])
+            return (
+                stride_steps(batch.audio, audio_steps, text_steps)[:, :shown],
+                stride_steps(batch.vision, vision_steps, text_steps)[:, :shown],
+            )
         tokens = batch.tokens[:, 1] > 0
-        return (align_steps(batch.audio, batch.audio_mask, tokens),
-                align_steps(batch.vision, batch.vision_mask, tokens))
+        return (
+            align_steps(batch.audio, batch.audio_mask, tokens),
+            align_steps(batch.vision, batch.vision_mask, tokens),
+        )
 
 
-SPEC = SystemSpec(title="MAG-BERT", build=MAGBERT, published=PUBLISHED, text="finetuned",
-                  reference="Rahman et al. 2020, Integrating Multimodal Information in Large Pretrained Transformers, "
-                            "ACL")
+SPEC = SystemSpec(
+    title="MAG-BERT",
+    build=MAGBERT,
+    published=PUBLISHED,
+    text="finetuned",
+    reference="Rahman et al. 2020, Integrating Multimodal Information in Large Pretrained Transformers, ACL",
+)

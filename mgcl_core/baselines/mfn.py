@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..batching import Batch
+from ..data.batches import Batch
 from ..system import Output, Shapes, System
 from .align import align_steps
 from .recurrent import last_state
@@ -64,19 +64,48 @@ class Settings:
 #: config_regression.json of mmsa 2.2.1; its window is always of two steps.
 PUBLISHED: dict[str, Settings] = {
     "sims": Settings(),
-    "mosi": replace(Settings(), batch_size=128, lr=2e-3, text_hidden=256, audio_hidden=32, vision_hidden=256,
-                    memory=400, attention_hidden=32, candidate_hidden=64, retain_hidden=256, retain_dropout=0.7,
-                    update_hidden=32, update_dropout=0.5, output_hidden=128, output_dropout=0.0),
-    "mosei": replace(Settings(), batch_size=64, lr=5e-4, weight_decay=1e-4, text_hidden=128, audio_hidden=32,
-                     vision_hidden=128, memory=128, candidate_dropout=0.5, retain_hidden=256, retain_dropout=0.7,
-                     update_hidden=256, update_dropout=0.0, output_hidden=128, output_dropout=0.5),
+    "mosi": replace(
+        Settings(),
+        batch_size=128,
+        lr=2e-3,
+        text_hidden=256,
+        audio_hidden=32,
+        vision_hidden=256,
+        memory=400,
+        attention_hidden=32,
+        candidate_hidden=64,
+        retain_hidden=256,
+        retain_dropout=0.7,
+        update_hidden=32,
+        update_dropout=0.5,
+        output_hidden=128,
+        output_dropout=0.0,
+    ),
+    "mosei": replace(
+        Settings(),
+        batch_size=64,
+        lr=5e-4,
+        weight_decay=1e-4,
+        text_hidden=128,
+        audio_hidden=32,
+        vision_hidden=128,
+        memory=128,
+        candidate_dropout=0.5,
+        retain_hidden=256,
+        retain_dropout=0.7,
+        update_hidden=256,
+        update_dropout=0.0,
+        output_hidden=128,
+        output_dropout=0.5,
+    ),
 }
 
 
 def small_network(in_features: int, hidden: int, out_features: int, dropout: float) -> nn.Sequential:
     """Linear, ReLU, dropout, linear."""
-    return nn.Sequential(nn.Linear(in_features, hidden), nn.ReLU(), nn.Dropout(dropout),
-                         nn.Linear(hidden, out_features))
+    return nn.Sequential(
+        nn.Linear(in_features, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, out_features)
+    )
 
 
 class MFN(System):
@@ -104,9 +133,11 @@ class MFN(System):
         text, mask = text_embeddings(batch)
         if self.settings.reference_behaviour:
             mask = torch.ones_like(mask)
-        states = [lstm_states(text, mask, self.text),
-                  lstm_states(self._on_tokens(batch, "audio", mask), mask, self.audio),
-                  lstm_states(self._on_tokens(batch, "vision", mask), mask, self.vision)]
+        states = [
+            lstm_states(text, mask, self.text),
+            lstm_states(self._on_tokens(batch, "audio", mask), mask, self.audio),
+            lstm_states(self._on_tokens(batch, "vision", mask), mask, self.vision),
+        ]
         hidden = torch.cat([hidden for hidden, _ in states], 2)  # (B, L, h)
         cells = torch.cat([cells for _, cells in states], 2)
         delta = torch.cat([F.pad(cells[:, :-1], (0, 0, 1, 0)), cells], 2)  # of the last and of this step, (B, L, 2·h)
@@ -127,8 +158,9 @@ class MFN(System):
         weights = [gate[0].weight[:, width:].T for gate in gates]
         memories = []
         for step, candidate in enumerate(candidates.unbind(1)):
-            retain, update = (gate[1:](known[place][step] + memory @ weights[place]).sigmoid()
-                              for place, gate in enumerate(gates))
+            retain, update = (
+                gate[1:](known[place][step] + memory @ weights[place]).sigmoid() for place, gate in enumerate(gates)
+            )
             memory = retain * memory + update * candidate
             memories.append(memory)
         return torch.stack(memories, 1)
@@ -144,5 +176,10 @@ class MFN(System):
         return align_steps(values, mask, tokens)
 
 
-SPEC = SystemSpec(title="MFN", build=MFN, published=PUBLISHED, text="frozen",
-                  reference="Zadeh et al. 2018, Memory Fusion Network for Multi-view Sequential Learning, AAAI")
+SPEC = SystemSpec(
+    title="MFN",
+    build=MFN,
+    published=PUBLISHED,
+    text="frozen",
+    reference="Zadeh et al. 2018, Memory Fusion Network for Multi-view Sequential Learning, AAAI",
+)

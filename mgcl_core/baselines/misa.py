@@ -20,11 +20,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..batching import Batch
-from ..corpus.data import MODALITIES
+from ..data.batches import Batch
+from ..data.corpus import MODALITIES
+from ..data.valid_steps import masked_mean, read_by_length
 from ..encoders import TextEncoder
 from ..losses import prediction_loss
-from ..steps import masked_mean, read_by_length
 from ..system import Output, Shapes, System
 from .recurrent import BidirectionalLSTM
 from .spec import SystemSpec
@@ -56,8 +56,14 @@ class Settings:
 #: config_regression.json of mmsa 2.2.1.
 PUBLISHED: dict[str, Settings] = {
     "sims": Settings(),
-    "mosi": Settings(batch_size=32, weight_decay=0.0, dropout=0.2, difference_weight=0.1, similarity_weight=0.3,
-                     reconstruction_weight=1.0),
+    "mosi": Settings(
+        batch_size=32,
+        weight_decay=0.0,
+        dropout=0.2,
+        difference_weight=0.1,
+        similarity_weight=0.3,
+        reconstruction_weight=1.0,
+    ),
     "mosei": dataclasses.replace(Settings(), dropout=0.5, similarity_weight=0.8, reconstruction_weight=1.0),
 }
 
@@ -96,14 +102,16 @@ class MISA(System):
         self.vision, self.audio = Utterance(shapes.vision_dim), Utterance(shapes.audio_dim)
         widths = {"T": self.text.out_features, "V": 4 * shapes.vision_dim, "A": 4 * shapes.audio_dim}
         self.projections = nn.ModuleDict(
-            {m: nn.Sequential(nn.Linear(widths[m], width), nn.ReLU(), nn.LayerNorm(width)) for m in MODALITIES})
+            {m: nn.Sequential(nn.Linear(widths[m], width), nn.ReLU(), nn.LayerNorm(width)) for m in MODALITIES}
+        )
         self.specific = nn.ModuleDict({m: nn.Sequential(nn.Linear(width, width), nn.Sigmoid()) for m in MODALITIES})
         self.invariant = nn.Sequential(nn.Linear(width, width), nn.Sigmoid())
         self.reconstruction = nn.ModuleDict({m: nn.Linear(width, width) for m in MODALITIES})
         layer = nn.TransformerEncoderLayer(width, nhead=2, batch_first=True)
         self.transformer = nn.TransformerEncoder(layer, num_layers=1, enable_nested_tensor=False)
-        self.predictor = nn.Sequential(nn.Linear(6 * width, 3 * width), nn.Dropout(settings.dropout), nn.ReLU(),
-                                       nn.Linear(3 * width, 1))
+        self.predictor = nn.Sequential(
+            nn.Linear(6 * width, 3 * width), nn.Dropout(settings.dropout), nn.ReLU(), nn.Linear(3 * width, 1)
+        )
 
     def learning_rates(self) -> dict[str, float]:
         return {"": self.settings.lr}
@@ -125,19 +133,26 @@ class MISA(System):
         if self.settings.text_lengths:
             count = tokens.sum(1, keepdim=True)
             masks = {name: torch.arange(mask.shape[1], device=mask.device) < count for name, mask in masks.items()}
-        vectors = {"T": masked_mean(states, tokens), "V": self.vision(batch.vision, masks["vision"]),
-                   "A": self.audio(batch.audio, masks["audio"])}
+        vectors = {
+            "T": masked_mean(states, tokens),
+            "V": self.vision(batch.vision, masks["vision"]),
+            "A": self.audio(batch.audio, masks["audio"]),
+        }
         return torch.stack([self.projections[m](vectors[m]) for m in MODALITIES], 1)
 
-    def _losses(self, prediction: Tensor, labels: Tensor, whole: Tensor, specific: Tensor,
-                invariant: Tensor) -> dict[str, Tensor]:
+    def _losses(
+        self, prediction: Tensor, labels: Tensor, whole: Tensor, specific: Tensor, invariant: Tensor
+    ) -> dict[str, Tensor]:
         settings = self.settings
-        again = torch.stack([self.reconstruction[m](specific[:, k] + invariant[:, k])
-                             for k, m in enumerate(MODALITIES)], 1)
-        return {"pred": prediction_loss(prediction, labels),
-                "diff": settings.difference_weight * difference_loss(specific.float(), invariant.float()),
-                "sim": settings.similarity_weight * similarity_loss(invariant.float(), settings.moments),
-                "recon": settings.reconstruction_weight * (again.float() - whole.float()).square().mean()}
+        again = torch.stack(
+            [self.reconstruction[m](specific[:, k] + invariant[:, k]) for k, m in enumerate(MODALITIES)], 1
+        )
+        return {
+            "pred": prediction_loss(prediction, labels),
+            "diff": settings.difference_weight * difference_loss(specific.float(), invariant.float()),
+            "sim": settings.similarity_weight * similarity_loss(invariant.float(), settings.moments),
+            "recon": settings.reconstruction_weight * (again.float() - whole.float()).square().mean(),
+        }
 
 
 def similarity_loss(invariant: Tensor, moments: int) -> Tensor:
@@ -171,6 +186,11 @@ def difference_loss(specific: Tensor, invariant: Tensor) -> Tensor:
     return products.square().mean((1, 2)).sum()
 
 
-SPEC = SystemSpec(title="MISA", build=MISA, published=PUBLISHED, text="finetuned",
-                  reference="Hazarika et al. 2020, MISA: Modality-Invariant and -Specific Representations for "
-                            "Multimodal Sentiment Analysis, ACM Multimedia")
+SPEC = SystemSpec(
+    title="MISA",
+    build=MISA,
+    published=PUBLISHED,
+    text="finetuned",
+    reference="Hazarika et al. 2020, MISA: Modality-Invariant and -Specific Representations for "
+    "Multimodal Sentiment Analysis, ACM Multimedia",
+)

@@ -25,9 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..batching import Batch
-from ..corpus.data import MODALITIES
-from ..steps import lengths
+from ..data.batches import Batch
+from ..data.corpus import MODALITIES
+from ..data.valid_steps import lengths
 from ..system import Output, Shapes, System
 from .recurrent import last_state
 from .spec import SystemSpec
@@ -71,12 +71,33 @@ class Settings:
 #: config_regression.json of mmsa 2.2.1.
 PUBLISHED: dict[str, Settings] = {
     "sims": Settings(),
-    "mosi": replace(Settings(), weight_decay=5e-3, layers=4, audio_kernel=5, vision_kernel=5,
-                    text_attention_dropout=0.3, audio_attention_dropout=0.2, text_dropout=0.5, embedding_dropout=0.2,
-                    residual_dropout=0.0, output_dropout=0.5),
-    "mosei": replace(Settings(), batch_size=32, lr=5e-4, width=30, heads=6, layers=4, vision_kernel=3,
-                     text_attention_dropout=0.4, audio_attention_dropout=0.0, embedding_dropout=0.0,
-                     residual_dropout=0.0, output_dropout=0.5),
+    "mosi": replace(
+        Settings(),
+        weight_decay=5e-3,
+        layers=4,
+        audio_kernel=5,
+        vision_kernel=5,
+        text_attention_dropout=0.3,
+        audio_attention_dropout=0.2,
+        text_dropout=0.5,
+        embedding_dropout=0.2,
+        residual_dropout=0.0,
+        output_dropout=0.5,
+    ),
+    "mosei": replace(
+        Settings(),
+        batch_size=32,
+        lr=5e-4,
+        width=30,
+        heads=6,
+        layers=4,
+        vision_kernel=3,
+        text_attention_dropout=0.4,
+        audio_attention_dropout=0.0,
+        embedding_dropout=0.0,
+        residual_dropout=0.0,
+        output_dropout=0.5,
+    ),
 }
 
 
@@ -116,8 +137,12 @@ class Layer(nn.Module):
         self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, width)
         self.key_dropout = nn.Dropout(attention_dropout)
-        self.feedforward = nn.Sequential(nn.Linear(width, 4 * width), nn.ReLU(),
-                                         nn.Dropout(settings.feedforward_dropout), nn.Linear(4 * width, width))
+        self.feedforward = nn.Sequential(
+            nn.Linear(width, 4 * width),
+            nn.ReLU(),
+            nn.Dropout(settings.feedforward_dropout),
+            nn.Linear(4 * width, width),
+        )
         self.dropout = nn.Dropout(settings.residual_dropout)
         for part in self.modules():
             if isinstance(part, nn.Linear):
@@ -128,8 +153,10 @@ class Layer(nn.Module):
         """Values (B, Lq, d) attend to ``source`` (B, Lk, d) under ``mask``, or without one to their own past."""
         normed = self.attention_norm(values)
         query = self._split(self.query(normed))  # (B, heads, Lq, d / heads)
-        key, value = (self._split(part) for part in
-                      self.key_value(normed if source is None else self.attention_norm(source)).chunk(2, -1))
+        key, value = (
+            self._split(part)
+            for part in self.key_value(normed if source is None else self.attention_norm(source)).chunk(2, -1)
+        )
         if self.training and self.key_dropout.p > 0:
             value = value * self.key_dropout(torch.ones_like(value[..., :1]))  # no weight on a dropped key
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None)
@@ -173,18 +200,31 @@ class MulT(System):
         width, own = settings.width, max(settings.layers, OWN_LAYERS)
         features = {"T": shapes.text_dim, "V": shapes.vision_dim, "A": shapes.audio_dim}
         self.kernels = {"T": settings.text_kernel, "V": settings.vision_kernel, "A": settings.audio_kernel}
-        dropouts = {"T": settings.text_attention_dropout, "V": settings.vision_attention_dropout,
-                    "A": settings.audio_attention_dropout}
+        dropouts = {
+            "T": settings.text_attention_dropout,
+            "V": settings.vision_attention_dropout,
+            "A": settings.audio_attention_dropout,
+        }
         self.text_dropout = nn.Dropout(settings.text_dropout)
         self.convolutions = nn.ModuleDict(
-            {m: nn.Conv1d(features[m], width, self.kernels[m], bias=False) for m in MODALITIES})
+            {m: nn.Conv1d(features[m], width, self.kernels[m], bias=False) for m in MODALITIES}
+        )
         self.crossmodal = nn.ModuleDict(
-            {m + other: Transformer(width, settings.layers, dropouts[other], settings)
-             for m in MODALITIES for other in _others(m)})
+            {
+                m + other: Transformer(width, settings.layers, dropouts[other], settings)
+                for m in MODALITIES
+                for other in _others(m)
+            }
+        )
         self.own = nn.ModuleDict(
-            {m: Transformer(2 * width, own, settings.text_attention_dropout, settings) for m in MODALITIES})
-        self.residual = nn.Sequential(nn.Linear(6 * width, 6 * width), nn.ReLU(), nn.Dropout(settings.output_dropout),
-                                      nn.Linear(6 * width, 6 * width))
+            {m: Transformer(2 * width, own, settings.text_attention_dropout, settings) for m in MODALITIES}
+        )
+        self.residual = nn.Sequential(
+            nn.Linear(6 * width, 6 * width),
+            nn.ReLU(),
+            nn.Dropout(settings.output_dropout),
+            nn.Linear(6 * width, 6 * width),
+        )
         self.head = nn.Linear(6 * width, 1)
 
     def learning_rates(self) -> dict[str, float]:
@@ -192,14 +232,19 @@ class MulT(System):
 
     def forward(self, batch: Batch) -> Output:
         text, tokens = text_embeddings(batch)
-        inputs = {"T": (self.text_dropout(text), tokens), "V": (batch.vision, batch.vision_mask),
-                  "A": (batch.audio, batch.audio_mask)}
+        inputs = {
+            "T": (self.text_dropout(text), tokens),
+            "V": (batch.vision, batch.vision_mask),
+            "A": (batch.audio, batch.audio_mask),
+        }
         steps = {m: self._convolve(m, *inputs[m]) for m in MODALITIES}  # each (B, L, d), (B, L)
         last = []
         for m in MODALITIES:
             values, mask = steps[m]
-            crossed = [self.crossmodal[m + other](values, steps[other][0], self._visible(mask, steps[other][1]))
-                       for other in _others(m)]
+            crossed = [
+                self.crossmodal[m + other](values, steps[other][0], self._visible(mask, steps[other][1]))
+                for other in _others(m)
+            ]
             # To look only back is to see no padding: it comes after the last valid step, which is the one to be read.
             states = self.own[m](torch.cat(crossed, 2))  # (B, L, 2·d)
             last.append(last_state(states, mask))
@@ -230,5 +275,10 @@ def _others(modality: str) -> list[str]:
     return [other for other in "TAV" if other != modality]
 
 
-SPEC = SystemSpec(title="MulT", build=MulT, published=PUBLISHED, text="frozen",
-                  reference="Tsai et al. 2019, Multimodal Transformer for Unaligned Multimodal Language Sequences, ACL")
+SPEC = SystemSpec(
+    title="MulT",
+    build=MulT,
+    published=PUBLISHED,
+    text="frozen",
+    reference="Tsai et al. 2019, Multimodal Transformer for Unaligned Multimodal Language Sequences, ACL",
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..steps import lengths
+from ..data.valid_steps import lengths
 
 
 def last_state(states: Tensor, mask: Tensor) -> Tensor:

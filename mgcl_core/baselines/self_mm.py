@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..batching import Batch
+from ..data.batches import Batch
 from ..encoders import TextEncoder
 from ..system import Output, Shapes, System
 from .recurrent import LSTM, last_state
@@ -67,8 +67,9 @@ _MOSI = Settings(batch_size=64, vision_hidden=32, text_width=32)
 PUBLISHED: dict[str, Settings] = {
     "sims": Settings(),
     "mosi": _MOSI,
-    "mosei": dataclasses.replace(_MOSI, batch_size=128, vision_lr=1e-4, fusion_dropout=0.1, text_dropout=0.0,
-                                 audio_dropout=0.0),
+    "mosei": dataclasses.replace(
+        _MOSI, batch_size=128, vision_lr=1e-4, fusion_dropout=0.1, text_dropout=0.0, audio_dropout=0.0
+    ),
 }
 
 
@@ -118,16 +119,19 @@ class SelfMM(System):
         super().__init__()
         self.settings, self.bound, self.epoch = settings, shapes.bound, 1
         self.text = TextEncoder(shapes.text_model, first_only=True)
-        self.audio = Recurrent(shapes.audio_dim, settings.audio_hidden, settings.audio_out,
-                               settings.audio_lstm_dropout)
-        self.vision = Recurrent(shapes.vision_dim, settings.vision_hidden, settings.vision_out,
-                                settings.vision_lstm_dropout)
+        self.audio = Recurrent(shapes.audio_dim, settings.audio_hidden, settings.audio_out, settings.audio_lstm_dropout)
+        self.vision = Recurrent(
+            shapes.vision_dim, settings.vision_hidden, settings.vision_out, settings.vision_lstm_dropout
+        )
         text, audio, vision = self.text.out_features, settings.audio_out, settings.vision_out
-        self.tasks = nn.ModuleDict({
-            "M": Task(text + audio + vision, settings.fusion_width, settings.fusion_dropout),
-            "T": Task(text, settings.text_width, settings.text_dropout),
-            "A": Task(audio, settings.audio_width, settings.audio_dropout),
-            "V": Task(vision, settings.vision_width, settings.vision_dropout)})
+        self.tasks = nn.ModuleDict(
+            {
+                "M": Task(text + audio + vision, settings.fusion_width, settings.fusion_dropout),
+                "T": Task(text, settings.text_width, settings.text_dropout),
+                "A": Task(audio, settings.audio_width, settings.audio_dropout),
+                "V": Task(vision, settings.vision_width, settings.vision_dropout),
+            }
+        )
         # Kept with the weights, so that a run that was stopped continues with the labels it had.
         self.register_buffer("labels", torch.full((4, shapes.clips), torch.nan))
         for name, task in self.tasks.items():
@@ -136,8 +140,12 @@ class SelfMM(System):
             self.register_buffer(f"centres_{name}", torch.zeros(2, width))  # of the positive, the negative clips
 
     def learning_rates(self) -> dict[str, float]:
-        return {"": self.settings.lr, "text.": self.settings.text_lr, "audio.": self.settings.audio_lr,
-                "vision.": self.settings.vision_lr}
+        return {
+            "": self.settings.lr,
+            "text.": self.settings.text_lr,
+            "audio.": self.settings.audio_lr,
+            "vision.": self.settings.vision_lr,
+        }
 
     def forward(self, batch: Batch) -> SelfMMOutput:
         text = self.text.macro(*self.text(batch))  # states of [CLS], (B, H)
@@ -194,6 +202,11 @@ def moved_labels(labels: Tensor, nearness: Tensor, bound: float) -> Tensor:
     return (0.5 * ratio * labels + 0.5 * (labels + nearness[1:] - nearness[0])).clamp(-bound, bound)
 
 
-SPEC = SystemSpec(title="Self-MM", build=SelfMM, published=PUBLISHED, text="finetuned",
-                  reference="Yu et al. 2021, Learning Modality-Specific Representations with Self-Supervised "
-                            "Multi-Task Learning for Multimodal Sentiment Analysis, AAAI")
+SPEC = SystemSpec(
+    title="Self-MM",
+    build=SelfMM,
+    published=PUBLISHED,
+    text="finetuned",
+    reference="Yu et al. 2021, Learning Modality-Specific Representations with Self-Supervised "
+    "Multi-Task Learning for Multimodal Sentiment Analysis, AAAI",
+)

@@ -31,15 +31,26 @@ class Settings(confede.Settings):
     fusion_dropout: float = 0.1
 
 
-_MOSI = Settings(epochs=25, batch_size=16, vision_layers=2, pretrain_epochs=100, pretrain_batch_size=128,
-                 share=1.0, round_labels=True, refresh_epochs=2, unimodal_weight=0.0, learn_retrieved=False)
+_MOSI = Settings(
+    epochs=25,
+    batch_size=16,
+    vision_layers=2,
+    pretrain_epochs=100,
+    pretrain_batch_size=128,
+    share=1.0,
+    round_labels=True,
+    refresh_epochs=2,
+    unimodal_weight=0.0,
+    learn_retrieved=False,
+)
 #: config.py, model/net and train of each dataset's folder in github.com/Mi7914/SFTTR. There, only CH-SIMS has unimodal
 #: predictions and learns the retrieved clips; MOSEI's loader is ConFEDE's.
 PUBLISHED: dict[str, Settings] = {
     "sims": Settings(),
     "mosi": _MOSI,
-    "mosei": replace(_MOSI, epochs=6, batch_size=8, vision_layers=3, audio_layers=3, pretrain_epochs=300,
-                     share=0.1, candidates=50),
+    "mosei": replace(
+        _MOSI, epochs=6, batch_size=8, vision_layers=3, audio_layers=3, pretrain_epochs=300, share=0.1, candidates=50
+    ),
 }
 
 
@@ -56,8 +67,15 @@ class CrossEncoder(nn.Module):
         self.sides = nn.Parameter(torch.randn(2, width))
         self.norm = nn.LayerNorm(width, eps=1e-12)
         self.dropout = nn.Dropout(dropout)
-        layer = nn.TransformerEncoderLayer(width, settings.fusion_heads, settings.fusion_feedforward, dropout,
-                                           activation="gelu", layer_norm_eps=1e-12, batch_first=True)
+        layer = nn.TransformerEncoderLayer(
+            width,
+            settings.fusion_heads,
+            settings.fusion_feedforward,
+            dropout,
+            activation="gelu",
+            layer_norm_eps=1e-12,
+            batch_first=True,
+        )
         layer.dropout = nn.Identity()  # as in BERT, none between the two feed-forward layers
         self.transformer = nn.TransformerEncoder(layer, settings.fusion_layers, enable_nested_tensor=False)
 
@@ -89,6 +107,11 @@ class SFTTR(confede.ConFEDE):
         return self.decoder(fused).squeeze(-1).float()
 
 
-SPEC = SystemSpec(title="SFTTR", build=SFTTR, published=PUBLISHED, text="pretrained",
-                  reference="Sun and Tian 2025, Sequential Fusion of Text-close and Text-far Representations for "
-                            "Multimodal Sentiment Analysis, COLING")
+SPEC = SystemSpec(
+    title="SFTTR",
+    build=SFTTR,
+    published=PUBLISHED,
+    text="pretrained",
+    reference="Sun and Tian 2025, Sequential Fusion of Text-close and Text-far Representations for "
+    "Multimodal Sentiment Analysis, COLING",
+)

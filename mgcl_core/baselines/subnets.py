@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..batching import Batch
-from ..errors import RunError
+from ..data.batches import Batch
+from ..support.errors import RunError
 from ..system import Shapes
 from .recurrent import last_state
 
@@ -21,8 +21,10 @@ def text_embeddings(batch: Batch) -> tuple[Tensor, Tensor]:
         RunError: the batch carries none.
     """
     if batch.text is None:
-        raise RunError("this system reads contextual embeddings, and batch.text holds none: the file has no `text`; "
-                       "fill it with the states of a text encoder")
+        raise RunError(
+            "this system reads contextual embeddings, and batch.text holds none: the file has no `text`; "
+            "fill it with the states of a text encoder"
+        )
     return batch.text, batch.tokens[:, 1] > 0
 
 
@@ -57,8 +59,14 @@ class SequenceNet(nn.Module):
         super().__init__()
         self.steps, self.out_features = steps, hidden
         self.norm, self.dropout = BatchNorm(in_features), nn.Dropout(dropout)
-        self.layers = nn.Sequential(nn.Linear(in_features, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
-                                    nn.Linear(hidden, hidden), nn.ReLU())
+        self.layers = nn.Sequential(
+            nn.Linear(in_features, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+        )
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
         return self.layers(self.dropout(self.norm(mean_step(values, mask, self.steps))))
@@ -116,16 +124,26 @@ class Vectors(nn.Module):
     def __init__(self, settings: Any, shapes: Shapes):
         super().__init__()
         padding = settings.reference_behaviour
-        self.text = TextNet(shapes.text_dim, settings.text_hidden, settings.text_out,
-                            0.0 if padding else settings.text_dropout, padding=padding)
-        self.audio = SequenceNet(shapes.audio_dim, settings.audio_hidden, settings.audio_dropout,
-                                 shapes.audio_steps if padding else None)
-        self.vision = SequenceNet(shapes.vision_dim, settings.vision_hidden, settings.vision_dropout,
-                                  shapes.vision_steps if padding else None)
+        self.text = TextNet(
+            shapes.text_dim,
+            settings.text_hidden,
+            settings.text_out,
+            0.0 if padding else settings.text_dropout,
+            padding=padding,
+        )
+        self.audio = SequenceNet(
+            shapes.audio_dim, settings.audio_hidden, settings.audio_dropout, shapes.audio_steps if padding else None
+        )
+        self.vision = SequenceNet(
+            shapes.vision_dim, settings.vision_hidden, settings.vision_dropout, shapes.vision_steps if padding else None
+        )
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        return (self.text(*text_embeddings(batch)), self.audio(batch.audio, batch.audio_mask),
-                self.vision(batch.vision, batch.vision_mask))
+        return (
+            self.text(*text_embeddings(batch)),
+            self.audio(batch.audio, batch.audio_mask),
+            self.vision(batch.vision, batch.vision_mask),
+        )
 
 
 def with_one(vector: Tensor) -> Tensor:

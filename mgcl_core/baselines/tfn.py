@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..batching import Batch
+from ..data.batches import Batch
 from ..system import Output, Shapes, System
 from .spec import SystemSpec
 from .subnets import Vectors, with_one
@@ -54,8 +54,15 @@ class Settings:
 #: config_regression.json of mmsa 2.2.1.
 PUBLISHED: dict[str, Settings] = {
     "sims": Settings(),
-    "mosi": Settings(lr=1e-3, text_out=32, fusion_hidden=64, text_dropout=0.3, audio_dropout=0.3, vision_dropout=0.3,
-                     fusion_dropout=0.5),
+    "mosi": Settings(
+        lr=1e-3,
+        text_out=32,
+        fusion_hidden=64,
+        text_dropout=0.3,
+        audio_dropout=0.3,
+        vision_dropout=0.3,
+        fusion_dropout=0.5,
+    ),
     "mosei": Settings(lr=5e-3, batch_size=128, text_out=128, audio_hidden=16, fusion_hidden=16),
 }
 
@@ -90,8 +97,13 @@ class TFN(System):
         self.settings, self.vectors = settings, Vectors(settings, shapes)
         self.bound = 3.0 if settings.reference_behaviour else shapes.bound
         hidden = settings.fusion_hidden
-        self.fusion = TensorFusion(1 + settings.audio_hidden, 1 + settings.vision_hidden, 1 + settings.text_out, hidden,
-                                   settings.fusion_dropout)
+        self.fusion = TensorFusion(
+            1 + settings.audio_hidden,
+            1 + settings.vision_hidden,
+            1 + settings.text_out,
+            hidden,
+            settings.fusion_dropout,
+        )
         self.layers = nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
 
     def learning_rates(self) -> dict[str, float]:
@@ -106,5 +118,10 @@ class TFN(System):
         return output
 
 
-SPEC = SystemSpec(title="TFN", build=TFN, published=PUBLISHED, text="frozen",
-                  reference="Zadeh et al. 2017, Tensor Fusion Network for Multimodal Sentiment Analysis, EMNLP")
+SPEC = SystemSpec(
+    title="TFN",
+    build=TFN,
+    published=PUBLISHED,
+    text="frozen",
+    reference="Zadeh et al. 2017, Tensor Fusion Network for Multimodal Sentiment Analysis, EMNLP",
+)

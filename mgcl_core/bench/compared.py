@@ -16,17 +16,25 @@ from safetensors.numpy import save_file
 from transformers import BertConfig, BertModel
 
 from ..baselines import SYSTEMS
-from ..batching import DeviceSplit
-from ..corpus import Corpus, Split, load_corpus
-from ..errors import RunError, nearest
-from ..parallel import cpu_threads
+from ..data import Corpus, Split, load_corpus
+from ..data.batches import DeviceSplit
+from ..support.errors import RunError, nearest
+from ..support.parallel import cpu_threads
 from ..system import Shapes, System
 from ..trainer import Schedule, fit
 
 #: The systems that mmsa holds, under its names. Its settings for CH-SIMS, which are also ours, include some for
 #: BERT_MAG, although neither its authors nor the paper's Table 3 report results there.
-MMSA_NAMES = {"lf_dnn": "lf_dnn", "mfn": "mfn", "lmf": "lmf", "tfn": "tfn", "mult": "mult", "misa": "misa",
-              "mag_bert": "bert_mag", "self_mm": "self_mm"}
+MMSA_NAMES = {
+    "lf_dnn": "lf_dnn",
+    "mfn": "mfn",
+    "lmf": "lmf",
+    "tfn": "tfn",
+    "mult": "mult",
+    "misa": "misa",
+    "mag_bert": "bert_mag",
+    "self_mm": "self_mm",
+}
 #: Clips of an epoch where mmsa takes more than about 15 seconds for all 1368, in whole batches of both sides.
 CLIPS = {"tfn": 256, "mult": 128, "misa": 128, "mag_bert": 256, "self_mm": 256}
 SIDE = Path(__file__).with_name("mmsa_side.py")
@@ -35,8 +43,14 @@ TEXT_DIM, WORDS = 768, 21128
 SPECIAL = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
 
 
-def compared(mmsa_python: Path, *, systems: Sequence[str] = tuple(MMSA_NAMES), repeats: int = 3,
-             corpus: Corpus | str = "synthetic-sims", threads: int = 2) -> pd.DataFrame:
+def compared(
+    mmsa_python: Path,
+    *,
+    systems: Sequence[str] = tuple(MMSA_NAMES),
+    repeats: int = 3,
+    corpus: Corpus | str = "synthetic-sims",
+    threads: int = 2,
+) -> pd.DataFrame:
     """Seconds of one training epoch on the CPU, ours and mmsa's.
 
     Ours is an epoch of `mgcl_core.trainer.fit` with the published settings, one clip of validation included; mmsa's is
@@ -70,27 +84,57 @@ def compared(mmsa_python: Path, *, systems: Sequence[str] = tuple(MMSA_NAMES), r
         save_clips(train, folder / "clips.safetensors")
         for system in systems:
             clips = min(CLIPS.get(system, len(train)), len(train))
-            command = [str(mmsa_python.absolute()), "-P", str(SIDE), MMSA_NAMES[system], "clips.safetensors",
-                       "--clips", str(clips), "--threads", str(threads)]
+            command = [
+                str(mmsa_python.absolute()),
+                "-P",
+                str(SIDE),
+                MMSA_NAMES[system],
+                "clips.safetensors",
+                "--clips",
+                str(clips),
+                "--threads",
+                str(threads),
+            ]
             with _process(command, folder) as mmsa_epoch:
                 ours, theirs = _take_turns(system, train.first(clips), corpus.bound, folder, repeats, mmsa_epoch)
-            rows.append({"system": system, "clips": clips, "batch_size": SYSTEMS[system].published["sims"].batch_size,
-                         **_spread("ours", ours), **_spread("mmsa", theirs),
-                         "ratio": float(np.median(theirs) / np.median(ours))})
+            rows.append(
+                {
+                    "system": system,
+                    "clips": clips,
+                    "batch_size": SYSTEMS[system].published["sims"].batch_size,
+                    **_spread("ours", ours),
+                    **_spread("mmsa", theirs),
+                    "ratio": float(np.median(theirs) / np.median(ours)),
+                }
+            )
     return pd.DataFrame(rows)
 
 
-def _take_turns(system: str, train: Split, bound: float, folder: Path, repeats: int,
-                mmsa_epoch: Callable[[], float]) -> tuple[list[float], list[float]]:
+def _take_turns(
+    system: str, train: Split, bound: float, folder: Path, repeats: int, mmsa_epoch: Callable[[], float]
+) -> tuple[list[float], list[float]]:
     """Seconds of ``repeats`` epochs of each side, ours after an epoch of warming up."""
     spec = SYSTEMS[system]
     settings = spec.published["sims"]
     (audio_steps, audio_dim), (vision_steps, vision_dim) = train.audio.shape[1:], train.vision.shape[1:]
     torch.manual_seed(1111)
-    built = spec.build(settings, Shapes(TEXT_DIM, train.text_bert.shape[2], audio_dim, audio_steps, vision_dim,
-                                        vision_steps, bound, len(train), str(folder / BERT)))
-    schedule = Schedule(1 + repeats, settings.batch_size, settings.weight_decay, settings.warmup_epochs,
-                        settings.clip_norm)
+    built = spec.build(
+        settings,
+        Shapes(
+            TEXT_DIM,
+            train.text_bert.shape[2],
+            audio_dim,
+            audio_steps,
+            vision_dim,
+            vision_steps,
+            bound,
+            len(train),
+            str(folder / BERT),
+        ),
+    )
+    schedule = Schedule(
+        1 + repeats, settings.batch_size, settings.weight_decay, settings.warmup_epochs, settings.clip_norm
+    )
     splits = [DeviceSplit(split, torch.device("cpu")) for split in (train, train.first(1))]
     theirs: list[float] = []
 
@@ -112,8 +156,11 @@ def _process(command: Sequence[str], folder: Path) -> Iterator[Callable[[], floa
     """mmsa's process, warmed up: each call is an epoch, and gives its seconds."""
     with (folder / "mmsa.log").open("w+", errors="replace") as log, contextlib.ExitStack() as stack:
         try:
-            process = stack.enter_context(subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, bufsize=0,
-                                                           stdout=subprocess.PIPE, stderr=log))
+            process = stack.enter_context(
+                subprocess.Popen(
+                    command, cwd=folder, stdin=subprocess.PIPE, bufsize=0, stdout=subprocess.PIPE, stderr=log
+                )
+            )
         except OSError as error:
             raise RunError(f"mmsa's interpreter cannot be started: {error}") from error
 
@@ -143,9 +190,15 @@ def with_text(split: Split) -> Split:
 
 def save_clips(split: Split, path: Path) -> None:
     """Write what mmsa's side reads."""
-    arrays = {"tokens": split.text_bert, "text": split.text, "audio": split.audio, "vision": split.vision,
-              "audio_lengths": split.audio_mask.sum(1), "vision_lengths": split.vision_mask.sum(1),
-              "labels": split.labels}
+    arrays = {
+        "tokens": split.text_bert,
+        "text": split.text,
+        "audio": split.audio,
+        "vision": split.vision,
+        "audio_lengths": split.audio_mask.sum(1),
+        "vision_lengths": split.vision_mask.sum(1),
+        "labels": split.labels,
+    }
     save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, path)
 
 

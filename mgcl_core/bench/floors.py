@@ -64,9 +64,13 @@ def attention(lengths: np.ndarray, width: int, passes: int = 1) -> Work:
 def transformer_layer(lengths: np.ndarray, width: int, inner: int, passes: int = 1) -> Work:
     """Projections, self-attention and feed-forward of one layer."""
     rows = float(lengths.sum())
-    return (linear(rows, width, 3 * width, passes) + attention(lengths, width, passes)
-            + linear(rows, width, width, passes) + linear(rows, width, inner, passes)
-            + linear(rows, inner, width, passes))
+    return (
+        linear(rows, width, 3 * width, passes)
+        + attention(lengths, width, passes)
+        + linear(rows, width, width, passes)
+        + linear(rows, width, inner, passes)
+        + linear(rows, inner, width, passes)
+    )
 
 
 def sequence_encoder(modality: str, lengths: np.ndarray, config: Config, *, train: bool) -> Work:
@@ -78,8 +82,9 @@ def sequence_encoder(modality: str, lengths: np.ndarray, config: Config, *, trai
     return work
 
 
-def bert(tokens: np.ndarray, *, width: int, inner: int, layers: int, vocabulary: int, train: bool,
-         first_only: bool = False) -> Work:
+def bert(
+    tokens: np.ndarray, *, width: int, inner: int, layers: int, vocabulary: int, train: bool, first_only: bool = False
+) -> Work:
     """A BERT-family encoder; its embeddings are read, and moved by the optimiser.
 
     With ``first_only`` only the state of [CLS] is asked for: the last layer needs keys and values of all tokens, and
@@ -130,8 +135,11 @@ def stage_two(lengths: Lengths, config: Config, text_width: int, *, train: bool)
             asked = 2 * 2.0 * 2 * steps * config.fusion_heads * common * passes
             work += Work(asked, FLOAT * steps * common * passes)
     if config.fusion == "cmgf":
-        block = (linear(clips, common, 4 * common, passes) + linear(clips, common, config.fusion_feedforward, passes)
-                 + linear(clips, config.fusion_feedforward, common, passes))
+        block = (
+            linear(clips, common, 4 * common, passes)
+            + linear(clips, common, config.fusion_feedforward, passes)
+            + linear(clips, config.fusion_feedforward, common, passes)
+        )
         work += block * 3
     fused = (3 if config.fusion == "cmgf" else 6) * common
     work += perceptron(clips, fused, *config.predictor_hidden, 1, passes=passes)

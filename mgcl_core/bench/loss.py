@@ -8,15 +8,22 @@ from typing import Any
 
 import torch
 
-from ..errors import RunError
 from ..losses import collaborative_contrastive_loss
-from ..paths import project_root
+from ..support.errors import RunError
+from ..support.paths import project_root
 from .floors import contrastive_loss
 from .measure import Rates, row, seconds_of
 
 
-def loss_alone(rate: Rates, device: torch.device, *, width: int = 384, sizes: tuple[int, ...] = (8, 64, 256, 1024),
-               looped: tuple[int, ...] = (8, 64), repeats: int = 15) -> Iterator[dict[str, Any]]:
+def loss_alone(
+    rate: Rates,
+    device: torch.device,
+    *,
+    width: int = 384,
+    sizes: tuple[int, ...] = (8, 64, 256, 1024),
+    looped: tuple[int, ...] = (8, 64),
+    repeats: int = 15,
+) -> Iterator[dict[str, Any]]:
     """Forward and backward of batches of ``sizes``; ``looped`` ones also by the naive loops of the tests, forward."""
     for size in sizes:
         macro, micro, labels = inputs(size, width, device)
@@ -26,8 +33,13 @@ def loss_alone(rate: Rates, device: torch.device, *, width: int = 384, sizes: tu
             collaborative_contrastive_loss(macro, micro, labels).backward()
 
         seconds = seconds_of(forward_and_backward, repeats, device)
-        yield row(f"L_con, forward and backward, B = {size}", seconds, contrastive_loss(size, width, train=True), rate,
-                  batch=size)
+        yield row(
+            f"L_con, forward and backward, B = {size}",
+            seconds,
+            contrastive_loss(size, width, train=True),
+            rate,
+            batch=size,
+        )
         if size in looped:
             looped_loss = naive_loss()
             arguments = [values.detach().tolist() for values in (macro, micro, labels)]

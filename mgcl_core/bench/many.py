@@ -11,37 +11,58 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from ..batching import DeviceSplit
 from ..config import Config
-from ..corpus import Corpus, load_corpus
+from ..data import Corpus, load_corpus
+from ..data.batches import DeviceSplit
 from ..model import MGCL
-from ..parallel import side_by_side
+from ..support.parallel import side_by_side
 from .measure import row, seconds_of
 from .stages import random_features, split_of
 
 RUNS = 4
 
 
-def many(corpus: str | Corpus, config: Config, device: torch.device, *, runs: int = RUNS, workers: int = 2,
-         clips: int = 256, epochs: int = 3) -> Iterator[dict[str, Any]]:
+def many(
+    corpus: str | Corpus,
+    config: Config,
+    device: torch.device,
+    *,
+    runs: int = RUNS,
+    workers: int = 2,
+    clips: int = 256,
+    epochs: int = 3,
+) -> Iterator[dict[str, Any]]:
     """Seconds for ``runs`` runs of ``epochs`` epochs of training steps, all encoders frozen, without starting up.
 
     What is stacked must be one computation over tensors of one shape, so every run reads the same batches there,
     dropout is off and padding is computed. Dropout is off for the others too, all three compute in float32, and L_con,
     whose backward pass is written by hand and cannot be stacked, and AdamW are left out of all three.
     """
-    config = config.override({"trained_encoders": (), "micro": "pooled", "dropout": 0.0, "encoder_dropout": 0.0,
-                              "precision": "fp32", "alpha": 0.0})
+    config = config.override(
+        {
+            "trained_encoders": (),
+            "micro": "pooled",
+            "dropout": 0.0,
+            "encoder_dropout": 0.0,
+            "precision": "fp32",
+            "alpha": 0.0,
+        }
+    )
     job = functools.partial(_alone, corpus, config, clips, epochs, str(device))
     threads = torch.get_num_threads()
     seconds = sum(job(seed) for seed in range(runs))
     yield row(f"{runs} runs one after the other", [seconds], threads=threads)
     started = time.perf_counter()
     inside = list(side_by_side(functools.partial(_prepare, job), list(range(runs)), workers))
-    yield row(f"{runs} runs side by side, {workers} processes", [sum(inside) / workers], workers=workers,
-              with_start_up=time.perf_counter() - started)
-    yield row(f"{runs} runs stacked by torch.func", [_stacked(corpus, config, clips, epochs, device, runs)],
-              threads=threads)
+    yield row(
+        f"{runs} runs side by side, {workers} processes",
+        [sum(inside) / workers],
+        workers=workers,
+        with_start_up=time.perf_counter() - started,
+    )
+    yield row(
+        f"{runs} runs stacked by torch.func", [_stacked(corpus, config, clips, epochs, device, runs)], threads=threads
+    )
 
 
 def _prepare(job: Any) -> Any:
@@ -75,6 +96,7 @@ def _stacked(corpus: str | Corpus, config: Config, clips: int, epochs: int, devi
 
 def _seconds(split: DeviceSplit, config: Config, epochs: int, step: Callable[[Any], None]) -> float:
     """Seconds of ``epochs`` epochs of steps, after one that is not counted."""
+
     def epoch() -> None:
         for batch in split.batches(config.mgcl_batch_size, seed=1):
             step(batch)
@@ -101,8 +123,9 @@ class _Dense(torch.nn.Module):
         return sum(system.losses(output, batch).values())
 
 
-def _setting(corpus: str | Corpus, config: Config, clips: int, device: torch.device, seed: int
-             ) -> tuple[DeviceSplit, MGCL]:
+def _setting(
+    corpus: str | Corpus, config: Config, clips: int, device: torch.device, seed: int
+) -> tuple[DeviceSplit, MGCL]:
     torch.manual_seed(seed)
     train = (load_corpus(corpus) if isinstance(corpus, str) else corpus).train
     split = split_of(train, min(clips, len(train)), device)

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..batching import DeviceSplit
-from ..memory import keep_freed_memory
-from ..provenance import environment, peak_memory
+from ..data.batches import DeviceSplit
+from ..support.memory import keep_freed_memory
+from ..support.provenance import environment, peak_memory
 from ..system import System
 from ..trainer import Schedule, fit
 from .floors import FLOAT, Work
@@ -68,8 +68,15 @@ def seconds_of(work: Callable[[], Any], repeats: int, device: torch.device) -> l
     return measured[1:]
 
 
-def epochs(system: System, train: DeviceSplit, valid: DeviceSplit, batch_size: int, repeats: int,
-           precision: str = "fp32", length_buckets: int = 1) -> list[float]:
+def epochs(
+    system: System,
+    train: DeviceSplit,
+    valid: DeviceSplit,
+    batch_size: int,
+    repeats: int,
+    precision: str = "fp32",
+    length_buckets: int = 1,
+) -> list[float]:
     """Seconds of ``repeats`` epochs of the package's own loop, validation included, after one that is not counted."""
     schedule = Schedule(1 + repeats, batch_size, precision=precision, length_buckets=length_buckets)
     with tempfile.TemporaryDirectory() as folder:
@@ -77,18 +84,35 @@ def epochs(system: System, train: DeviceSplit, valid: DeviceSplit, batch_size: i
     return [row["seconds"] for row in history[1:]]
 
 
-def row(what: str, seconds: list[float], work: Work | None = None, rate: Rates | None = None, *, times: float = 1.0,
-        **more: Any) -> dict[str, Any]:
+def row(
+    what: str,
+    seconds: list[float],
+    work: Work | None = None,
+    rate: Rates | None = None,
+    *,
+    times: float = 1.0,
+    **more: Any,
+) -> dict[str, Any]:
     """A line of the table: median, lowest and highest seconds, and their ratio to the floor.
 
     ``times`` is how often the measured piece makes up what the line is about (an epoch, of some of its batches).
     """
-    line: dict[str, Any] = {"what": what, "seconds": float(np.median(seconds)) * times, "low": min(seconds) * times,
-                            "high": max(seconds) * times, "repeats": len(seconds)}
+    line: dict[str, Any] = {
+        "what": what,
+        "seconds": float(np.median(seconds)) * times,
+        "low": min(seconds) * times,
+        "high": max(seconds) * times,
+        "repeats": len(seconds),
+    }
     if work is not None and rate is not None:
         floor = rate.floor(work) * times
-        line |= {"gflop": work.flops * times / 1e9, "gbyte": work.bytes * times / 1e9, "floor": floor,
-                 "ratio": line["seconds"] / floor, "gflop_per_s": rate.flops / 1e9}
+        line |= {
+            "gflop": work.flops * times / 1e9,
+            "gbyte": work.bytes * times / 1e9,
+            "floor": floor,
+            "ratio": line["seconds"] / floor,
+            "gflop_per_s": rate.flops / 1e9,
+        }
     return line | more
 
 

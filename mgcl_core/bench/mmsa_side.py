@@ -73,11 +73,14 @@ def main() -> None:
 
     args = get_config_regression(options.system, "sims")
     args.update(device="cpu", train_mode="regression", cur_seed=1, early_stop=math.inf, train_samples=options.clips)
-    values = load(options.file, options.clips, tokens=bool(args.get("use_bert")),
-                  averaged=bool(args.get("need_normalized")))
+    values = load(
+        options.file, options.clips, tokens=bool(args.get("use_bert")), averaged=bool(args.get("need_normalized"))
+    )
     args.feature_dims = [768, values["audio"].shape[2], values["vision"].shape[2]]
-    args.seq_lens = [values["text"].shape[-1 if args.get("use_bert") else 1], *(values[name].shape[1] for name in
-                                                                              ("audio", "vision"))]
+    args.seq_lens = [
+        values["text"].shape[-1 if args.get("use_bert") else 1],
+        *(values[name].shape[1] for name in ("audio", "vision")),
+    ]
     # As an attribute of its package the module is hidden by the class of the same name.
     scheduling = importlib.import_module("MMSA.trains.singleTask.MULT")
     plateau = scheduling.ReduceLROnPlateau

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 
 from ..config import DATASETS, Config, preset
-from ..corpus import load_corpus
-from ..devices import choose_device, choose_precision
-from ..errors import ConfigError, RunError, nearest
-from ..experiments import Study
-from ..files import atomic, write_json
-from ..parallel import side_by_side
-from ..runs import schedule_of
+from ..data import load_corpus
+from ..experiments.runs import schedule_of
+from ..experiments.study import Study
+from ..support.devices import choose_device, choose_precision
+from ..support.errors import ConfigError, RunError, nearest
+from ..support.files import atomic, write_json
+from ..support.parallel import side_by_side
 from ..trainer import predict
 from .compared import compared
 from .growth import growth
@@ -59,26 +59,50 @@ class Options:
 def _machine(options: Options) -> Iterator[dict[str, Any]]:
     for place in range(options.repeats):
         found = options.rates()
-        yield row(f"product of {MATRIX}² matrices, {place + 1}", [2 * MATRIX**3 / found.flops],
-                  gflop_per_s=found.flops / 1e9, gbyte_per_s=found.bytes / 1e9)
+        yield row(
+            f"product of {MATRIX}² matrices, {place + 1}",
+            [2 * MATRIX**3 / found.flops],
+            gflop_per_s=found.flops / 1e9,
+            gbyte_per_s=found.bytes / 1e9,
+        )
 
 
 def _stage_one(options: Options, full_length: bool) -> Iterator[dict[str, Any]]:
-    yield from stage_one(load_corpus(options.corpus), options.config, options.rates(), choose_device(options.device),
-                         repeats=options.repeats, full_length=full_length,
-                         names=SEQUENCE_ENCODERS[::2] if full_length else SEQUENCE_ENCODERS)
+    yield from stage_one(
+        load_corpus(options.corpus),
+        options.config,
+        options.rates(),
+        choose_device(options.device),
+        repeats=options.repeats,
+        full_length=full_length,
+        names=SEQUENCE_ENCODERS[::2] if full_length else SEQUENCE_ENCODERS,
+    )
 
 
 def _stage_one_text(options: Options) -> Iterator[dict[str, Any]]:
-    yield from stage_one_text(load_corpus(options.corpus), options.config, options.rates(),
-                              choose_device(options.device), repeats=options.repeats)
+    yield from stage_one_text(
+        load_corpus(options.corpus),
+        options.config,
+        options.rates(),
+        choose_device(options.device),
+        repeats=options.repeats,
+    )
 
 
-def _stage_two(options: Options, what: str, changes: dict[str, Any], batches: int, full_length: bool = False
-               ) -> Iterator[dict[str, Any]]:
+def _stage_two(
+    options: Options, what: str, changes: dict[str, Any], batches: int, full_length: bool = False
+) -> Iterator[dict[str, Any]]:
     device = choose_device(options.device)
-    yield stage_two(load_corpus(options.corpus), options.config.override(changes), options.rates(), device, what,
-                    batches=batches, repeats=options.repeats, full_length=full_length)
+    yield stage_two(
+        load_corpus(options.corpus),
+        options.config.override(changes),
+        options.rates(),
+        device,
+        what,
+        batches=batches,
+        repeats=options.repeats,
+        full_length=full_length,
+    )
 
 
 def _loss(options: Options) -> Iterator[dict[str, Any]]:
@@ -110,23 +134,40 @@ def _cache(options: Options) -> Iterator[dict[str, Any]]:
     both, and a training on each, whose rounding grows over the epochs."""
     found = {}
     for kept in ("fp32", "fp16"):
-        study = Study("demo", "demo", seeds=[1111], overrides={"feature_cache": kept}, device=options.device,
-                      results=options.results)
+        study = Study(
+            "demo",
+            "demo",
+            seeds=[1111],
+            overrides={"feature_cache": kept},
+            device=options.device,
+            results=options.results,
+        )
         run = study.train()[0]
         found[kept] = run.predictions()
         if kept == "fp32":
             system, split = study.build(run, trained=True), study.split("test", run)
             whole = predict(system, split, schedule_of(run))["prediction"]
-            split.features = {name: values.half().float() if values.is_floating_point() else values
-                              for name, values in split.features.items()}
+            split.features = {
+                name: values.half().float() if values.is_floating_point() else values
+                for name, values in split.features.items()
+            }
             drift = np.abs(predict(system, split, schedule_of(run))["prediction"] - whole)
-            yield {"what": "features in half precision, read by weights trained on float32: drift of test predictions",
-                   "corpus": "demo (synthetic)", "mean_drift": float(drift.mean()), "highest_drift": float(drift.max())}
+            yield {
+                "what": "features in half precision, read by weights trained on float32: drift of test predictions",
+                "corpus": "demo (synthetic)",
+                "mean_drift": float(drift.mean()),
+                "highest_drift": float(drift.max()),
+            }
     drift = (found["fp16"]["prediction"] - found["fp32"]["prediction"]).abs()
     mae = {kept: float((frame["prediction"] - frame["label"]).abs().mean()) for kept, frame in found.items()}
-    yield {"what": "features in half precision, trained on: drift of test predictions", "corpus": "demo (synthetic)",
-           "mean_drift": float(drift.mean()), "highest_drift": float(drift.max()),
-           "mae_fp32": mae["fp32"], "mae_fp16": mae["fp16"]}
+    yield {
+        "what": "features in half precision, trained on: drift of test predictions",
+        "corpus": "demo (synthetic)",
+        "mean_drift": float(drift.mean()),
+        "highest_drift": float(drift.max()),
+        "mae_fp32": mae["fp32"],
+        "mae_fp16": mae["fp16"],
+    }
 
 
 def _compared(options: Options) -> Iterator[dict[str, Any]]:
@@ -143,21 +184,34 @@ PARTS: dict[str, Callable[[Options], Iterator[dict[str, Any]]]] = {
     "stage-one": functools.partial(_stage_one, full_length=False),
     "stage-one-full-length": functools.partial(_stage_one, full_length=True),
     "stage-one-text": _stage_one_text,
-    "stage-two": functools.partial(_stage_two, what="stage two, epoch, audio and vision encoders trained", changes={},
-                                   batches=2),
+    "stage-two": functools.partial(
+        _stage_two, what="stage two, epoch, audio and vision encoders trained", changes={}, batches=2
+    ),
     "stage-two-full-length": functools.partial(
-        _stage_two, what="stage two, epoch, audio and vision encoders trained, all their steps valid", changes={},
-        batches=1, full_length=True),
+        _stage_two,
+        what="stage two, epoch, audio and vision encoders trained, all their steps valid",
+        changes={},
+        batches=1,
+        full_length=True,
+    ),
     "stage-two-chunked": functools.partial(
-        _stage_two, what="stage two, epoch, encoders trained in chunks of 16 clips", changes={"encoder_chunk": 16},
-        batches=2),
+        _stage_two,
+        what="stage two, epoch, encoders trained in chunks of 16 clips",
+        changes={"encoder_chunk": 16},
+        batches=2,
+    ),
     "stage-two-buckets": functools.partial(
-        _stage_two, what="stage two, epoch, batches of like length", changes={"length_buckets": 4}, batches=4),
+        _stage_two, what="stage two, epoch, batches of like length", changes={"length_buckets": 4}, batches=4
+    ),
     "stage-two-frozen": functools.partial(
-        _stage_two, what="stage two, epoch, all encoders frozen", changes={"trained_encoders": ()}, batches=3),
+        _stage_two, what="stage two, epoch, all encoders frozen", changes={"trained_encoders": ()}, batches=3
+    ),
     "stage-two-frozen-pooled": functools.partial(
-        _stage_two, what="stage two, epoch, all encoders frozen, micro=pooled",
-        changes={"trained_encoders": (), "micro": "pooled"}, batches=10_000),
+        _stage_two,
+        what="stage two, epoch, all encoders frozen, micro=pooled",
+        changes={"trained_encoders": (), "micro": "pooled"},
+        batches=10_000,
+    ),
     "paper": _paper,
     "growth": _growth,
     "many": _many,

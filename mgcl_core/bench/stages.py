@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..batching import Batch, DeviceSplit, Scaler
 from ..config import Config
-from ..corpus import Corpus, Split
+from ..data import Corpus, Split
+from ..data.batches import Batch, DeviceSplit, Scaler
 from ..model import MGCL, UnimodalRegressor, encoder_names, frozen_encoders
 from ..system import System
 from . import floors
@@ -48,9 +48,17 @@ def work_of(train: DeviceSplit, valid: DeviceSplit, batch_size: int, work: Any) 
     return total
 
 
-def stage_one(corpus: Corpus, config: Config, rate: Rates, device: torch.device, *, batches: int = 1,
-              repeats: int = 3, names: tuple[str, ...] = SEQUENCE_ENCODERS,
-              full_length: bool = False) -> Iterator[dict[str, Any]]:
+def stage_one(
+    corpus: Corpus,
+    config: Config,
+    rate: Rates,
+    device: torch.device,
+    *,
+    batches: int = 1,
+    repeats: int = 3,
+    names: tuple[str, ...] = SEQUENCE_ENCODERS,
+    full_length: bool = False,
+) -> Iterator[dict[str, Any]]:
     """An epoch of each audio and vision encoder."""
     size = config.sequence_batch_size
     splits = _shares(corpus, size * batches, device, full_length=full_length)
@@ -62,12 +70,30 @@ def stage_one(corpus: Corpus, config: Config, rate: Rates, device: torch.device,
 
         torch.manual_seed(1111)
         system = UnimodalRegressor(name, config).to(device)
-        yield _epoch(f"stage one, {name}, epoch", system, corpus, splits, config, rate, work, size=size,
-                     repeats=repeats, full_length=full_length)
+        yield _epoch(
+            f"stage one, {name}, epoch",
+            system,
+            corpus,
+            splits,
+            config,
+            rate,
+            work,
+            size=size,
+            repeats=repeats,
+            full_length=full_length,
+        )
 
 
-def stage_one_text(corpus: Corpus, config: Config, rate: Rates, device: torch.device, *, batches: int = 1,
-                   repeats: int = 3, layers: int = 12) -> Iterator[dict[str, Any]]:
+def stage_one_text(
+    corpus: Corpus,
+    config: Config,
+    rate: Rates,
+    device: torch.device,
+    *,
+    batches: int = 1,
+    repeats: int = 3,
+    layers: int = 12,
+) -> Iterator[dict[str, Any]]:
     """An epoch of both text encoders, with a bert-base of random weights (of fewer ``layers`` in tests)."""
     size = config.text_batch_size
     splits = _shares(corpus, size * batches, device)
@@ -80,18 +106,36 @@ def stage_one_text(corpus: Corpus, config: Config, rate: Rates, device: torch.de
             system = UnimodalRegressor(name, config, pretrained=False).to(device)
             shape = system.encoder.bert.config
 
-            def work(lengths: Lengths, *, train: bool, shape: Any = shape,
-                     first_only: bool = name == "macro_T") -> Work:
-                return floors.bert(lengths.text + 2, width=shape.hidden_size, inner=shape.intermediate_size,
-                                   layers=shape.num_hidden_layers, vocabulary=shape.vocab_size, train=train,
-                                   first_only=first_only)
+            def work(
+                lengths: Lengths, *, train: bool, shape: Any = shape, first_only: bool = name == "macro_T"
+            ) -> Work:
+                return floors.bert(
+                    lengths.text + 2,
+                    width=shape.hidden_size,
+                    inner=shape.intermediate_size,
+                    layers=shape.num_hidden_layers,
+                    vocabulary=shape.vocab_size,
+                    train=train,
+                    first_only=first_only,
+                )
 
-            yield _epoch(f"stage one, {name}, epoch", system, corpus, splits, config, rate, work, size=size,
-                         repeats=repeats)
+            yield _epoch(
+                f"stage one, {name}, epoch", system, corpus, splits, config, rate, work, size=size, repeats=repeats
+            )
 
 
-def stage_two(corpus: Corpus, config: Config, rate: Rates, device: torch.device, what: str, *, text_width: int = 768,
-              batches: int = 3, repeats: int = 3, full_length: bool = False) -> dict[str, Any]:
+def stage_two(
+    corpus: Corpus,
+    config: Config,
+    rate: Rates,
+    device: torch.device,
+    what: str,
+    *,
+    text_width: int = 768,
+    batches: int = 3,
+    repeats: int = 3,
+    full_length: bool = False,
+) -> dict[str, Any]:
     """An epoch of MGCL; frozen features are random numbers."""
     size = config.mgcl_batch_size
     splits = _shares(corpus, size * batches, device, full_length=full_length)
@@ -99,34 +143,59 @@ def stage_two(corpus: Corpus, config: Config, rate: Rates, device: torch.device,
         split.features = random_features(split, config, text_width)
     frozen = frozen_encoders(config)
     torch.manual_seed(1111)
-    system = MGCL(config, bound=corpus.bound, encoders=[name for name in encoder_names(config) if name not in frozen],
-                  text_width=text_width).to(device)
+    system = MGCL(
+        config,
+        bound=corpus.bound,
+        encoders=[name for name in encoder_names(config) if name not in frozen],
+        text_width=text_width,
+    ).to(device)
 
     def work(lengths: Lengths, *, train: bool) -> Work:
         return floors.stage_two(lengths, config, text_width, train=train)
 
-    return _epoch(what, system, corpus, splits, config, rate, work, size=size, repeats=repeats,
-                  full_length=full_length)
+    return _epoch(what, system, corpus, splits, config, rate, work, size=size, repeats=repeats, full_length=full_length)
 
 
 def _shares(corpus: Corpus, clips: int, device: torch.device, *, full_length: bool = False) -> list[DeviceSplit]:
     """The first ``clips`` of training, and their share of validation."""
     clips = min(clips, len(corpus.train))
     valid_clips = max(1, round(clips * len(corpus.valid) / len(corpus.train)))
-    return [split_of(part, count, device, full_length=full_length)
-            for part, count in ((corpus.train, clips), (corpus.valid, valid_clips))]
+    return [
+        split_of(part, count, device, full_length=full_length)
+        for part, count in ((corpus.train, clips), (corpus.valid, valid_clips))
+    ]
 
 
-def _epoch(what: str, system: System, corpus: Corpus, splits: list[DeviceSplit], config: Config, rate: Rates, work: Any,
-           *, size: int, repeats: int, full_length: bool = False) -> dict[str, Any]:
+def _epoch(
+    what: str,
+    system: System,
+    corpus: Corpus,
+    splits: list[DeviceSplit],
+    config: Config,
+    rate: Rates,
+    work: Any,
+    *,
+    size: int,
+    repeats: int,
+    full_length: bool = False,
+) -> dict[str, Any]:
     """An epoch of ``system``, validation included, timed on ``splits`` (`_shares`) and scaled to all clips."""
     train, device = splits[0], splits[0].device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     seconds = epochs(system, *splits, size, repeats, config.precision, config.length_buckets)
-    return row(what, seconds, work_of(*splits, size, work), rate, times=len(corpus.train) / len(train), batch=size,
-               corpus=corpus.name, lengths="full" if full_length else "as drawn", measured_clips=len(train),
-               **peak(device))
+    return row(
+        what,
+        seconds,
+        work_of(*splits, size, work),
+        rate,
+        times=len(corpus.train) / len(train),
+        batch=size,
+        corpus=corpus.name,
+        lengths="full" if full_length else "as drawn",
+        measured_clips=len(train),
+        **peak(device),
+    )
 
 
 def random_features(split: DeviceSplit, config: Config, text_width: int) -> dict[str, torch.Tensor]:

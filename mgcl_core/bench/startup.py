@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..corpus import load_corpus
+from ..data import load_corpus
 from .measure import peak, row, seconds_of
 
 
@@ -31,8 +31,11 @@ def startup(name: str, device: torch.device, *, repeats: int = 3) -> Iterator[di
 
 def imports(repeats: int = 3) -> Iterator[dict[str, Any]]:
     """A new process until the package's main modules are there."""
-    for what, code in (("import mgcl_core.Study", "from mgcl_core import Study"),
-                       ("import what a notebook does", "from mgcl_core import notebook, plots, report, tables")):
-        seconds = seconds_of(lambda code=code: subprocess.run([sys.executable, "-c", code], check=True), repeats,
-                             torch.device("cpu"))
+    for what, code in (
+        ("import mgcl_core.Study", "from mgcl_core import Study"),
+        ("import what a notebook does", "from mgcl_core import notebook, plots, report, tables"),
+    ):
+        seconds = seconds_of(
+            lambda code=code: subprocess.run([sys.executable, "-c", code], check=True), repeats, torch.device("cpu")
+        )
         yield row(what, seconds)

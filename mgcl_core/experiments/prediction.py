@@ -1,0 +1,136 @@
+"""Predicting another feature file with a finished run."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..data import load_clips
+from ..data.batches import DeviceSplit, Scaler
+from ..data.corpus import BOUNDS
+from ..data.text_model import (
+    check_token_ids,
+    check_vocabulary,
+    corpus_tokens,
+    describe_source,
+    local_files_only,
+    text_config,
+)
+from ..model import encode_frozen, frozen_encoders
+from ..support.devices import choose_device
+from ..support.errors import RunError, nearest
+from ..support.files import atomic
+from ..trainer import predict
+from .runs import SCALER, UNIMODAL_COLUMNS, Run, build_system, load_run, schedule_of, shapes_of
+
+log = logging.getLogger(__name__)
+
+
+def predict_file(
+    directory: Path | str,
+    file: Path | str,
+    *,
+    out: Path | str,
+    splits: Sequence[str] = (),
+    device: str = "auto",
+    tokens: str | None = None,
+    download: bool = False,
+) -> pd.DataFrame:
+    """Predict every clip of ``file`` with the finished MGCL run in ``directory`` and write a CSV.
+
+    Scaling, vocabulary and encoders are those of the run, and the file is checked as a corpus to train on is. Labels
+    are not needed and not looked at. No code that lies in the folder of a run or of a text model is run.
+
+    Args:
+        directory: of a finished run of MGCL.
+        file: a feature file or a known name.
+        out: the CSV to write: split, id, prediction, and the six unimodal predictions.
+        splits: which splits of the file; all of them by default.
+        device: "auto", "cpu", "cuda" …
+        tokens: "file" for its own ``text_bert``, "raw_text" for the sentences, tokenised; as in the run when None.
+        download: let a text model be fetched from the hub; otherwise it must be on this machine.
+
+    Raises:
+        ConfigError: the text model is not on this machine, or asks to run code of its own.
+        RunError: no finished MGCL run, one whose files are damaged, a split that the file lacks, or a prediction that
+            is not finite.
+        CorpusError: the file is broken, its features are not as wide as those the run was trained on, or its token
+            ids are of another vocabulary.
+    """
+    with contextlib.nullcontext() if download else local_files_only():
+        frame = _predict(load_run(Path(directory)), file, splits, choose_device(device), tokens)
+    with atomic(Path(out)) as temporary:
+        frame.to_csv(temporary, index=False, quoting=csv.QUOTE_NONNUMERIC)
+    return frame
+
+
+def _predict(
+    run: Run, file: Path | str, splits: Sequence[str], device: torch.device, tokens: str | None
+) -> pd.DataFrame:
+    if run.stage != "mgcl":
+        raise RunError(f"{run.name} is a run of {run.stage!r}: predictions need a run of MGCL")
+    config = run.config if tokens is None else run.config.override({"tokens": tokens})
+    log.info("%s on %s; text model: %s", run.name, device, describe_source(config.text_model))
+    clips = load_clips(file, audio_dim=config.audio_dim, vision_dim=config.vision_dim)
+    for name in splits:
+        if name not in clips:
+            raise RunError(f"{file} has no split {name!r}: {nearest(name, clips)}")
+    chosen = {name: clips[name] for name in splits or clips}
+    if config.tokens == "file":
+        check_token_ids(config.text_model, list(chosen.values()), Path(file))
+        for split in chosen.values() if config.check_vocabulary else ():
+            check_vocabulary(config.text_model, split, Path(file))
+    scaler = Scaler.load(run.directory / SCALER) if config.normalize else None
+    source = run.record()["corpus"]
+    shapes = shapes_of(
+        run,
+        bound=BOUNDS[source["scheme"]],
+        clips=source["clips"][0],
+        text_dim=text_config(config.text_model).hidden_size,
+        text_steps=0,
+    )  # MGCL takes any number of tokens
+    system, schedule = build_system(run, shapes=shapes, device=device, trained=True), schedule_of(run)
+    frozen = {
+        parent.stage: build_system(parent, shapes=shapes, device=device, trained=True).encoder
+        for parent in run.parents
+        if parent.stage in frozen_encoders(config)
+    }
+    frames = []
+    for name, clip_split in chosen.items():
+        split = DeviceSplit(
+            clip_split,
+            device,
+            scaler=scaler,
+            labelled=False,
+            tokens=corpus_tokens(clip_split, config.text_model, config.tokens),
+        )
+        for stage, encoder in frozen.items():
+            split.features.update(
+                {key: values.to(device) for key, values in encode_frozen(encoder, stage, split, config).items()}
+            )
+        outputs = predict(system, split, schedule)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "split": name,
+                    "id": split.ids,
+                    "prediction": outputs["prediction"],
+                    **dict(zip(UNIMODAL_COLUMNS, outputs["unimodal"], strict=True)),
+                }
+            )
+        )
+    frame = pd.concat(frames, ignore_index=True)
+    bad = frame["id"][~np.isfinite(frame.drop(columns=["split", "id"])).all(axis=1)]
+    if len(bad):
+        raise RunError(
+            f"{run.name}: {len(bad)} of {len(frame)} clips of {file} have a prediction that is not finite, "
+            f"the first {bad.iloc[0]!r}"
+        )
+    return frame

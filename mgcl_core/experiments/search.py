@@ -1,0 +1,338 @@
+"""Search, on validation only, of what the paper leaves open; the chosen values become a preset file.
+
+The search is given a study without its test split. A trial trains stage two under its settings once a seed,
+from the stage-one encoders that all runs share, and is worth the mean over seeds of the validation MAE at the
+chosen epoch. Trials are kept by Optuna in ``search/optuna.db``; a search that was stopped at any moment
+continues, and proposes what it would have proposed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+
+from ..data.batches import derive_seed
+from ..support.errors import ConfigError, RunError
+from ..support.files import atomic, read_json_lines
+from ..trainer import HISTORY, NonFiniteLoss
+from .directories import write_note
+from .presets import write_preset
+from .runs import Run
+from .study import FORMAT, Study
+
+log = logging.getLogger(__name__)
+
+TRIALS = 20
+#: Completed trials before the median pruner may stop one.
+BEFORE_PRUNING = 5
+
+
+@dataclass(frozen=True)
+class Range:
+    """Real values between two bounds, both included; ``log`` draws them evenly on a logarithmic scale."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+#: What is searched: real settings by their range, others by their choices (label → value). All belong to stage two;
+#: `micro` also decides how micro encoders are pretrained, once for each of its readings.
+SPACE: dict[str, Range | dict[str, Any]] = {
+    "temperature": Range(0.05, 2.0, log=True),  # decision 12
+    "alpha": Range(0.01, 1.0, log=True),  # 12
+    "beta": Range(0.001, 1.0, log=True),  # 12
+    "mgcl_lr": Range(2e-5, 2e-3, log=True),
+    "dropout": Range(0.0, 0.5),
+    "micro": {"sequence": "sequence", "pooled": "pooled"},  # 4
+    "trained_encoders": {"V,A": ("V", "A"), "none": ()},  # 14
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search leaves: every trial, and the preset with the file that holds it.
+
+    ``trials`` has a row a trial: ``number``; ``state``, "complete", "pruned" or "failed" (stopped from outside, its
+    settings were tried again); ``validation_mae``, of a pruned trial the mean so far; ``epochs`` trained;
+    ``seconds``; and a column a searched setting, named in ``searched``.
+    """
+
+    trials: pd.DataFrame
+    searched: tuple[str, ...]
+    preset: dict[str, Any]
+    path: Path
+
+    @property
+    def logarithmic(self) -> tuple[str, ...]:
+        """The searched settings that were drawn on a logarithmic scale."""
+        return tuple(name for name in self.searched if isinstance(SPACE[name], Range) and SPACE[name].log)
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The settings to hand to a `Study` or a notebook."""
+        return self.preset["overrides"]
+
+
+class _Pruned(Exception):
+    """The median pruner stopped a trial."""
+
+
+def search(study: Study, trials: int = TRIALS, *, out: Path | None = None) -> Found:
+    """Run what is missing of ``trials`` trials, completed or pruned, and write the preset of the best.
+
+    The first trial has the study's own settings, so the chosen ones are never worse on validation. What the study
+    overrides stays as it is and is not searched. A trial whose loss becomes non-finite counts as pruned. Of two
+    processes that ask for it, one searches and the other waits.
+
+    Args:
+        study: corpus, profile, seeds and overrides.
+        trials: how many there are to be in all, earlier ones counted.
+        out: the preset file; ``search/preset.json`` of the study when None.
+
+    Raises:
+        ConfigError: Optuna is not installed, ``trials`` is below 1, or nothing is left to search.
+        RunError: no trial was completed.
+    """
+    optuna = _optuna()
+    if trials < 1:
+        raise ConfigError(f"trials={trials}: must be at least 1")
+    job = _Job(optuna, study)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    write_note(study.output, study.changes)
+    with FileLock(job.folder / "search.lock"):
+        job.open()
+        while len(job.finished()) < trials:
+            job.one_trial()
+            job.write_trials()
+        path = Path(out or job.folder / "preset.json")
+        return Found(job.write_trials(), tuple(job.space), job.write_preset(path), path)
+
+
+class _Job:
+    """One search: the study without its test split, the space, and Optuna's study."""
+
+    def __init__(self, optuna: Any, study: Study):
+        self.optuna, self.study = optuna, study.without_test()
+        self.space = {name: values for name, values in SPACE.items() if name not in study.overrides}
+        if not self.space:
+            raise ConfigError("nothing is left to search: every setting of the search is overridden")
+        self.default = {name: _default(values, getattr(study.base, name), name) for name, values in self.space.items()}
+        self.folder = study.output / "search"
+        fixed = {name: value for name, value in study.base.as_dict().items() if name not in (*self.space, "seed")}
+        identity = {
+            "format": FORMAT,
+            "data": study.corpus.sha256,
+            "seeds": study.seeds,
+            "settings": fixed,
+            "default": self.default,
+            "space": {name: repr(values) for name, values in self.space.items()},
+        }
+        self.name = "search-" + _digest(identity)
+
+    def open(self) -> None:
+        """Open or make Optuna's study, and put a trial that was stopped from outside back in the queue."""
+        optuna = self.optuna
+        # SQLite's transactions survive a kill; Optuna's journal file does not survive a line half written.
+        storage = optuna.storages.RDBStorage(f"sqlite:///{(self.folder / 'optuna.db').resolve()}")
+        # At the ends of seeds alone: after a quarter of one, all but the quickest starters were stopped.
+        epochs = self.study.base.mgcl_epochs
+        pruner = optuna.pruners.MedianPruner(BEFORE_PRUNING, n_warmup_steps=epochs, interval_steps=epochs)
+        self.trials = optuna.create_study(
+            storage=storage, study_name=self.name, pruner=pruner, direction="minimize", load_if_exists=True
+        )
+        for stopped in self._of_state("RUNNING"):
+            if stopped.params.keys() == self.space.keys() and not self._of_state("WAITING"):
+                self.trials.enqueue_trial(stopped.params)
+            self.trials.tell(stopped.number, state=optuna.trial.TrialState.FAIL)
+
+    def _of_state(self, *names: str) -> list[Any]:
+        states = [self.optuna.trial.TrialState[name] for name in names]
+        return self.trials.get_trials(deepcopy=False, states=states)
+
+    def finished(self) -> list[Any]:
+        """Trials that count: completed or pruned."""
+        return self._of_state("COMPLETE", "PRUNED")
+
+    def one_trial(self) -> None:
+        optuna, count = self.optuna, len(self.finished())
+        if count == 0 and not self._of_state("WAITING"):
+            self.trials.enqueue_trial(self.default)
+        # A fresh sampler a trial, seeded by how many came before: a search that was stopped goes on as it would have.
+        seed = derive_seed(self.study.seeds[0], "sampler", count) % 2**32
+        self.trials.sampler = optuna.samplers.TPESampler(seed=seed)
+        trial = self.trials.ask({name: _distribution(optuna, values) for name, values in self._ranges().items()})
+        folder = self.folder / "running" / _digest([self.name, trial.params])
+        try:
+            value = self._validation_mae(trial, folder)
+            self.trials.tell(trial, value)
+            log.info("trial %d: validation MAE %.4f (best %.4f)", trial.number, value, self.trials.best_value)
+        except (_Pruned, NonFiniteLoss) as reason:
+            trial.set_user_attr("reason", str(reason))
+            self.trials.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            log.info("trial %d: pruned (%s)", trial.number, reason)
+        shutil.rmtree(folder.parent, ignore_errors=True)  # weights and histories; what was reported of them is kept
+
+    def _ranges(self) -> dict[str, Range | dict[str, Any]]:
+        """The space, widened where the default lies outside."""
+        return {
+            name: Range(min(values.low, self.default[name]), max(values.high, self.default[name]), values.log)
+            if isinstance(values, Range)
+            else values
+            for name, values in self.space.items()
+        }
+
+    def _validation_mae(self, trial: Any, folder: Path) -> float:
+        """Mean over seeds of the validation MAE at the chosen epoch; pruned by the mean so far at equal epochs."""
+        chosen = self._settings(trial.params)
+        best: list[float] = []  # of the seeds before the current one
+        reported: set[int] = set()
+
+        def report(history: list[dict[str, Any]]) -> None:
+            lowest = math.inf
+            for row in history:
+                lowest = min(lowest, math.inf if row["valid_mae"] is None else row["valid_mae"])
+                step = len(best) * self.study.base.mgcl_epochs + row["epoch"]
+                if step not in reported:
+                    reported.add(step)
+                    trial.report(float(np.mean([*best, lowest])), step)
+
+        configs = [self.study.config(seed).override(chosen) for seed in self.study.seeds]
+        encoders = [run for config in configs for run in self.study.encoder_runs(config) if not run.trained]
+        for name in self.study.side_by_side(_train_encoder, encoders):
+            log.info("stage one: %s", name)
+        for seed, config in zip(self.study.seeds, configs, strict=True):
+            run = Run("mgcl", "MGCL", config, folder / str(seed), self.study.encoder_runs(config))
+
+            def after_epoch(epoch: int, system: Any, directory: Path = run.directory) -> None:
+                report(read_json_lines(directory / HISTORY))  # with the epochs before a stop from outside
+                if trial.should_prune():
+                    raise _Pruned(f"above the median after {max(reported)} epochs")
+
+            _, result = self.study.fit(
+                run,
+                run.directory,
+                after_epoch=after_epoch,
+                label=f"{self.study.corpus.name} trial {trial.number} seed {seed}",
+            )
+            best.append(result.history[result.chosen_epoch - 1]["valid_mae"])
+        trial.set_user_attr("seeds", best)
+        return float(np.mean(best))
+
+    def _settings(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """A trial's labels as values of the settings."""
+        return {
+            name: params[name] if isinstance(values, Range) else values[params[name]]
+            for name, values in self.space.items()
+        }
+
+    # What a search leaves behind
+
+    def write_trials(self) -> pd.DataFrame:
+        """All trials as ``search/trials.csv``."""
+        names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+        rows = []
+        for trial in self._of_state(*names):
+            seconds = (trial.datetime_complete - trial.datetime_start).total_seconds()
+            of_seeds = dict(
+                zip(
+                    [f"mae_{seed}" for seed in self.study.seeds],
+                    trial.user_attrs.get("seeds", [None] * len(self.study.seeds)),
+                    strict=True,
+                )
+            )
+            rows.append(
+                {
+                    "number": trial.number,
+                    "state": names[trial.state.name],
+                    "validation_mae": trial.value,
+                    **of_seeds,
+                    "epochs": len(trial.intermediate_values),
+                    "seconds": round(seconds, 1),
+                    **{name: trial.params.get(name) for name in self.space},
+                }
+            )
+        frame = pd.DataFrame(rows)
+        with atomic(self.folder / "trials.csv") as temporary:
+            frame.to_csv(temporary, index=False)
+        return frame
+
+    def write_preset(self, path: Path) -> dict[str, Any]:
+        """The settings of the best trial and where they come from."""
+        if not self._of_state("COMPLETE"):
+            raise RunError("no trial was completed, so there is nothing to choose from")
+        study, best = self.study, self.trials.best_trial
+        default = next((trial.value for trial in self._of_state("COMPLETE") if trial.params == self.default), None)
+        values = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in self._settings(best.params).items()
+        }
+        overrides = {**{name: study.base.as_dict()[name] for name in study.overrides}, **values}
+        origin = {
+            "rule": "lowest mean over seeds of the validation MAE; test data was withheld",
+            "corpus": {"name": study.corpus.name, "sha256": study.corpus.sha256, "synthetic": study.corpus.synthetic},
+            "profile": study.profile,
+            "seeds": list(study.seeds),
+            "precision": study.base.precision,
+            "searched": {
+                name: vars(values) if isinstance(values, Range) else list(values)
+                for name, values in self._ranges().items()
+            },
+            "trials": {
+                "completed": len(self._of_state("COMPLETE")),
+                "pruned": len(self._of_state("PRUNED")),
+                "failed": len(self._of_state("FAIL")),
+            },
+            "chosen_trial": best.number,
+            "validation_mae": {"default": default, "chosen": best.value},
+            "optuna_study": self.name,
+        }
+        return write_preset(path, overrides, origin)
+
+
+def _train_encoder(study: Study, run: Run) -> str:
+    return study.finish(run, test=False).name
+
+
+def _default(values: Range | dict[str, Any], value: Any, name: str) -> Any:
+    """The study's own value as a trial writes it.
+
+    Raises:
+        ConfigError: it is none of the choices.
+    """
+    if isinstance(values, Range):
+        return value
+    for label, choice in values.items():
+        if choice == value:
+            return label
+    raise ConfigError(f"{name}={value!r} is none of what is searched ({', '.join(values)}); override it to keep it")
+
+
+def _distribution(optuna: Any, values: Range | dict[str, Any]) -> Any:
+    if isinstance(values, Range):
+        return optuna.distributions.FloatDistribution(values.low, values.high, log=values.log)
+    return optuna.distributions.CategoricalDistribution(list(values))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise ConfigError("the search needs Optuna: pip install 'mgcl-core[search]'") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # this module logs a line a trial
+    return optuna

@@ -1,0 +1,177 @@
+"""What picking on the test set would gain. An oracle exists here and nowhere else, and only to be looked at.
+
+Every reported number follows one rule, "validation": the epoch with the lowest validation MAE, and the mean
+over all seeds. Much of the field picks epochs, per metric at times, and seeds on the test set instead; the
+audit trains each run once more, scores every epoch on test, and shows how much such rules raise a metric.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+
+from ..metrics import HIGHER_IS_BETTER, METRICS, regression_metrics
+from ..support.errors import RunError
+from ..support.files import read_json, read_json_lines, write_json
+from ..support.parallel import cpu_threads
+from ..trainer import HISTORY, load_weights, predict, save_weights
+from .runs import Run, schedule_of
+from .study import Study
+
+log = logging.getLogger(__name__)
+
+AUDIT = "audit.json"
+#: Rules of selection, from the honest one to the one that leans most on test; each starts from the one before it.
+RULES = ("validation", "oracle epoch (MAE)", "oracle epoch, per metric", "+ best seed")
+
+
+def audit(study: Study, runs: Iterable[Run]) -> pd.DataFrame:
+    """Scores of every epoch of the finished ones among ``runs``, a row a (run, epoch, metric).
+
+    Each run is trained again with its own seed beside its directory, keeping the weights of every epoch; the
+    training sees no test data, the kept weights are scored on it afterwards and thrown away. The scores stay as
+    ``audit.json`` in the run's directory, which is read when asked again.
+
+    Columns: ``run``, ``seed``, ``epoch``, ``metric``; ``valid`` and ``test``, the metric at that epoch;
+    ``reported``, the run's reported number on test; ``reproduced``, whether the second training gave the recorded
+    history to the last bit, and ``largest_difference`` of the validation MAE between the two trainings.
+
+    Raises:
+        RunError: none of the runs is finished.
+    """
+    finished = [run for run in runs if run.done]
+    if not finished:
+        raise RunError("nothing to audit: none of the runs is finished")
+    missing = [run for run in finished if not (run.directory / AUDIT).exists()]
+    for name in study.side_by_side(_write_audit, missing):
+        log.info("audit of %s: every epoch is scored", name)
+    return pd.concat([_frame(study, run) for run in finished], ignore_index=True)
+
+
+def selection(epochs: pd.DataFrame) -> pd.DataFrame:
+    """The test score that each rule would report, tidy: ``metric``, ``rule``, ``seed``, ``value``.
+
+    ``epochs`` is what `audit` returns for the seeds of one variant. "+ best seed" is one row a metric: the seed
+    that is best under "oracle epoch, per metric"; all other rules have a row a seed.
+    """
+    mae = epochs[epochs["metric"] == "mae"]
+    best_mae = mae.loc[mae.groupby("run", sort=False)["test"].idxmin()].set_index("run")["epoch"]
+    rows = []
+    for metric, of_metric in epochs.groupby("metric", sort=False):
+        best = "max" if HIGHER_IS_BETTER[metric] else "min"
+        by_run = of_metric.groupby("run", sort=False)
+        seeds = by_run["seed"].first()
+        at_best_mae = of_metric[of_metric["epoch"] == of_metric["run"].map(best_mae)].set_index("run")["test"]
+        per_metric = by_run["test"].agg(best)
+        for rule, values in zip(RULES, (by_run["reported"].first(), at_best_mae, per_metric), strict=False):
+            rows += [(metric, rule, seeds[run], value) for run, value in values.items()]
+        winner = getattr(per_metric, f"idx{best}")() if per_metric.notna().any() else per_metric.index[0]
+        rows.append((metric, RULES[-1], seeds[winner], per_metric[winner]))
+    return pd.DataFrame(rows, columns=["metric", "rule", "seed", "value"])
+
+
+def changes(selected: pd.DataFrame) -> pd.DataFrame:
+    """Mean over seeds under each rule, and its change from "validation": a row a metric, columns (what, rule).
+
+    A lower MAE is better, so there a change below zero is what a rule gains.
+    """
+    means = selected.groupby(["metric", "rule"], sort=False)["value"].agg(lambda values: values.mean(skipna=False))
+    means = means.unstack("rule")[list(RULES)].loc[list(dict.fromkeys(selected["metric"]))]
+    return pd.concat({"mean": means, "change": means.sub(means[RULES[0]], axis=0)[list(RULES[1:])]}, axis=1)
+
+
+def _write_audit(study: Study, run: Run) -> str:
+    with FileLock(run.directory.with_suffix(".lock")):
+        if not (run.directory / AUDIT).exists():
+            write_json(run.directory / AUDIT, _score_every_epoch(study, run))
+    return run.name
+
+
+def _frame(study: Study, run: Run) -> pd.DataFrame:
+    found = read_json(run.directory / AUDIT)
+    if not found["reproduced"]:
+        log.warning(
+            "audit of %s: the second training differs from the recorded one (validation MAE by up to %s)",
+            run.name,
+            found["largest_difference"],
+        )
+    test = run.predictions("test")
+    reported = _scores(test["label"].to_numpy(), test["prediction"].to_numpy(), study.corpus.scheme)
+    rows = [
+        {
+            "run": run.name,
+            "seed": run.seed,
+            "epoch": row["epoch"],
+            "metric": metric,
+            "valid": row["valid"][metric],
+            "test": row["test"][metric],
+            "reported": reported[metric],
+            "reproduced": found["reproduced"],
+            "largest_difference": found["largest_difference"],
+        }
+        for row in found["epochs"]
+        for metric in METRICS[study.corpus.scheme]
+    ]
+    numbers = ("valid", "test", "reported", "largest_difference")
+    return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))  # NaN is null in JSON
+
+
+def _score_every_epoch(study: Study, run: Run) -> dict[str, Any]:
+    # Not a temporary name: an audit that was stopped continues, and leaves one folder at most.
+    folder = run.directory / "audit"
+
+    def weights(epoch: int) -> Path:
+        return folder / f"epoch-{epoch}.safetensors"
+
+    with cpu_threads(run.record()["environment"]["threads"]):
+        system, again = study.fit(
+            run,
+            folder,
+            label=f"audit of {run.name}",
+            after_epoch=lambda epoch, system: save_weights(system, weights(epoch)),
+        )
+    splits = {name: study.split(name, run) for name in ("valid", "test")}
+    labels = {name: getattr(study.corpus, name).labels.astype(np.float64) for name in splits}
+    epochs = []
+    for row in again.history:
+        load_weights(system, weights(row["epoch"]))
+        predicted = {name: predict(system, split, schedule_of(run))["prediction"] for name, split in splits.items()}
+        epochs.append(
+            {
+                "epoch": row["epoch"],
+                **{
+                    name: _scores(labels[name], values.astype(np.float64), study.corpus.scheme)
+                    for name, values in predicted.items()
+                },
+            }
+        )
+    compared = _compare(read_json_lines(run.directory / HISTORY), read_json_lines(folder / HISTORY))
+    shutil.rmtree(folder)
+    return {"run": run.name, "chosen_epoch": run.chosen_epoch, **compared, "epochs": epochs}
+
+
+def _compare(recorded: list[dict[str, Any]], again: list[dict[str, Any]]) -> dict[str, Any]:
+    """Whether two histories are equal but for the seconds, and how far their validation MAE is apart."""
+    plain = [
+        [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+        for rows in (recorded, again)
+    ]
+    apart = [
+        abs(a["valid_mae"] - b["valid_mae"])
+        for a, b in zip(recorded, again, strict=False)
+        if None not in (a["valid_mae"], b["valid_mae"])
+    ]
+    return {"reproduced": plain[0] == plain[1], "largest_difference": max(apart, default=None)}
+
+
+def _scores(labels: np.ndarray, predicted: np.ndarray, scheme: str) -> dict[str, float]:
+    if not np.isfinite(predicted).all():  # an epoch that the rule "validation" cannot choose either
+        return dict.fromkeys(METRICS[scheme], float("nan"))
+    return regression_metrics(labels, predicted, scheme)

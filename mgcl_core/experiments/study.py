@@ -1,0 +1,391 @@
+"""What a run is, where it lives, and running what is missing.
+
+A run is one training: a stage-one encoder, or MGCL in one variant, with one seed. Its directory is
+named by the hash of everything that decides its result, so asking again for a finished run costs
+nothing and a changed setting never meets old numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from .. import config as settings
+from ..config import VARIANTS, Config, encoder_scopes
+from ..data import Corpus, load_corpus
+from ..data.batches import DeviceSplit, derive_seed
+from ..data.validation import decide_scheme
+from ..model import encoder_names
+from ..support.devices import choose_device, choose_precision, describe_device
+from ..support.errors import ConfigError, nearest
+from ..support.files import write_json
+from ..support.parallel import choose_workers, side_by_side
+from ..support.paths import project_root
+from ..system import System
+from ..trainer import CHECKPOINT, Fit, fit, predict
+from .directories import own_folder
+from .frozen_features import StudyData, Withheld, config_for, role
+from .registry import SYSTEMS, system_settings, system_spec
+from .runs import (
+    DONE,
+    RECORD,
+    SCALER,
+    Run,
+    build_system,
+    describe,
+    make_record,
+    pretraining_schedule,
+    schedule_of,
+    write_predictions,
+)
+
+log = logging.getLogger(__name__)
+
+SEEDS = (1111, 1112, 1113)  # decision 21
+FORMAT = 1  # of a run directory; part of every hash
+#: Hours of all runs of the paper's datasets on two cores of a CPU (docs/speed.md), and their training clips.
+PAPER_HOURS = {"sims": (100, 1368), "mosi": (82, 1284), "mosei": (2493, 16326)}
+
+
+class Study:
+    """All runs of one corpus under one profile.
+
+    Runs and features lie in ``directory``, named by settings. What is made of them lies in ``output``: there too, or in
+    a folder of its own where this study changes something (`changes`).
+
+    Args:
+        corpus: a name, the path of a feature file, or a loaded corpus.
+        profile: "paper", "small" or "demo" (`mgcl_core.config.PROFILES`).
+        seeds: each seed covers both stages.
+        overrides: settings that differ from the profile's.
+        device: "auto", "cpu", "cuda" …
+        precision: "auto" (bf16 on CUDA, else fp32), "fp32" or "bf16".
+        results: directory of all results; the project's ``results/`` when None.
+        scheme: of the labels, where `load_corpus` should not decide.
+        workers: runs side by side, each in a process with its share of the cores; "auto" is one a core on the CPU
+            (at most 4) with the profiles "demo" and "small", else 1.
+        system_overrides: for a compared system, settings that differ from its published ones.
+
+    Raises:
+        ConfigError, CorpusError: a setting or the file is wrong; nothing has been run then.
+    """
+
+    def __init__(
+        self,
+        corpus: str | Path | Corpus,
+        profile: str = "paper",
+        *,
+        seeds: Sequence[int] = SEEDS,
+        overrides: Mapping[str, Any] | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        results: Path | str | None = None,
+        scheme: str | None = None,
+        workers: int | str = "auto",
+        system_overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    ):
+        self.corpus = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, scheme)
+        self.profile, self.seeds = profile, tuple(seeds)
+        if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
+            raise ConfigError(f"seeds={list(self.seeds)}: must be different and at least one")
+        self.device = choose_device(device)
+        self._auto_precision = choose_precision("auto", self.device)
+        precision = choose_precision(precision, self.device)
+        self.overrides = dict(overrides or {})
+        self.system_overrides = {name: dict(changes) for name, changes in (system_overrides or {}).items()}
+        for name, changes in self.system_overrides.items():
+            system_settings(name, role(self.corpus), profile, changes)
+        self.base = config_for(self.corpus, profile).override({"precision": precision, **self.overrides})
+        self.directory = Path(results or project_root() / "results") / self.corpus.name / profile
+        self.output = own_folder(self.directory, self.changes)
+        self.data = StudyData(self.corpus, self.base, self.device, self.directory)
+        self.workers = choose_workers(workers, self.device, profile)
+        self._device_was_asked_for = device != "auto"
+        log.info(
+            "%s, profile %s: %s, %s, %d worker%s",
+            self.corpus.name,
+            profile,
+            describe_device(self.device),
+            precision,
+            self.workers,
+            "s" * (self.workers != 1),
+        )
+        # Without the test split, so that a study that is not handed one finds the same runs.
+        labels = {(split.name, "labels"): split.labels for split in (self.corpus.train, self.corpus.valid)}
+        self._usual_scheme = decide_scheme(labels, None, self.corpus.path)
+        # What another process needs to work for this study: a name or path rather than arrays.
+        self._recipe = {
+            "corpus": corpus,
+            "profile": profile,
+            "seeds": self.seeds,
+            "overrides": self.overrides,
+            "device": device,
+            "precision": precision,
+            "results": results,
+            "scheme": scheme,
+            "workers": 1,
+            "system_overrides": self.system_overrides,
+        }
+
+    def without_test(self) -> Study:
+        """The same study with a test split of which only the number of clips is known."""
+        blind = copy.copy(self)
+        blind.corpus = dataclasses.replace(self.corpus, test=Withheld(len(self.corpus.test)))
+        blind.data = StudyData(blind.corpus, self.base, self.device, self.directory)
+        blind._recipe = {**self._recipe, "corpus": blind.corpus}
+        return blind
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What differs from the profile's own: ``overrides``, ``system_overrides`` and ``seeds``, those that do."""
+        values = self.base.as_dict()
+        names = {*self.overrides} | ({"precision"} if self.base.precision != self._auto_precision else set())
+        found = {
+            "overrides": {name: values[name] for name in sorted(names)},
+            "system_overrides": self.system_overrides,
+            "seeds": [] if self.seeds == SEEDS else list(self.seeds),
+        }
+        return {kind: changed for kind, changed in found.items() if changed}
+
+    # What there is to run
+
+    def config(self, seed: int, variant: str = "MGCL") -> Config:
+        """Settings of one run of ``variant``."""
+        if variant not in VARIANTS:
+            raise ConfigError(f"unknown variant {variant!r}: {nearest(variant, VARIANTS)}")
+        return self.base.override({**VARIANTS[variant], "seed": seed})
+
+    def encoder_runs(self, config: Config) -> tuple[Run, ...]:
+        """The stage-one runs of a configuration, six with dual encoders."""
+        return tuple(self._run(name, "", config, encoder_scopes(name)) for name in encoder_names(config))
+
+    def pretrainings(self) -> list[Run]:
+        """All stage-one runs: encoders × seeds."""
+        return [run for seed in self.seeds for run in self.encoder_runs(self.config(seed))]
+
+    def trainings(self, variants: Sequence[str] = ("MGCL",)) -> list[Run]:
+        """The stage-two runs of ``variants`` × seeds."""
+        runs = []
+        for variant in variants:
+            for seed in self.seeds:
+                config = self.config(seed, variant)
+                runs.append(self._run("mgcl", variant, config, (settings.FUSION,), self.encoder_runs(config)))
+        return runs
+
+    def comparisons(self, systems: Sequence[str] | None = None) -> list[Run]:
+        """The runs of the compared systems × seeds, of all of them when None."""
+        runs = []
+        for name in [name for name in SYSTEMS if name != "mgcl"] if systems is None else systems:
+            chosen = system_settings(name, role(self.corpus), self.profile, self.system_overrides.get(name))
+            for seed in self.seeds:
+                config = self.config(seed)
+                text = [parent for parent in self.encoder_runs(config) if parent.stage.endswith("_T")]
+                parents = tuple(text) if system_spec(name).text == "pretrained" else ()
+                runs.append(self._run(name, "", config, (settings.COMPARED,), parents, chosen))
+        return runs
+
+    def _run(
+        self,
+        stage: str,
+        variant: str,
+        config: Config,
+        scopes: tuple[str, ...],
+        parents: tuple[Run, ...] = (),
+        chosen: Any = None,
+    ) -> Run:
+        identity = {
+            "format": FORMAT,
+            "stage": stage,
+            "settings": config.scoped(*scopes),
+            "data": self.corpus.sha256,
+            "parents": [parent.name for parent in parents],
+        }
+        if self.corpus.scheme != self._usual_scheme:  # named only then, so that runs of before keep their names
+            identity["scheme"] = self.corpus.scheme
+        if chosen is not None:
+            identity["system"] = dataclasses.asdict(chosen)
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
+        label = variant.replace("w/o ", "without-").replace("/", "-").replace(" ", "-") if variant else stage
+        return Run(stage, variant, config, self.directory / "runs" / f"{label}-{config.seed}-{digest}", parents, chosen)
+
+    # Running
+
+    def check_device(self) -> None:
+        """Refuse days of work on a CPU that nobody asked for.
+
+        Raises:
+            ConfigError: profile "paper", and the device "auto" turned out to be a CPU.
+        """
+        if self.profile == "paper" and self.device.type == "cpu" and not self._device_was_asked_for:
+            hours, clips = PAPER_HOURS[role(self.corpus)]
+            raise ConfigError(
+                f"profile 'paper' finds no GPU here; on a CPU, all runs of {self.corpus.name} would take about "
+                f"{max(1, round(hours * len(self.corpus.train) / clips)):,} hours (two cores, docs/speed.md). Ask for "
+                "it with --device cpu (device='cpu'), or take --profile small"
+            )
+
+    def pretrain(self) -> list[Run]:
+        """Finish all stage-one runs."""
+        return self.finish_all(self.pretrainings())
+
+    def train(self, variants: Sequence[str] = ("MGCL",)) -> list[Run]:
+        """Finish the stage-two runs of ``variants``, and the stage-one runs they start from."""
+        return self.finish_all(self.trainings(variants))
+
+    def compare(self, systems: Sequence[str] | None = None) -> list[Run]:
+        """Finish the runs of the compared ``systems``, all of them when None."""
+        return self.finish_all(self.comparisons(systems))
+
+    def finish_all(self, runs: Sequence[Run]) -> list[Run]:
+        """Finish ``runs``, side by side where the study has several workers."""
+        missing = [run for run in runs if not run.done]
+        parents = {parent.directory: parent for run in missing for parent in run.parents if not parent.done}
+        for group in (list(parents.values()), missing):
+            if min(self.workers, len(group)) <= 1:
+                for run in group:
+                    self.finish(run)
+            else:
+                # The longest first, so that no core is left alone with one at the end.
+                group = sorted(group, key=lambda run: not (run.stage.endswith("_T") or run.settings is not None))
+                for line in self.side_by_side(_finish, group):
+                    log.info(line)
+        return list(runs)
+
+    def side_by_side(self, work: Callable[[Study, Run], Any], runs: Sequence[Run]) -> Iterator[Any]:
+        """What the function ``work`` gives for the study and each run, as they finish.
+
+        It is called in as many processes as the study has workers, and here where that is one.
+        """
+        workers = min(self.workers, len(runs))
+        if workers <= 1:
+            yield from (work(self, run) for run in runs)
+        else:
+            yield from side_by_side(functools.partial(_worker, self._recipe, work), runs, workers)
+
+    def finish(self, run: Run, *, test: bool = True) -> Run:
+        """Run what is missing of ``run``. Of two processes that ask for it, one does it and the other waits.
+
+        Without ``test`` it stops when the run is trained: no test data is read, and a later call has only
+        the test predictions left to make.
+        """
+        if run.done or (run.trained and not test):
+            return run
+        if not run.trained:
+            self.check_device()
+        for parent in run.parents:
+            self.finish(parent, test=test)
+        run.directory.mkdir(parents=True, exist_ok=True)
+        with FileLock(run.directory.with_suffix(".lock")):
+            system = None if run.trained else self._train(run)
+            for path in run.directory.rglob(CHECKPOINT):
+                path.unlink()
+            if test and not run.done:
+                self._test(run, system or self.build(run, trained=True))
+        return run
+
+    def build(self, run: Run, *, trained: bool = False) -> System:
+        """The system of ``run`` on the device, as it starts or with its final weights."""
+        return build_system(run, shapes=self.data.shapes(run), device=self.device, trained=trained)
+
+    def fit(
+        self, run: Run, directory: Path, *, label: str = "", after_epoch: Callable[[int, System], None] | None = None
+    ) -> tuple[System, Fit]:
+        """Train the system of ``run`` in ``directory``, from the stage-one runs that it names.
+
+        Returns:
+            The system at its chosen epoch, and what `mgcl_core.trainer.fit` returns.
+        """
+        self.check_device()
+        system = self.build(run)
+        train, valid = self.split("train", run), self.split("valid", run)
+        label = label or f"{self.corpus.name} {run.variant or run.stage} {run.seed}"
+        seed = derive_seed(run.seed, run.stage)
+        for name, part in system.pretraining().items():  # its parts are the system's own, trained in place
+            if not (directory / CHECKPOINT).exists():
+                # Its head was made after the system was moved.
+                fit(
+                    part.to(self.device),
+                    train,
+                    valid,
+                    pretraining_schedule(run),
+                    seed=derive_seed(seed, name),
+                    directory=directory / name,
+                    label=f"{label} {name}",
+                )
+        return system, fit(
+            system, train, valid, schedule_of(run), seed=seed, directory=directory, after_epoch=after_epoch, label=label
+        )
+
+    def _train(self, run: Run) -> System:
+        started = time.time()
+        self.data.check_vocabulary()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        write_json(run.directory / "config.json", run.config.as_dict())
+        if self.data.scaler is not None:
+            self.data.scaler.save(run.directory / SCALER)
+        system, result = self.fit(run, run.directory)
+        self._write_predictions(run, system, "valid")
+        for name in ("train", "valid"):
+            self.data.keep_features(run, system, name)
+        record = make_record(
+            run,
+            system,
+            result,
+            corpus=self.corpus,
+            profile=self.profile,
+            device=self.device,
+            seconds=time.time() - started,
+        )
+        write_json(run.directory / RECORD, record)
+        log.info("%s", describe(run))
+        return system
+
+    def _test(self, run: Run, system: System) -> None:
+        """The one reading of test data, with the weights of the chosen epoch."""
+        self._write_predictions(run, system, "test")
+        self.data.keep_features(run, system, "test")
+        write_json(run.directory / DONE, {"finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+
+    def split(self, name: str, run: Run) -> DeviceSplit:
+        """Split ``name`` on the device, with what ``run`` reads of frozen encoders (`StudyData.split`)."""
+        return self.data.split(name, run)
+
+    # What a run leaves behind
+
+    def _write_predictions(self, run: Run, system: System, name: str) -> None:
+        outputs = predict(system, self.split(name, run), schedule_of(run))
+        write_predictions(
+            run.directory / f"predictions-{name}.csv",
+            getattr(self.corpus, name).ids,
+            outputs,
+            labels=self._labels(run, name),
+        )
+
+    def _labels(self, run: Run, name: str) -> np.ndarray:
+        """The labels of a split that the run's prediction is compared with: y, or y_T, y_V, y_A of a micro encoder."""
+        split = getattr(self.corpus, name)
+        if run.stage.startswith("micro") and split.unimodal_labels is not None:
+            return split.unimodal_labels["TVA".index(run.stage[-1])]
+        return split.labels
+
+
+def _worker(recipe: dict[str, Any], work: Callable[[Study, Run], Any]) -> Callable[[Run], Any]:
+    """In another process: ``work`` for the study that ``recipe`` describes."""
+    return functools.partial(work, Study(**recipe))
+
+
+def _finish(study: Study, run: Run) -> str:
+    return describe(study.finish(run))

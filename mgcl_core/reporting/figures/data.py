@@ -1,0 +1,164 @@
+"""Figures of a corpus: labels, lengths, and how far the modalities' labels agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ...data.corpus import MODALITIES, SPLITS, Corpus, Split
+from ...support.errors import ConfigError, nearest
+from .style import HUES, LABEL_STEP, MODALITY_NAMES, NotebookFigure, counted, finish, panels, style
+
+LABEL_NAMES = ("y", *(f"y_{m}" for m in MODALITIES))
+SPLIT_COLOURS = dict(zip(SPLITS, HUES, strict=False))
+
+
+@style()
+def label_distributions(
+    corpus: Corpus, *, splits: Sequence[str] = ("train", "valid"), synthetic: bool = False
+) -> Figure:
+    """Histogram of y, and of y_T, y_V, y_A where the file has them: a panel a label, a bar a split.
+
+    The test split is left out unless asked for: its labels are no part of an inspection. A corpus that is marked
+    synthetic is labelled so whatever ``synthetic`` says. Raises ConfigError on an unknown split.
+    """
+    chosen = _splits(corpus, splits)
+    unimodal = all(split.unimodal_labels is not None for split in chosen)
+    names = LABEL_NAMES if unimodal else LABEL_NAMES[:1]
+    figure, axes = panels(len(names), columns=2, width=4, height=2.4, sharex=True, sharey=True)
+
+    step = LABEL_STEP[corpus.scheme]
+    most = round(corpus.bound / step)
+    centres = np.arange(-most, most + 1) * step
+    width = 0.8 * step / len(chosen)
+    for row, (ax, name) in enumerate(zip(axes, names, strict=True)):
+        for place, split in enumerate(chosen):
+            values = split.labels if row == 0 else split.unimodal_labels[row - 1]
+            bins = np.clip(np.rint(np.asarray(values, float) / step).astype(int) + most, 0, 2 * most)
+            share = 100 * np.bincount(bins, minlength=2 * most + 1) / len(split)
+            offset = (place - (len(chosen) - 1) / 2) * width
+            ax.bar(
+                centres + offset,
+                share,
+                width,
+                color=SPLIT_COLOURS[split.name],
+                label=f"{split.name} ({counted(len(split), 'clip')})",
+            )
+        ax.set(xlabel=f"sentiment {_math(name)}", ylabel="clips in the split (%)")
+        ax.set_xticks(np.linspace(-corpus.bound, corpus.bound, 5 if corpus.bound == 1 else 7))
+        ax.tick_params(labelbottom=True, labelleft=True)
+        ax.grid(axis="y")
+    _legend_below(figure, axes[0])
+    title = f"{corpus.name}: labels" + ("" if unimodal else ", no unimodal ones in the file")
+    return finish(figure, title, synthetic=corpus.synthetic or synthetic)
+
+
+@style()
+def length_distributions(corpus: Corpus, *, splits: Sequence[str] = SPLITS, synthetic: bool = False) -> Figure:
+    """Histogram of each clip's valid steps: text (attention mask, special tokens included), vision, audio.
+
+    Raises ConfigError on an unknown split.
+    """
+    chosen = _splits(corpus, splits)
+    figure, axes = panels(3, columns=3, width=3.1, height=2.7)
+    for ax, modality in zip(axes, MODALITIES, strict=True):
+        lengths = [_lengths(split, modality) for split in chosen]
+        every = np.concatenate(lengths)
+        limit = _steps(chosen[0], modality)
+        width = -(-(limit + 1) // 30)  # whole steps: other bins would hold unequal numbers of lengths
+        edges = np.arange(-0.5, limit + width, width)
+        for split, values in zip(chosen, lengths, strict=True):
+            share = 100 * np.histogram(values, edges)[0] / len(values)
+            ax.stairs(
+                share,
+                edges,
+                color=SPLIT_COLOURS[split.name],
+                linewidth=1.5,
+                label=f"{split.name} ({counted(len(split), 'clip')})",
+            )
+        absent = int((every == 0).sum())
+        ax.set_title(
+            f"{MODALITY_NAMES[modality]}: median {np.median(every):g} of {limit}"
+            + (f", {absent} empty" if absent else "")
+        )
+        ax.set(xlabel="valid steps of a clip", ylabel="clips in the split (%)", ylim=(0, None))
+        ax.grid(axis="y")
+    _legend_below(figure, axes[0])
+    return finish(figure, f"{corpus.name}: sequence lengths", synthetic=corpus.synthetic or synthetic)
+
+
+@style()
+def label_agreement(split: Split, *, synthetic: bool, title: str = "Agreement of the labels") -> Figure:
+    """Agreement of y, y_T, y_V, y_A on a split, as two 4 × 4 heat maps.
+
+    Left the share of clips with equal labels (to 1e-6: the labels of a grid carry float noise), right Pearson's
+    correlation, "–" where a label is constant. Without unimodal labels the figure says so.
+    """
+    title = f"{title}, {split.name} ({counted(len(split), 'clip')})"
+    if split.unimodal_labels is None:
+        figure = NotebookFigure(figsize=(6, 1.6), layout="constrained")
+        ax = figure.subplots()
+        ax.set_axis_off()
+        ax.text(
+            0.5, 0.5, "The file has no unimodal labels: $y_T$, $y_V$, $y_A$ fall back to $y$.", ha="center", va="center"
+        )
+        return finish(figure, title, synthetic=synthetic)
+
+    labels = np.vstack([split.labels, split.unimodal_labels]).astype(float)  # (4, N)
+    equal = 100 * (np.abs(labels[:, None] - labels[None]) <= 1e-6).mean(axis=-1)  # (4, 4)
+    centred = labels - labels.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(centred, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = centred @ centred.T / np.outer(norms, norms)  # (4, 4)
+    constant = np.ptp(labels, axis=1) <= 1e-6
+    correlation[constant] = correlation[:, constant] = np.nan
+
+    figure, axes = panels(2, columns=2, width=3.9, height=3.1)
+    shown = (
+        (equal, "{:.0f}", "clips with equal labels (%)", {"cmap": "Blues", "vmin": 0, "vmax": 100}),
+        (correlation, "{:.2f}", "Pearson's correlation", {"cmap": "vlag", "vmin": -1, "vmax": 1}),
+    )
+    for ax, (values, form, caption, colours) in zip(axes, shown, strict=True):
+        image = ax.imshow(values, **colours)
+        for (row, column), value in np.ndenumerate(values):
+            written = form.format(value) if np.isfinite(value) else "–"
+            dark = abs(value) > 0.6 * colours["vmax"]
+            ax.text(column, row, written, ha="center", va="center", color="white" if dark else "black")
+        names = [_math(name) for name in LABEL_NAMES]
+        ax.set_xticks(range(4), names)
+        ax.set_yticks(range(4), names)
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+        ax.set_title(caption)
+        figure.colorbar(image, ax=ax, shrink=0.8)
+    return finish(figure, title, synthetic=synthetic)
+
+
+def _splits(corpus: Corpus, names: Sequence[str]) -> list[Split]:
+    known = {split.name: split for split in corpus.splits}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"unknown split {name!r}: {nearest(name, known)}")
+    if not names:
+        raise ConfigError(f"expected at least one split of {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def _lengths(split: Split, modality: str) -> np.ndarray:
+    mask = {"T": split.text_bert[:, 1], "V": split.vision_mask, "A": split.audio_mask}[modality]
+    return np.asarray(mask).sum(axis=1)  # (N,)
+
+
+def _steps(split: Split, modality: str) -> int:
+    return {"T": split.text_bert, "V": split.vision_mask, "A": split.audio_mask}[modality].shape[-1]
+
+
+def _math(name: str) -> str:
+    return f"${name}$"
+
+
+def _legend_below(figure: Figure, ax) -> None:
+    handles, names = ax.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names))

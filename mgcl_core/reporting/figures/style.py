@@ -1,0 +1,110 @@
+"""What all figures share: sizes, colours, titles, and the check of a tidy frame."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ...data.corpus import MODALITIES
+from ...support.errors import RunError
+
+RC = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "figure.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": ".9",
+    "grid.linewidth": 0.8,
+}
+#: Ten hues that colour-blind readers tell apart.
+HUES = sns.color_palette("colorblind")
+#: Width of a class of labels: CH-SIMS's grid, and the classes of Acc-7 (rounding as there, half to even). A width
+#: that does not fit the annotators' grid would show combs that are not in the data.
+LABEL_STEP = {"sims": 0.2, "mosi": 1.0}
+MODALITY_NAMES = {"T": "text", "V": "vision", "A": "audio"}
+MODALITY_COLOURS = dict(zip(MODALITIES, HUES, strict=False))
+GRANULARITIES = ("macro", "micro")
+GRANULARITY_COLOURS = {"macro": HUES[3], "micro": HUES[9]}
+GRANULARITY_MARKERS = {"macro": "o", "micro": "^"}
+MODALITY_MARKERS = {"T": "o", "V": "s", "A": "^"}
+
+
+class NotebookFigure(Figure):
+    """A Figure that a notebook shows by itself.
+
+    A Figure made without pyplot appears as bare text unless ``%matplotlib inline`` ran before; one made with pyplot
+    stays registered there. This one carries its own PNG representation: 150 dpi, shown at 100 px an inch.
+    """
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=150)
+        width, height = self.get_size_inches()
+        return buffer.getvalue(), {"width": round(100 * width), "height": round(100 * height)}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Context (and decorator) in which figures are built; the previous settings return on leaving."""
+    with mpl.rc_context(RC):
+        yield
+
+
+def panels(count: int, *, columns: int, width: float, height: float, **shared) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` axes, at most ``columns`` a row, each ``width`` × ``height`` inches; spare ones removed."""
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    figure = NotebookFigure(figsize=(width * columns, height * rows + 0.4), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
+    for spare in axes[count:]:
+        spare.remove()
+    return figure, axes[:count]
+
+
+def finish(figure: Figure, title: str, *, synthetic: bool) -> Figure:
+    """Sets the title, marked where the data are synthetic, and fixes the tick sizes; returns the figure."""
+    title = f"{title} · synthetic data" if synthetic else title
+    # No mathematics: names of files and clips hold dollars.
+    figure.suptitle(textwrap.fill(title, int(11 * figure.get_figwidth())), parse_math=False)
+    for ax in figure.axes:
+        # Ticks are made when the figure is drawn, after the style has gone.
+        ax.tick_params(axis="x", labelsize=RC["xtick.labelsize"])
+        ax.tick_params(axis="y", labelsize=RC["ytick.labelsize"])
+    return figure
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 seed, 3 seeds."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def require_columns(frame: pd.DataFrame, needed: Iterable[str], what: str) -> None:
+    """Raises RunError where ``frame`` is empty or lacks one of the columns."""
+    missing = [column for column in needed if column not in frame.columns]
+    if missing:
+        raise RunError(f"{what}: expected columns {list(needed)}, missing {missing}, found {list(frame.columns)}")
+    if frame.empty:
+        raise RunError(f"{what}: expected at least one row, found none")
+
+
+def require_finite(array: np.ndarray, what: str) -> None:
+    """Raises RunError where ``array`` holds NaN or infinity."""
+    bad = int((~np.isfinite(array)).sum())
+    if bad:
+        raise RunError(f"{what}: expected finite values, found {bad} of {array.size} NaN or infinite")

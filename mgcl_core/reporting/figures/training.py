@@ -1,0 +1,196 @@
+"""Figures of runs: curves over epochs, the scores of stage one, predictions against labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ...data.corpus import BOUNDS, MODALITIES
+from ...metrics import regression_metrics
+from ...support.errors import ConfigError, RunError, nearest
+from .style import (
+    GRANULARITIES,
+    GRANULARITY_MARKERS,
+    HUES,
+    LABEL_STEP,
+    MODALITY_COLOURS,
+    NotebookFigure,
+    counted,
+    finish,
+    panels,
+    require_columns,
+    require_finite,
+    style,
+)
+
+#: Labels of the columns of a history, in the order of their panels.
+CURVES = {
+    "train_loss": "training loss",
+    "train_pred": "training $L_{pred}$",
+    "train_con": r"training $\alpha L_{con}$",
+    "train_uni": r"training $\beta L_{uni}$",
+    "valid_loss": "validation loss",
+    "valid_mae": "validation MAE (sentiment y)",
+    "valid_corr": "validation Corr",
+}
+STAGE_ONE = {"mae": "validation MAE (sentiment y)", "corr": "validation Corr"}
+
+
+@style()
+def training_curves(
+    histories: Mapping[str, pd.DataFrame],
+    *,
+    synthetic: bool,
+    columns: Sequence[str] | None = None,
+    groups: Mapping[str, str] | None = None,
+    chosen: Mapping[str, int] | None = None,
+    title: str = "Training",
+) -> Figure:
+    """Curves over epochs: a panel a column, a thin line a run, runs of one group (stage, variant) in one colour.
+
+    ``histories`` maps a run to a frame with ``epoch`` and columns named ``train_...`` or ``valid_...``, all of which
+    are drawn unless ``columns`` picks some; a run without a column is absent from that panel, NaN leaves a gap.
+    ``groups`` maps runs to groups (by default each run is its own), ``chosen`` maps runs to the epoch that validation
+    chose, which is ringed. Raises RunError on frames without epochs or curves and on a chosen epoch that its run has
+    not; ConfigError on unknown columns or runs.
+    """
+    if not histories:
+        raise RunError("training curves: expected at least one history, found none")
+    for run, history in histories.items():
+        require_columns(history, ["epoch"], f"history of {run!r}")
+    groups, chosen = groups or {}, chosen or {}
+    for run in [*groups, *chosen]:
+        if run not in histories:
+            raise ConfigError(f"unknown run {run!r}: {nearest(run, histories)}")
+    found = dict.fromkeys(c for h in histories.values() for c in h.columns if c.startswith(("train_", "valid_")))
+    present = [c for c in CURVES if c in found] + [c for c in found if c not in CURVES]
+    for column in columns or ():
+        if column not in present:
+            raise ConfigError(f"unknown curve {column!r}: {nearest(column, present)}")
+    columns = list(columns or present)
+    if not columns:
+        raise RunError("training curves: expected at least one column named train_... or valid_...")
+
+    group_of = {run: groups.get(run, run) for run in histories}
+    kinds = list(dict.fromkeys(group_of.values()))
+    colours = {kind: HUES[place % len(HUES)] for place, kind in enumerate(kinds)}
+    dashes = {kind: ("-", "--", ":")[place // len(HUES) % 3] for place, kind in enumerate(kinds)}
+    figure, axes = panels(len(columns), columns=3, width=3.3, height=2.6)
+    for ax, column in zip(axes, columns, strict=True):
+        for run, history in histories.items():
+            if column not in history.columns:
+                continue
+            colour, dash = colours[group_of[run]], dashes[group_of[run]]
+            line = {"color": colour, "linestyle": dash, "linewidth": 1, "marker": ".", "markersize": 3}
+            ax.plot(history["epoch"], history[column], **line)
+            if run in chosen:
+                at = history.loc[history["epoch"] == chosen[run], column]
+                if at.empty:
+                    raise RunError(f"history of {run!r}: the chosen epoch {chosen[run]} is not in it")
+                ring = {"markersize": 7, "markerfacecolor": "none", "markeredgecolor": colour}
+                ax.plot([chosen[run]], at.iloc[:1], marker="o", linestyle="none", zorder=3, **ring)
+        ax.set(xlabel="epoch", ylabel=CURVES.get(column, column))
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(axis="y")
+
+    handles = [Line2D([], [], color=colours[kind], linestyle=dashes[kind], label=kind) for kind in kinds]
+    if chosen:
+        ring = {"marker": "o", "linestyle": "none", "markerfacecolor": "none", "markeredgecolor": ".3"}
+        handles.append(Line2D([], [], label="chosen epoch", **ring))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 2 * len(axes) + 1))
+    return finish(figure, title, synthetic=synthetic)
+
+
+@style()
+def unimodal_scores(
+    frame: pd.DataFrame, *, synthetic: bool, title: str = "Stage one: each encoder against its own label"
+) -> Figure:
+    """Validation MAE and Corr of the six encoders: a point a seed, a bar at the mean.
+
+    ``frame`` is tidy: ``modality`` (T, V, A), ``granularity`` (macro, micro), ``seed``, ``mae``, ``corr``. Macro
+    encoders learn y, micro encoders y_T, y_V, y_A. An encoder without scores says "not run"; NaN scores (constant
+    predictions have no Corr) say "NaN". Raises RunError on a frame that is not so.
+    """
+    require_columns(frame, ["modality", "granularity", "seed", *STAGE_ONE], "stage-one scores")
+    _require_values(frame, "modality", MODALITIES)
+    _require_values(frame, "granularity", GRANULARITIES)
+    encoders = [(m, g) for g in GRANULARITIES for m in MODALITIES]
+    figure, axes = panels(2, columns=2, width=4, height=2.9)
+    for ax, (metric, label) in zip(axes, STAGE_ONE.items(), strict=True):
+        for place, (modality, granularity) in enumerate(encoders):
+            rows = frame[(frame["modality"] == modality) & (frame["granularity"] == granularity)]
+            values = rows[metric].dropna().to_numpy(float)
+            if values.size == 0:
+                word = "not run" if rows.empty else "NaN"
+                ax.text(place, 0.5, word, transform=ax.get_xaxis_transform(), rotation=90, ha="center", va="center")
+                continue
+            colour, marker = MODALITY_COLOURS[modality], GRANULARITY_MARKERS[granularity]
+            at = place + 0.12 * (np.arange(values.size) - (values.size - 1) / 2)
+            ax.plot(at, values, marker, color=colour, markersize=5, alpha=0.8)
+            ax.hlines(values.mean(), place - 0.35, place + 0.35, color=colour, linewidth=2)
+        ax.set_xticks(range(len(encoders)), [f"{m}\n{g}" for m, g in encoders])
+        ax.set(xlabel="encoder", ylabel=label, xlim=(-0.6, len(encoders) - 0.4))
+        ax.grid(axis="y")
+    return finish(figure, f"{title} ({counted(frame['seed'].nunique(), 'seed')})", synthetic=synthetic)
+
+
+@style()
+def predicted_against_true(
+    y_true: np.ndarray,
+    predictions: np.ndarray,
+    scheme: str,
+    *,
+    synthetic: bool,
+    seeds: Sequence[int] | None = None,
+    title: str = "Predicted against true",
+) -> Figure:
+    """Scatter of predictions (S, N), a colour a seed, against labels (N,), with the identity.
+
+    The lines join the mean predictions at each class of labels (the 0.2 grid of ``"sims"``, the integers of
+    ``"mosi"``). Seeds stand a hair apart along x, so that they do not hide each other on a grid of labels. Corr and
+    MAE are those of the tables. Raises RunError on NaN or shapes that do not fit, ConfigError on an unknown scheme.
+    """
+    if scheme not in BOUNDS:
+        raise ConfigError(f"unknown scheme {scheme!r}: {nearest(scheme, BOUNDS)}")
+    y_true, predictions = np.asarray(y_true, float), np.atleast_1d(np.asarray(predictions, float))
+    seeds = range(1, len(predictions) + 1) if seeds is None else seeds
+    if y_true.ndim != 1 or y_true.size == 0 or predictions.shape != (len(seeds), y_true.size):
+        raise RunError(
+            "predicted against true: expected labels (N,) and predictions (seeds, N) with N > 0, found "
+            f"{y_true.shape} and {predictions.shape} for {len(seeds)} seeds"
+        )
+    require_finite(y_true, "labels")
+    require_finite(predictions, "predictions")
+
+    bound = BOUNDS[scheme]
+    step = LABEL_STEP[scheme]
+    classes = np.rint(y_true / step) * step  # (N,)
+    figure = NotebookFigure(figsize=(6.4, 4.2), layout="constrained")
+    ax = figure.subplots()
+    ax.plot([-bound, bound], [-bound, bound], color=".4", linewidth=1, linestyle="--", label="identity")
+    for place, (seed, predicted) in enumerate(zip(seeds, predictions, strict=True)):
+        colour = HUES[place % len(HUES)]
+        metrics = regression_metrics(y_true, predicted, scheme)
+        label = f"seed {seed}: Corr {metrics['corr']:.3f}, MAE {metrics['mae']:.3f}"
+        shift = 0.015 * bound * (place - (len(seeds) - 1) / 2)
+        ax.scatter(y_true + shift, predicted, s=7, color=colour, alpha=0.35, linewidths=0)
+        means = pd.Series(predicted).groupby(classes).mean()
+        ax.plot(means.index, means, color=colour, linewidth=1.5, marker="o", markersize=4, label=label)
+    ax.axhline(0, color=".9", zorder=0)
+    ax.axvline(0, color=".9", zorder=0)
+    ax.set_xticks(np.linspace(-bound, bound, 7 if scheme == "mosi" else 5))
+    ax.set(xlabel="true sentiment y", ylabel="predicted sentiment y", xlim=(-1.08 * bound, 1.08 * bound))
+    figure.legend(loc="outside lower center", ncols=2)
+    return finish(
+        figure, f"{title} ({counted(y_true.size, 'clip')}, {counted(len(seeds), 'seed')})", synthetic=synthetic
+    )
+
+
+def _require_values(frame: pd.DataFrame, column: str, allowed: Sequence[str]) -> None:
+    unknown = sorted(set(frame[column].astype(str)) - set(allowed))
+    if unknown:
+        raise RunError(f"stage-one scores: expected {column} of {list(allowed)}, found {unknown}")

@@ -1,0 +1,21 @@
+"""Where the project and its data lie."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def project_root() -> Path:
+    """The folder that holds ``notebooks/``: ``MGCL_ROOT``, else the checkout, else the working directory."""
+    if os.environ.get("MGCL_ROOT"):
+        return Path(os.environ["MGCL_ROOT"]).expanduser().resolve()
+    checkout = Path(__file__).resolve().parents[2]
+    return checkout if (checkout / "notebooks").is_dir() else Path.cwd()
+
+
+def data_directory() -> Path:
+    """The folder of feature files: ``MGCL_DATA``, else ``data`` in the project."""
+    if os.environ.get("MGCL_DATA"):
+        return Path(os.environ["MGCL_DATA"]).expanduser().resolve()
+    return project_root() / "data"

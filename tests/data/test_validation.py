@@ -1,0 +1,200 @@
+"""Every way in which a feature file can break the format is an error that names where and what."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from helpers.corpus_files import AUDIO, VISION, changed, make_content, write
+
+from mgcl_core.data import load_corpus
+from mgcl_core.support.errors import CorpusError, MGCLError
+
+CONTENT = make_content()
+TRAIN = CONTENT["train"]
+
+
+def without(split: str) -> dict:
+    return {name: value for name, value in CONTENT.items() if name != split}
+
+
+def altered(split: str, key: str, index, value, content=CONTENT) -> dict:
+    """A copy with one number of one array or list replaced."""
+    content = copy.deepcopy(content)
+    content[split][key][index] = value
+    return content
+
+
+def objects(value) -> np.ndarray:
+    array = np.empty(np.shape(value), dtype=object)
+    array[...] = value
+    return array
+
+
+# name: (content, split, key, in the message)
+BROKEN = {
+    "not a dict": ([1, 2], None, None, "a dict of the splits"),
+    "no valid split": (without("valid"), None, "valid", "train, test"),
+    "other names": ({"training": TRAIN}, None, "train", "training"),
+    "a split that is a list": (CONTENT | {"test": []}, "test", None, "found list"),
+    "an array as top level": (np.zeros(3), None, None, "found ndarray"),
+    "no text_bert": (changed(CONTENT, "valid", text_bert=...), "valid", "text_bert", "raw_text"),
+    "no labels": (changed(CONTENT, "train", regression_labels=...), "train", "regression_labels", "missing"),
+    "no ids": (changed(CONTENT, "train", id=...), "train", "id", "missing"),
+    "no label_A": (
+        changed(CONTENT, "train", regression_labels_A=...), "train", "regression_labels_A", "all of T, A, V",
+    ),
+    "unimodal labels in train alone": (
+        changed(CONTENT, "valid", **{f"regression_labels_{m}": ... for m in "TAV"}),
+        "valid", "regression_labels_T", "found not there",
+    ),
+    "lengths in train alone": (
+        changed(CONTENT, "test", audio_lengths=...), "test", "audio_lengths", "found not there",
+    ),
+    "text in valid alone": (
+        changed(make_content(text=False), "valid", text=CONTENT["valid"]["text"]), "valid", "text", "found there",
+    ),
+    "audio of rank 2": (changed(CONTENT, "train", audio=TRAIN["audio"][:, 0]), "train", "audio", "(5, 4)"),
+    "vision of rank 4": (changed(CONTENT, "test", vision=CONTENT["test"]["vision"][None]), "test", "vision", "rank 3"),
+    "labels of rank 2": (
+        changed(CONTENT, "train", regression_labels=TRAIN["regression_labels"][:, None]),
+        "train", "regression_labels", "(5, 1)",
+    ),
+    "ids of rank 2": (changed(CONTENT, "train", id=np.array([["a"]])), "train", "id", "(1, 1)"),
+    "audio as nested lists": (changed(CONTENT, "train", audio=TRAIN["audio"].tolist()), "train", "audio", "list"),
+    "text_bert without mask": (
+        changed(CONTENT, "train", text_bert=TRAIN["text_bert"][:, :2]), "train", "text_bert", "(N, 3, L)",
+    ),
+    "audio without steps": (
+        changed(CONTENT, "train", audio=np.zeros((5, 0, 4), np.float32)), "train", "audio", "(5, 0, 4)",
+    ),
+    "a length beyond the array": (
+        altered("valid", "audio_lengths", 1, AUDIO[0] + 1), "valid", "audio_lengths", "found 8 at clip 1",
+    ),
+    "a negative length": (altered("test", "vision_lengths", 3, -1), "test", "vision_lengths", "0 to 5; found -1"),
+    "half a length": (altered("train", "audio_lengths", 0, 1.5), "train", "audio_lengths", "1.5"),
+    "lengths as strings": (altered("train", "audio_lengths", 0, "3"), "train", "audio_lengths", "holding str"),
+    "lengths as bools": (altered("train", "audio_lengths", 0, True), "train", "audio_lengths", "holding bool"),
+    "a NaN length": (altered("train", "audio_lengths", 0, float("nan")), "train", "audio_lengths", "nan"),
+    "one audio too few": (changed(CONTENT, "train", audio=TRAIN["audio"][1:]), "train", "audio", "found 4"),
+    "one length too many": (
+        changed(CONTENT, "train", vision_lengths=[*TRAIN["vision_lengths"], 1]), "train", "vision_lengths", "found 6",
+    ),
+    "one label too few": (
+        changed(CONTENT, "train", regression_labels_V=TRAIN["regression_labels_V"][1:]),
+        "train", "regression_labels_V", "5, as in id",
+    ),
+    "one text too few": (changed(CONTENT, "train", raw_text=TRAIN["raw_text"][1:]), "train", "raw_text", "found 4"),
+    "other features in test": (
+        changed(CONTENT, "test", audio=np.ones((4, 7, 9), np.float32)), "test", "audio", "(N, 7, 4)",
+    ),
+    "other steps in valid": (
+        changed(CONTENT, "valid", vision=np.ones((3, 9, 6), np.float32)), "valid", "vision", "(N, 5, 6)",
+    ),
+    "text of other steps": (
+        changed(CONTENT, "train", text=np.ones((5, 4, 3), np.float32)), "train", "text", "expected 8; found 4",
+    ),
+    "a label beyond both schemes": (
+        altered("valid", "regression_labels", 2, 3.2), "valid", "regression_labels", "[-3, 3]",
+    ),
+    "a NaN label": (altered("train", "regression_labels", 0, np.nan), "train", "regression_labels", "nan at clip 0"),
+    "a NaN unimodal label": (
+        altered("test", "regression_labels_T", 1, np.nan), "test", "regression_labels_T", "nan at clip 1",
+    ),
+    "an infinite label": (altered("train", "regression_labels", 0, np.inf), "train", "regression_labels", "inf"),
+    "NaN in audio": (
+        altered("train", "audio", (2, 1, 3), np.nan), "train", "audio", "nan at clip 2, step 1, feature 3",
+    ),
+    "+inf in audio": (altered("train", "audio", (0, 0, 0), np.inf), "train", "audio", "inf at clip 0"),
+    "NaN in vision": (altered("valid", "vision", (0, 4, 5), np.nan), "valid", "vision", "nan"),
+    "-inf in vision": (altered("test", "vision", (0, 0, 0), -np.inf), "test", "vision", "-inf"),
+    "-inf in text": (altered("test", "text", (0, 0, 0), -np.inf), "test", "text", "-inf"),
+    "NaN in padding": (altered("train", "audio", (0, -1, 0), np.nan), "train", "audio", "nan"),
+    "beyond float32": (
+        altered("train", "audio", (0, 0, 0), -1e300, make_content(dtype=np.float64)), "train", "audio", "-1e+300",
+    ),
+    "object array of features": (changed(CONTENT, "train", audio=objects(TRAIN["audio"])), "train", "audio", "object"),
+    "object array of labels": (
+        changed(CONTENT, "valid", regression_labels=objects([0.2, 0.4, 0.6])), "valid", "regression_labels", "object",
+    ),
+    "object array of lengths": (
+        changed(CONTENT, "valid", audio_lengths=objects([1, 2, 3])), "valid", "audio_lengths", "object",
+    ),
+    "object array of mixed ids": (changed(CONTENT, "valid", id=objects(["a", 1, "c"])), "valid", "id", "holding int"),
+    "numbers as ids": (changed(CONTENT, "valid", id=[1, 2, 3]), "valid", "id", "holding int"),
+    "a string as ids": (changed(CONTENT, "valid", id="abc"), "valid", "id", "str"),
+    "string features": (changed(CONTENT, "train", vision=np.full((5, 5, 6), "x")), "train", "vision", "<U1"),
+    "an empty split": (CONTENT | {"valid": {key: value[:0] for key, value in CONTENT["valid"].items()}},
+                       "valid", "id", "at least one clip"),
+    "a clip twice": (altered("train", "id", 1, TRAIN["id"][0]), "train", "id", "twice"),
+    "a leak": (altered("test", "id", 1, TRAIN["id"][0]), "test", "id", "leak"),
+    "a mask of 2": (altered("train", "text_bert", (1, 1, 0), 2), "train", "text_bert", "mask"),
+    "half a token": (altered("train", "text_bert", (1, 0, 0), 7.5), "train", "text_bert", "7.5 at clip 1, step 0"),
+    "a negative token": (altered("train", "text_bert", (1, 0, 0), -1), "train", "text_bert", "token id"),
+    "a NaN token": (altered("train", "text_bert", (1, 0, 0), np.nan), "train", "text_bert", "nan"),
+    "a token type of 7": (altered("train", "text_bert", (1, 2, 0), 7), "train", "text_bert", "token type"),
+    "half a surrogate pair": (altered("train", "raw_text", 1, "\ud800"), "train", "raw_text", "Unicode"),
+    "bytes that are no UTF-8": (
+        changed(CONTENT, "valid", raw_text=np.array([b"a", b"\xff", b"c"])), "valid", "raw_text", "Unicode",
+    ),
+    "code points that are none": (
+        changed(CONTENT, "valid", raw_text=np.full(3, 2**31 - 1, "<i4").view("<U1")), None, None, "code points",
+    ),
+    "texts longer than the file": (
+        changed(CONTENT, "train", raw_text=["x" * 10_000] * 5), None, "raw_text", "expected up to",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_an_error_that_says_where_and_what(tmp_path, name):
+    content, split, key, text = BROKEN[name]
+    path = write(tmp_path / "broken.pkl", content)
+    with pytest.raises(CorpusError) as caught:
+        load_corpus(path, cache_dir=tmp_path / "cache")
+    error = caught.value
+    assert (error.file, error.split, error.key) == (path, split, key)
+    assert error.expected is not None and error.found is not None
+    assert text in str(error)
+    assert isinstance(error, MGCLError)
+    assert not [left for left in (tmp_path / "cache").rglob("*") if left.name == "building"]
+
+
+@pytest.mark.parametrize(("scheme", "limit"), [("sims", 1), ("mosi", 3)])
+@pytest.mark.parametrize("key", ["regression_labels", "regression_labels_A"])
+def test_labels_must_fit_the_given_scheme(tmp_path, scheme, limit, key):
+    content = altered("test", key, 0, -limit)
+    assert load_corpus(write(tmp_path / "fits.pkl", content), scheme, cache_dir=tmp_path).scheme == scheme
+    path = write(tmp_path / "broken.pkl", altered("test", key, 0, -limit - 0.2))
+    with pytest.raises(CorpusError) as caught:
+        load_corpus(path, scheme, cache_dir=tmp_path)
+    assert (caught.value.split, caught.value.key) == ("test", key)
+    assert f"[-{limit}, {limit}]" in str(caught.value)
+
+
+def test_unknown_keys_are_ignored(tmp_path):
+    content = changed(CONTENT, "train", notes={"a": [1]}, more=objects([1, None]))
+    content["readme"] = "text"
+    assert len(load_corpus(write(tmp_path / "a.pkl", content), cache_dir=tmp_path).train) == 5
+
+
+def test_annotations_and_classes_are_optional(tmp_path):
+    content = CONTENT
+    for split in CONTENT:
+        content = changed(content, split, annotations=..., classification_labels=...)
+    assert len(load_corpus(write(tmp_path / "a.pkl", content), cache_dir=tmp_path).train) == 5
+
+
+def test_a_truncated_file_says_so(tmp_path):
+    path = tmp_path / "cut.pkl"
+    path.write_bytes(pickle.dumps(CONTENT, protocol=4)[:-1000])
+    with pytest.raises(CorpusError, match="truncated"):
+        load_corpus(path, cache_dir=tmp_path / "cache")
+
+
+def test_padding_may_hold_anything_finite_where_there_are_lengths(tmp_path):
+    content = copy.deepcopy(CONTENT)
+    content["train"]["vision"][:] = 1
+    corpus = load_corpus(write(tmp_path / "a.pkl", content), cache_dir=tmp_path)
+    assert corpus.train.vision_mask.sum(axis=1).tolist() == TRAIN["vision_lengths"]
+    assert corpus.train.vision.shape == (5, *VISION)

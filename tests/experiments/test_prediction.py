@@ -1,0 +1,189 @@
+"""Predicting another feature file with a finished run."""
+
+import logging
+import pickle
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from mgcl_core.cli import main
+from mgcl_core.data import load_corpus
+from mgcl_core.data.synthetic.demo import write
+from mgcl_core.data.text_model import tokenize
+from mgcl_core.experiments.prediction import predict_file
+from mgcl_core.experiments.runs import SCALER
+from mgcl_core.experiments.study import Study
+from mgcl_core.support.errors import ConfigError, CorpusError, RunError
+from mgcl_core.trainer import WEIGHTS
+
+
+@pytest.fixture(scope="module")
+def demo_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("demo") / "demo.pkl"
+    write("demo", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(demo_file, tiny_bert, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    corpus = load_corpus(demo_file, cache_dir=folder / "cache")
+    settings = {
+        "text_model": tiny_bert,
+        "tokens": "raw_text",
+        "text_epochs": 1,
+        "sequence_epochs": 1,
+        "mgcl_epochs": 1,
+        "text_batch_size": 100,
+    }
+    return Study(corpus, "demo", seeds=[5], overrides=settings, results=folder, device="cpu", workers=1).train()[0]
+
+
+@pytest.fixture
+def contents(demo_file):
+    return pickle.loads(demo_file.read_bytes())  # written by this package
+
+
+def written(tmp_path, contents):
+    path = tmp_path / "clips.pkl"
+    path.write_bytes(pickle.dumps(contents, protocol=4))
+    return path
+
+
+def test_the_run_s_own_file_gives_the_run_s_own_predictions(run, demo_file, tmp_path):
+    frame = predict_file(run.directory, demo_file, out=tmp_path / "out.csv", device="cpu")
+    assert list(frame.columns) == [
+        "split",
+        "id",
+        "prediction",
+        "T_macro",
+        "V_macro",
+        "A_macro",
+        "T_micro",
+        "V_micro",
+        "A_micro",
+    ]
+    for split in ("valid", "test"):
+        ours, own = frame[frame["split"] == split], run.predictions(split)
+        assert list(ours["id"]) == list(own["id"])
+        for column in frame.columns[2:]:
+            np.testing.assert_allclose(ours[column], own[column], atol=1e-6)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out.csv"), frame, check_dtype=False, check_exact=False)
+
+
+def test_one_split_without_labels_is_enough_and_labels_do_not_matter(run, contents, tmp_path):
+    test = {key: value for key, value in contents["test"].items() if not key.startswith("regression_labels")}
+    frame = predict_file(run.directory, written(tmp_path, {"test": test}), out=tmp_path / "a.csv", device="cpu")
+    np.testing.assert_allclose(frame["prediction"], run.predictions("test")["prediction"], atol=1e-6)
+
+
+def test_a_file_of_another_width_is_an_error_that_names_it(run, contents, tmp_path):
+    contents["test"]["vision"] = contents["test"]["vision"][:, :, :3]
+    with pytest.raises(CorpusError, match="another width.*'test'.*'vision'.*expected 10 values"):
+        predict_file(run.directory, written(tmp_path, contents), out=tmp_path / "a.csv")
+    assert not (tmp_path / "a.csv").exists()
+
+
+def test_mistakes_are_named(run, demo_file, tmp_path):
+    with pytest.raises(RunError, match="no split 'tset': did you mean 'test'"):
+        predict_file(run.directory, demo_file, out=tmp_path / "a.csv", splits=["tset"])
+    with pytest.raises(RunError, match="need a run of MGCL"):
+        predict_file(run.parents[0].directory, demo_file, out=tmp_path / "a.csv")
+    with pytest.raises(CorpusError, match="at least one of the splits"):
+        predict_file(run.directory, written(tmp_path, {"other": {}}), out=tmp_path / "a.csv")
+
+
+def test_the_command_writes_the_same(run, demo_file, tmp_path, capsys):
+    out = tmp_path / "out.csv"
+    assert (
+        main(["predict", str(run.directory), str(demo_file), "--split", "test", "--out", str(out), "--device", "cpu"])
+        == 0
+    )
+    assert "240 clips predicted" in capsys.readouterr().out
+    assert len(pd.read_csv(out)) == 240
+
+
+def predict_changed(run, contents, tmp_path, **changes):
+    return predict_file(run.directory, written(tmp_path, contents), out=tmp_path / "a.csv", device="cpu", **changes)
+
+
+@pytest.fixture
+def own_ids(contents, run):
+    """The demo's clips with token ids of the run's own vocabulary."""
+    for split in contents.values():
+        split["text_bert"] = tokenize(run.config.text_model, split["raw_text"], split["text_bert"].shape[2])
+    return contents
+
+
+def test_token_ids_are_checked_as_in_training(run, own_ids, tmp_path):
+    def predicted(tokens):
+        return predict_changed(run, own_ids, tmp_path, tokens=tokens, splits=["test"])
+
+    ids = own_ids["test"]["text_bert"][:, 0]
+    assert len(predicted("file")) == 240
+    right, ids[3, 1] = ids[3, 1], 15
+    with pytest.raises(CorpusError, match="id 15, beyond its 15 entries"):
+        predicted("file")
+    ids[3, 1] = right
+    own_ids["test"]["text_bert"][:, 0] = np.random.default_rng(0).permuted(ids, axis=1)
+    with pytest.raises(CorpusError, match="tokenise otherwise"):
+        predicted("file")
+    assert len(predicted("raw_text")) == 240
+
+
+def test_a_key_that_is_no_text_is_an_error(run, contents, tmp_path):
+    contents["test"][5] = 1
+    with pytest.raises(CorpusError, match="a key is not text.*'test'.*'5'"):
+        predict_changed(run, contents, tmp_path)
+
+
+def copied(run, tmp_path):
+    """The run and those it starts from, to be damaged."""
+    folder = shutil.copytree(run.directory.parent, tmp_path / "runs")
+    return folder / run.name
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda values: {name: value * np.nan for name, value in values.items()}, "by which nothing can be scaled"),
+        (lambda values: {name: value * 0 for name, value in values.items()}, "by which nothing can be scaled"),
+        (lambda values: {"audio_mean": values["audio_mean"]}, "holds"),
+        (lambda values: None, "cannot be read"),
+    ],
+)
+def test_a_damaged_scaler_is_an_error(run, demo_file, tmp_path, damage, message):
+    directory = copied(run, tmp_path)
+    values = damage(load_file(directory / SCALER))
+    (directory / SCALER).unlink()
+    if values is not None:
+        save_file(values, directory / SCALER)
+    with pytest.raises(RunError, match=message):
+        predict_file(directory, demo_file, out=tmp_path / "a.csv", device="cpu")
+    assert not (tmp_path / "a.csv").exists()
+
+
+def test_a_prediction_that_is_not_finite_is_an_error(run, demo_file, tmp_path):
+    directory = copied(run, tmp_path)
+    weights = load_file(directory / WEIGHTS)
+    save_file(
+        {name: np.full_like(value, 3e38) if name.startswith("predictor") else value for name, value in weights.items()},
+        directory / WEIGHTS,
+    )
+    with pytest.raises(RunError, match="have a prediction that is not finite, the first"):
+        predict_file(directory, demo_file, out=tmp_path / "a.csv", device="cpu")
+    assert not (tmp_path / "a.csv").exists()
+
+
+def test_the_text_model_is_named_and_never_fetched_unasked(run, demo_file, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        predict_file(run.directory, demo_file, out=tmp_path / "a.csv", device="cpu", splits=["test"])
+    assert f"text model: the folder {run.config.text_model}" in caplog.text
+    directory = copied(run, tmp_path)
+    for record in directory.parent.glob("*/record.json"):
+        record.write_text(record.read_text().replace(run.config.text_model, "someone/no-such-model"))
+    with pytest.raises(ConfigError, match="not on this machine, and nothing is fetched unless asked for"):
+        predict_file(directory, demo_file, out=tmp_path / "b.csv", device="cpu")

@@ -1,0 +1,127 @@
+"""The main job whole: all notebooks in order on the synthetic demo corpora, as `make reproduce` runs it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mgcl_core.data.synthetic import demo
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "results" / "demo" / "reference"
+#: How far a mean over three seeds may lie from the reference. Training is deterministic on one machine; another
+#: processor or number of threads rounds differently, and small differences grow over the epochs.
+TOLERANCE = {"mae": 0.03, "corr": 0.04, "acc": 0.06, "f1": 0.06}  # MAE in units of the label's bound
+
+
+def run(*arguments: str, **more) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=1800, **more)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """The results of `mgcl run`, made anew; MGCL_RESULTS names a folder that holds them already."""
+    if os.environ.get("MGCL_RESULTS"):
+        return Path(os.environ["MGCL_RESULTS"])
+    folder = tmp_path_factory.mktemp("results")
+    done = run("mgcl_core", "run", "--quiet", "--results", str(folder), cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(results):
+    return results / "report" / "demo+demo-mosi-demo"
+
+
+def cells(report: Path, number: int) -> pd.DataFrame:
+    return pd.read_csv(report / "tables" / f"table{number}_cells.csv")
+
+
+def test_every_notebook_was_executed_without_an_error(results, report):
+    executed = [*results.glob("demo*/demo/notebooks/*.ipynb"), *report.glob("*.ipynb")]
+    names = sorted(path.name[:2] for path in executed)
+    assert names == ["01", "01", "02", "02", "03", "03", "04", "05", "05", "09"]
+    for path in executed:
+        for cell in json.loads(path.read_text())["cells"]:
+            assert not [o for o in cell.get("outputs", []) if o["output_type"] == "error"], path
+
+
+def test_every_table_is_there_as_csv_and_latex_and_says_synthetic(report):
+    for number in range(1, 7):
+        latex = (report / "tables" / f"table{number}.tex").read_text()
+        assert "synthetic" in (report / "tables" / f"table{number}.csv").read_text() and "synthetic" in latex
+        assert r"\toprule" in latex
+
+
+def test_the_figures_and_the_report_are_there(results, report):
+    for corpus in ("demo", "demo-mosi"):
+        figures = {path.stem for path in (results / corpus / "demo" / "figures").glob("*.png")}
+        wanted = {"01_labels", "01_lengths", "01_agreement", "02_curves", "02_scores", "03_curves", "03_predicted",
+                  "05_embeddings"} | ({"04_ablations"} if corpus == "demo" else set())
+        assert figures == wanted
+    page = (report / "report.html").read_text()
+    assert "synthetic" in page and page.count("data:image/png") == 17 and "Notes on the paper" in page
+
+
+@pytest.mark.parametrize("corpus, number", [("demo", 3), ("demo-mosi", 4)])
+def test_mgcl_reaches_the_planted_ceiling_and_beats_every_single_encoder(results, report, corpus, number):
+    frame = cells(report, number)
+    mgcl = frame[(frame["model"] == "MGCL") & (frame["metric"] == "corr") & frame["mean"].notna()]["mean"].item()
+    assert mgcl >= 0.8 * demo.ceilings(corpus)["all"]
+    single = {}
+    for path in (results / corpus / "demo" / "runs").glob("macro_*/predictions-test.csv"):
+        macro = pd.read_csv(path)
+        y = dict(zip(macro["id"], macro["label"], strict=True))
+        single.setdefault(path.parent.name[:7], []).append(macro["prediction"].corr(macro["label"]))
+    for path in (results / corpus / "demo" / "runs").glob("micro_*/predictions-test.csv"):
+        micro = pd.read_csv(path)
+        single.setdefault(path.parent.name[:7], []).append(micro["prediction"].corr(micro["id"].map(y)))
+    assert len(single) == 6 and all(len(values) == 3 for values in single.values())
+    assert mgcl > max(sum(values) / 3 for values in single.values())
+
+
+@pytest.mark.parametrize("number", [3, 4, 5, 6])
+def test_the_tables_agree_with_the_reference(report, number):
+    ours, reference = (frame.set_index(["dataset", "model", "metric"]) for frame in (
+        cells(report, number), pd.read_csv(REFERENCE / f"table{number}_cells.csv")))
+    assert list(ours.index) == list(reference.index)
+    assert (ours["mean"].isna() == reference["mean"].isna()).all()
+    pd.testing.assert_series_equal(ours["paper"], reference["paper"])
+    for (dataset, model, metric), row in ours.dropna(subset="mean").iterrows():
+        allowed = next(value for name, value in TOLERANCE.items() if metric.startswith(name))
+        allowed *= 3 if metric == "mae" and number == 4 else 1
+        assert abs(row["mean"] - reference.loc[(dataset, model, metric), "mean"]) <= allowed, (model, metric)
+
+
+def test_the_audit_and_the_search_run_as_notebooks(tmp_path):
+    quick = ["-p", "results", str(tmp_path), "-y", "seeds: [1111]", "-y",
+             "overrides: {text_epochs: 1, sequence_epochs: 1, mgcl_epochs: 2, micro: sequence}"]
+    for name, more in (("06_selection_audit", []), ("07_search", ["-p", "trials", "2"])):
+        done = run("papermill", str(ROOT / "notebooks" / f"{name}.ipynb"), str(tmp_path / f"{name}.ipynb"),
+                   "--no-progress-bar", *quick, *more, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "demo" / "demo").iterdir()} == {"runs", "changed"}
+    (own,) = (tmp_path / "demo" / "demo" / "changed").iterdir()
+    assert {path.stem for path in own.glob("figures/*.png")} == {"06_audit", "07_search"}
+    assert (own / "search" / "preset.json").exists() and (own / "overrides.json").exists()
+
+
+def test_status_says_that_all_is_done(results):
+    shown = run("mgcl_core", "status", "--results", str(results))
+    assert "36 of 36 runs done" in shown.stdout, shown.stdout + shown.stderr
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["-p", "corpsu", "demo"], "unknown parameter 'corpsu'"), (["-p", "profile", "papr"], "did you mean 'paper'"),
+    (["-y", "overrides: {alhpa: 0.5}"], "did you mean 'alpha'"),
+])
+def test_plain_papermill_from_another_folder_stops_before_anything_runs(tmp_path, arguments, message):
+    done = run("papermill", str(ROOT / "notebooks" / "03_mgcl.ipynb"), "out.ipynb", "-p", "results",
+               str(tmp_path / "results"), "--no-progress-bar", *arguments, cwd=tmp_path)
+    assert done.returncode != 0 and message in done.stderr
+    assert not (tmp_path / "results").exists()

@@ -1,0 +1,169 @@
+"""Figures of runs and of tables. All data here is synthetic."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.figures import SEEDS, audit, history, legend_of, stage_one, table_cells, texts
+
+from mgcl_core.reporting import figures as plots
+from mgcl_core.support.errors import ConfigError, RunError
+
+
+def test_training_curves_colour_by_group_and_ring_the_chosen_epoch():
+    runs = {f"{stage} {seed}": history(train_odd=1.0) for stage in ("macro T", "MGCL") for seed in SEEDS}
+    groups = {run: run.rsplit(" ", 1)[0] for run in runs}
+    figure = plots.training_curves(runs, groups=groups, chosen=dict.fromkeys(runs, 3), synthetic=True)
+    assert [ax.get_ylabel() for ax in figure.axes] == ["training loss", "validation MAE (sentiment y)", "train_odd"]
+    assert {ax.get_xlabel() for ax in figure.axes} == {"epoch"}
+    assert legend_of(figure) == ["macro T", "MGCL", "chosen epoch"]
+    lines = [line for line in figure.axes[0].lines if line.get_marker() == "."]
+    assert len(lines) == len(runs) and len({line.get_color() for line in lines}) == 2
+    rings = [line for line in figure.axes[1].lines if line.get_marker() == "o"]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in rings] == [(3, pytest.approx(1 / 6))] * len(runs)
+
+
+def test_training_curves_of_one_epoch_of_many_groups_and_of_missing_columns():
+    runs = {f"run {number}": history(1) for number in range(12)} | {"other": history(2, valid_corr=np.nan)}
+    figure = plots.training_curves(runs, synthetic=False)
+    looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
+    assert len(looks) == len(runs)
+    assert len(figure.axes[2].lines) == 1  # only one run has valid_corr
+    only = plots.training_curves(runs, columns=["valid_mae"], synthetic=False)
+    assert len(only.axes) == 1
+
+
+@pytest.mark.parametrize(
+    ("runs", "settings", "error"),
+    [
+        ({}, {}, RunError),
+        ({"a": history().drop(columns="epoch")}, {}, RunError),
+        ({"a": history()[["epoch"]]}, {}, RunError),
+        ({"a": history(0)}, {}, RunError),
+        ({"a": history()}, {"chosen": {"a": 9}}, RunError),
+        ({"a": history()}, {"chosen": {"b": 1}}, ConfigError),
+        ({"a": history()}, {"groups": {"b": "x"}}, ConfigError),
+        ({"a": history()}, {"columns": ["valid_maee"]}, ConfigError),
+    ],
+)
+def test_training_curves_refuse(runs, settings, error):
+    with pytest.raises(error):
+        plots.training_curves(runs, synthetic=True, **settings)
+
+
+def test_unimodal_scores_show_each_seed_and_the_mean():
+    figure = plots.unimodal_scores(stage_one(), synthetic=True)
+    assert "3 seeds" in figure.get_suptitle()
+    assert [ax.get_ylabel() for ax in figure.axes] == ["validation MAE (sentiment y)", "validation Corr"]
+    ticks = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
+    assert ticks == [f"{m}\n{g}" for g in ("macro", "micro") for m in "TVA"]
+    for ax, mean in zip(figure.axes, (0.41, 0.49), strict=True):
+        assert [len(line.get_xdata()) for line in ax.lines] == [3] * 6
+        assert [bar.get_segments()[0][0, 1] for bar in ax.collections] == [pytest.approx(mean)] * 6
+
+
+def test_unimodal_scores_name_what_is_missing():
+    frame = stage_one(seeds=[1111])
+    frame.loc[frame["modality"] == "V", "corr"] = np.nan
+    frame = frame[~((frame["modality"] == "A") & (frame["granularity"] == "micro"))]
+    figure = plots.unimodal_scores(frame, synthetic=True)
+    assert "1 seed)" in figure.get_suptitle()
+    assert texts(figure.axes[0]) == ["not run"]
+    assert texts(figure.axes[1]) == ["NaN", "NaN", "not run"]
+    for wrong in (frame.drop(columns="mae"), frame.assign(modality="X"), frame.assign(granularity="meso"), frame[:0]):
+        with pytest.raises(RunError):
+            plots.unimodal_scores(wrong, synthetic=True)
+
+
+def test_predictions_carry_the_metrics_and_the_mean_at_each_class():
+    y = np.array([-0.4, -0.4, 0.0, 0.6])
+    predictions = np.stack([y, y + [0.1, 0.3, 0.0, 0.0]])
+    figure = plots.predicted_against_true(y, predictions, "sims", seeds=[1111, 1112], synthetic=True)
+    (ax,) = figure.axes
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("true sentiment y", "predicted sentiment y")
+    corr = np.corrcoef(y, predictions[1])[0, 1]
+    assert legend_of(figure) == [
+        "identity",
+        "seed 1111: Corr 1.000, MAE 0.000",
+        f"seed 1112: Corr {corr:.3f}, MAE 0.100",
+    ]
+    identity, _, means = ax.lines[:3]
+    assert list(identity.get_xdata()) == list(identity.get_ydata())
+    np.testing.assert_allclose(means.get_xydata(), [(-0.4, -0.2), (0.0, 0.0), (0.6, 0.6)], atol=1e-12)
+
+
+def test_constant_predictions_have_no_correlation():
+    figure = plots.predicted_against_true(np.array([0.0, 1.0]), np.zeros((1, 2)), "mosi", synthetic=True)
+    assert legend_of(figure)[1] == "seed 1: Corr nan, MAE 0.500"
+
+
+@pytest.mark.parametrize(
+    ("y", "predictions", "scheme", "error"),
+    [
+        ([0.0, 1.0], [[0.0, np.nan]], "sims", RunError),
+        ([0.0, 1.0], [[0.0, np.inf]], "sims", RunError),
+        ([0.0, np.nan], [[0.0, 1.0]], "sims", RunError),
+        ([0.0, 1.0], [0.0, 1.0], "sims", RunError),
+        ([0.0, 1.0], [[0.0]], "sims", RunError),
+        ([0.0, 1.0], 0.0, "sims", RunError),
+        ([], [[]], "sims", RunError),
+        ([0.0, 1.0], [[0.0, 1.0]], "simms", ConfigError),
+    ],
+)
+def test_predictions_are_refused(y, predictions, scheme, error):
+    with pytest.raises(error):
+        plots.predicted_against_true(np.array(y), np.array(predictions), scheme, synthetic=True)
+
+
+def test_points_with_intervals_reference_and_the_papers_value():
+    cells = table_cells(paper=[0.75, np.nan, np.nan, 0.4])
+    figure = plots.ablation_points(cells, synthetic=True)
+    assert [ax.get_xlabel() for ax in figure.axes] == ["Acc-2 (higher is better)", "MAE (lower is better)"]
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["w/o CL", "MGCL"]
+    assert legend_of(figure) == ["ours: mean and interval", "the paper's value"]
+    for ax, hollow in zip(figure.axes, ([(0.75, 0)], [(0.4, 1)]), strict=True):
+        intervals = [segments.get_segments()[0] for segments in ax.collections]
+        np.testing.assert_allclose(intervals, [[(0.7, row), (0.85, row)] for row in (0, 1)])
+        diamonds = [tuple(line.get_xydata()[0]) for line in ax.lines if line.get_marker() == "D"]
+        assert diamonds == hollow
+        assert ax.get_xlim()[0] > 0
+    assert legend_of(plots.ablation_points(cells.drop(columns="paper"), synthetic=True)) == ["ours: mean and interval"]
+
+
+def test_cells_that_were_not_computed_are_shown_as_missing():
+    cells = table_cells()
+    cells.loc[0, "mean"] = np.nan  # w/o CL, acc2
+    cells = cells.drop(index=3)  # MGCL, mae: the reference itself
+    figure = plots.ablation_points(cells, synthetic=True)
+    assert [texts(ax) for ax in figure.axes] == [["missing"], ["missing"]]
+    with pytest.raises(ConfigError, match="did you mean 'MGCL'"):
+        plots.ablation_points(cells, reference="MGLC", synthetic=True)
+    with pytest.raises(RunError, match="ci_low"):
+        plots.ablation_points(cells.drop(columns="ci_low"), synthetic=True)
+
+
+def test_an_interval_that_leaves_out_its_mean_and_one_that_is_unknown():
+    cells = table_cells(ci_low=[0.82, np.nan, 0.7, 0.7], ci_high=[0.9, np.nan, 0.9, 0.9])
+    plots.ablation_points(cells, synthetic=True).savefig(io.BytesIO(), dpi=40)
+
+
+def test_audit_writes_the_rise_over_the_first_rule():
+    figure = plots.selection_audit(audit(), synthetic=True)
+    (ax,) = figure.axes
+    assert texts(ax) == ["+0.070"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["validation", "oracle epoch"]
+    assert ax.get_ylabel() == "Acc-2 (higher is better)"
+
+
+def test_audit_of_missing_values():
+    more = pd.DataFrame([("corr", "validation", np.nan), ("corr", "oracle epoch", 0.5)], columns=audit().columns)
+    third = pd.DataFrame([("acc2", "oracle epoch and seed", 0.74)], columns=audit().columns)
+    figure = plots.selection_audit(pd.concat([audit(), more, third]), synthetic=True)
+    assert texts(figure.axes[0]) == ["+0.070", "−0.010"]
+    assert texts(figure.axes[1]) == ["missing", "missing"]  # nothing to compare with, and one rule without a row
+    for wrong in (audit().drop(columns="rule"), audit()[:0]):
+        with pytest.raises(RunError):
+            plots.selection_audit(wrong, synthetic=True)
