@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MMSA := .venv-mmsa
 
-.PHONY: install reproduce reproduce-all bench test lint lab reference clean
+.PHONY: install reproduce reproduce-all bench test check lint lab reference clean
 
 install: $(INSTALLED)
 
@@ -38,12 +38,16 @@ reproduce-all: $(INSTALLED)
 bench: $(INSTALLED) $(MMSA)/.installed
 	$(BIN)/mgcl bench --mmsa $(MMSA)/bin/python
 
-test: $(INSTALLED)
-	$(BIN)/ruff check mgcl_core tests
+test: lint
 	$(BIN)/python -m pytest tests
+
+# The fast tests, for whoever edits: all but those that train whole studies or start processes.
+check: lint
+	$(BIN)/python -m pytest -q -m "not slow" tests
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check mgcl_core tests
+	$(BIN)/ruff format --check mgcl_core tests
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root)

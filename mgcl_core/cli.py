@@ -11,14 +11,16 @@ from pathlib import Path
 
 from .config import DATASETS, PROFILES, VARIANTS, Config, parse
 from .experiments.presets import read_preset
-from .notebooks.parameters import DEFAULTS, Parameters, check
+from .notebooks.parameters import Parameters
 from .support.errors import MGCLError
 from .support.paths import project_root
+
+DEFAULTS = Parameters()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``mgcl``; 0 when all went well, 2 on an error that the user can mend."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     try:
         options.command(options)
@@ -35,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every command; `command` of what it gives is the function to call."""
     parser = argparse.ArgumentParser(prog="mgcl", description="Regenerate the tables and figures of the MGCL paper.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -63,9 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--corpus",
         type=lambda name: [name],
-        default=[DEFAULTS["corpus"]],
+        default=[DEFAULTS.corpus],
         metavar="NAME_OR_FILE",
-        help=f"default: {DEFAULTS['corpus']}",
+        help=f"default: {DEFAULTS.corpus}",
     )
     search.set_defaults(command=_search, preset=None)
     for command in (run, status):
@@ -73,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
             "--corpus",
             action="append",
             metavar="NAME_OR_FILE",
-            help=f"may be repeated; default: {' and '.join(DEFAULTS['corpora'])}",
+            help=f"may be repeated; default: {' and '.join(DEFAULTS.corpora)}",
         )
         command.add_argument(
             "--preset",
@@ -85,20 +88,20 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--trials",
             type=int,
-            default=DEFAULTS["trials"],
+            default=DEFAULTS.trials,
             metavar="N",
             help=f"{where}trials to be completed or pruned in all, earlier ones counted; default: %(default)s",
         )
         command.add_argument(
             "--workers",
-            default=DEFAULTS["workers"],
+            default=DEFAULTS.workers,
             metavar="N",
             help="runs side by side on the device; default: one a core on a CPU with the profiles "
             "'demo' and 'small', else 1",
         )
     for command in (run, status, search):
         command.add_argument("--profile", default="auto", choices=["auto", *PROFILES])
-        command.add_argument("--seeds", default=",".join(map(str, DEFAULTS["seeds"])), help="default: %(default)s")
+        command.add_argument("--seeds", default=",".join(map(str, DEFAULTS.seeds)), help="default: %(default)s")
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 …")
         command.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
         command.add_argument(
@@ -157,7 +160,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _parameters(options: argparse.Namespace) -> Parameters:
+def parameters_of(options: argparse.Namespace) -> Parameters:
+    """The options of `run`, `status` and `search` as the parameters of notebooks."""
     preset = read_preset(options.preset) if options.preset else {}
     given = {
         "profile": options.profile,
@@ -170,53 +174,51 @@ def _parameters(options: argparse.Namespace) -> Parameters:
     given |= {name: getattr(options, name) for name in ("trials", "workers") if name in options}
     if options.corpus:
         given["corpora"] = options.corpus
-    return check(given)
+    return Parameters(**given)
 
 
 def _run(options: argparse.Namespace) -> None:
-    from .notebooks import runner as chain
+    from .notebooks.runner import plan_notebooks, run_notebooks
 
-    steps = chain.plan(_parameters(options), options.notebook, everything=options.all)
-    for step, seconds in chain.run(steps, verbose=not options.quiet):
-        print(f"{seconds:6.0f} s  {step.label:<44} {step.output}")
+    planned = plan_notebooks(parameters_of(options), options.notebook, everything=options.all)
+    for item, seconds in run_notebooks(planned, verbose=not options.quiet):
+        print(f"{seconds:6.0f} s  {item.label:<44} {item.executed_copy}")
 
 
 def _status(options: argparse.Namespace) -> None:
-    parameters = _parameters(options)
+    parameters = parameters_of(options)
     for corpus in parameters.corpora:
         study = parameters.study(corpus)
         main = [*study.pretrainings(), *study.trainings(tuple(VARIANTS))]
-        runs = [*main, *study.comparisons()]
-        done, compared = sum(run.done for run in main), sum(run.done for run in runs[len(main) :])
+        compared = study.comparisons()
         print(
-            f"{study.corpus.name}, profile {study.profile}: {done} of {len(main)} runs done, "
-            f"{compared} of {len(runs) - len(main)} of compared systems "
-            f"({study.directory / 'runs'})"
+            f"{study.corpus.name}, profile {study.profile}: {sum(run.done for run in main)} of {len(main)} runs done, "
+            f"{sum(run.done for run in compared)} of {len(compared)} of compared systems ({study.directory / 'runs'})"
         )
-        for label in dict.fromkeys(run.variant or run.stage for run in runs):
-            states = [
-                f"{run.seed} {'done' if run.done else 'missing'}" for run in runs if (run.variant or run.stage) == label
-            ]
-            print(f"  {label:<12} {'   '.join(states)}")
+        states: dict[str, list[str]] = {}
+        for run in (*main, *compared):
+            states.setdefault(run.stage.label, []).append(f"{run.seed} {'done' if run.done else 'missing'}")
+        for label, of_seeds in states.items():
+            print(f"  {label:<12} {'   '.join(of_seeds)}")
 
 
 def _search(options: argparse.Namespace) -> None:
-    from .experiments.search import search
+    from .experiments.search import run_search
 
-    parameters = _parameters(options)
+    parameters = parameters_of(options)
     study = parameters.study(parameters.corpora[0])
-    found = search(study, parameters.trials, out=options.out)
-    print(found.trials.to_string(index=False))
-    mae = found.preset["from"]["validation_mae"]
+    result = run_search(study, parameters.trials, out=options.out)
+    print(result.trials.to_string(index=False))
+    mae = result.preset["from"]["validation_mae"]
     default = "not finite" if mae["default"] is None else f"{mae['default']:.4f}"
-    print(f"validation MAE {mae['chosen']:.4f}, of the default settings {default}: {found.path}")
+    print(f"validation MAE {mae['chosen']:.4f}, of the default settings {default}: {result.path}")
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from .bench.parts import Options, bench
+    from .bench.parts import Options, run_parts
 
     results = Path(options.results) if options.results else project_root() / "results"
-    frame = bench(Options(options.device, options.corpus, results, options.mmsa, options.repeats), options.part)
+    frame = run_parts(Options(options.device, options.corpus, results, options.mmsa, options.repeats), options.part)
     shown = [name for name in ("part", "what", "seconds", "low", "high", "floor", "ratio") if name in frame]
     print(frame[shown].to_string(index=False, float_format="{:.4g}".format))
 

@@ -1,4 +1,4 @@
-"""From a batch to macro and micro features (section 3.1): encoders, projections, heads."""
+"""From a batch to macro and micro features (section 3.1): encoders, micro enhancement, projections, heads."""
 
 from __future__ import annotations
 
@@ -6,46 +6,69 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import self_attention
 from .config import Config
 from .data.batches import Batch
-from .data.corpus import MODALITIES
+from .data.corpus import GRANULARITIES, MODALITIES, EncoderName
 from .data.text_model import load_text_model
 from .data.valid_steps import ValidSteps, read_by_length
-from .dropout import Dropout, with_fast_dropout
-from .first_state import keep_first_state
 from .support.errors import ConfigError
 
 
-def fill_absent(states: Tensor, mask: Tensor, absent: Tensor) -> tuple[Tensor, Tensor]:
-    """Give a clip without any valid step one step that holds the learned vector ``absent`` (d,) (decision 19).
+def encoder_names(config: Config) -> tuple[EncoderName, ...]:
+    """The encoders of a model: six macro_T … micro_A, or three shared_T … (decision 1)."""
+    granularities = GRANULARITIES if config.encoders == "dual" else ("shared",)
+    return tuple(EncoderName(granularity, modality) for granularity in granularities for modality in MODALITIES)
 
-    Everything downstream then sees at least one valid step, and no softmax runs over nothing.
+
+def frozen_encoders(config: Config) -> tuple[EncoderName, ...]:
+    """Those of `encoder_names` that stage two does not train (decision 14)."""
+    return tuple(name for name in encoder_names(config) if name.modality not in config.trained_encoders)
+
+
+def build_encoder(modality: str, config: Config, *, pretrained: bool = True) -> TextEncoder | SequenceEncoder:
+    """The encoder of modality "T", "V" or "A"; ``pretrained=False`` leaves the text weights random."""
+    if modality not in MODALITIES:
+        raise ConfigError(f"unknown modality {modality!r}: known: {', '.join(MODALITIES)}")
+    if modality == "T":
+        return TextEncoder(config.text_model, pretrained=pretrained)
+    return SequenceEncoder(modality, config)
+
+
+def encode(
+    encoder: TextEncoder | SequenceEncoder, name: EncoderName, batch: Batch, enhancement: MicroEnhancement | None
+) -> dict[str, Tensor]:
+    """The features of one encoder of modality m, by the keys of `Batch.features`.
+
+    ``enhancement`` may be None for a macro encoder.
+
+    Returns:
+        Of its granularities, ``macro_m`` (B, H), and ``micro_m`` (B, L, H) with ``micro_m_mask`` (B, L). Pooled micro
+        features are enhanced already, (B, 1, 2H), so that a frozen encoder leaves no sequence behind.
     """
-    first = absent_steps(mask)
-    return torch.where(first[:, :, None], absent.to(states.dtype), states), mask | first
-
-
-def absent_steps(mask: Tensor) -> Tensor:
-    """True at the first step of clips without any valid one: (B, L) → (B, L)."""
-    first = torch.zeros_like(mask)
-    first[:, 0] = ~mask.any(1)
-    return first
+    features = {}
+    states, mask = encoder(batch)  # (B, L, H), (B, L)
+    if "macro" in name.granularities:
+        features[f"macro_{name.modality}"] = encoder.macro(states, mask)
+    if "micro" in name.granularities:
+        states, mask = encoder.micro(states, mask)
+        if enhancement.kind == "pooled":
+            steps = ValidSteps(mask)
+            states, mask = enhancement(steps.pack(states), steps)[:, None], torch.ones_like(mask[:, :1])
+        features[f"micro_{name.modality}"], features[f"micro_{name.modality}_mask"] = states, mask
+    return features
 
 
 class TextEncoder(nn.Module):
     """A BERT-family encoder of the token ids (decision 2).
 
-    ``forward(batch)`` gives the final hidden states (B, L, H) and the mask (B, L) of the word pieces:
-    special tokens and padding are False. The macro feature is the state of [CLS]; with ``first_only`` no other is
-    made, and the states are (B, 1, H) where the model is laid out like BERT.
+    ``forward(batch)`` gives the final hidden states (B, L, H) and the mask (B, L) of the word pieces: special tokens
+    and padding are False. The macro feature is the state of [CLS].
     """
 
-    def __init__(self, name: str, *, pretrained: bool = True, first_only: bool = False):
+    def __init__(self, name: str, *, pretrained: bool = True):
         super().__init__()
         loaded = load_text_model(name, pretrained=pretrained)
-        self.bert, self.special_ids = with_fast_dropout(loaded.model), loaded.special_ids
-        self.first_only = first_only and keep_first_state(self.bert)
+        self.bert, self.special_ids = loaded.model, loaded.special_ids
         self.out_features = self.bert.config.hidden_size
         self.max_steps = loaded.max_steps
         self.vocabulary = self.bert.config.vocab_size
@@ -56,24 +79,18 @@ class TextEncoder(nn.Module):
         ids, mask, types = batch.tokens.unbind(1)  # each (B, L)
         if ids.shape[1] > self.max_steps:
             raise ConfigError(f"text has {ids.shape[1]} tokens, the text encoder takes at most {self.max_steps}")
-        states = self._states(ids, mask, types)  # (B, L, H)
+        # Looked up once for all groups: each look-up has a gradient as large as the table.
+        words = self.bert.get_input_embeddings()(ids)  # (B, L, H)
+
+        def read(rows: Tensor, length: int) -> Tensor:
+            extra = {"token_type_ids": types[rows, :length]} if self.token_types else {}
+            output = self.bert(inputs_embeds=words[rows, :length], attention_mask=mask[rows, :length], **extra)
+            return F.pad(output.last_hidden_state, (0, 0, 0, ids.shape[1] - length))
+
+        states = read_by_length(mask > 0, read)  # (B, L, H)
         # Without any token to attend to, [CLS] would depend on the padding of the other clips.
         states = torch.where(mask.any(1)[:, None, None], states, self.absent.to(states.dtype))
-        words = mask.bool() & ~torch.isin(ids, torch.tensor(self.special_ids, device=ids.device))
-        return states, words
-
-    def _states(self, ids: Tensor, mask: Tensor, types: Tensor) -> Tensor:
-        """Hidden states; on the CPU in groups of texts of like length, so that few tokens of padding are computed."""
-
-        words = self.bert.get_input_embeddings()(ids)  # once, since each gradient of the table is as large as it
-
-        def read(rows: Tensor, steps: int) -> Tensor:
-            extra = {"token_type_ids": types[rows, :steps]} if self.token_types else {}
-            states = self.bert(inputs_embeds=words[rows, :steps], attention_mask=mask[rows, :steps], **extra)
-            padding = 0 if self.first_only else ids.shape[1] - steps
-            return F.pad(states.last_hidden_state, (0, 0, 0, padding))
-
-        return read_by_length(mask > 0, read)
+        return states, mask.bool() & ~torch.isin(ids, torch.tensor(self.special_ids, device=ids.device))
 
     def macro(self, states: Tensor, mask: Tensor) -> Tensor:
         """State of [CLS]: (B, L, H) → (B, H)."""
@@ -84,31 +101,11 @@ class TextEncoder(nn.Module):
         return fill_absent(states, mask, self.absent)
 
 
-class TransformerLayer(nn.TransformerEncoderLayer):
-    """torch's layer (weights, initialisation and result), computed for valid steps alone.
-
-    ``forward(states (n, d), steps)`` gives (n, d).
-    """
-
-    def __init__(self, config: Config):
-        super().__init__(
-            config.width, config.heads, config.feedforward, config.encoder_dropout, activation="gelu", batch_first=True
-        )
-        self.dropout, self.dropout1, self.dropout2 = (Dropout(config.encoder_dropout) for _ in range(3))
-
-    def forward(self, states: Tensor, steps: ValidSteps) -> Tensor:
-        attention = self.self_attn
-        projected = F.linear(states, attention.in_proj_weight, attention.in_proj_bias)  # (n, 3·d)
-        attended = self_attention(projected, steps, attention.num_heads, attention.dropout if self.training else 0.0)
-        states = self.norm1(states + self.dropout1(attention.out_proj(attended)))
-        return self.norm2(states + self.dropout2(self.linear2(self.dropout(F.gelu(self.linear1(states))))))
-
-
 class SequenceEncoder(nn.Module):
     """Transformer encoder of audio or vision with attention pooling (decision 3).
 
-    ``forward(batch)`` gives hidden states (B, L, d) and the mask (B, L) of the valid steps, never
-    empty. The macro feature is the attention-pooled state.
+    ``forward(batch)`` gives hidden states (B, L, d) and the mask (B, L) of the valid steps, never empty. The macro
+    feature is the attention-pooled state.
     """
 
     def __init__(self, modality: str, config: Config):
@@ -118,7 +115,7 @@ class SequenceEncoder(nn.Module):
         self.inputs = nn.Linear(features, config.width)
         self.positions = nn.Parameter(torch.randn(steps, config.width) * 0.02)
         self.absent = nn.Parameter(torch.randn(config.width) * 0.02)
-        self.dropout = Dropout(config.encoder_dropout)
+        self.dropout = nn.Dropout(config.encoder_dropout)
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.layers))
         self.query = nn.Parameter(torch.randn(config.width) * 0.02)
         self.out_features = config.width
@@ -150,53 +147,116 @@ class SequenceEncoder(nn.Module):
         return states, mask
 
 
-def build_encoder(
-    modality: str, config: Config, *, pretrained: bool = True, macro_only: bool = False
-) -> TextEncoder | SequenceEncoder:
-    """The encoder of modality "T", "V" or "A".
+class TransformerLayer(nn.TransformerEncoderLayer):
+    """torch's layer (weights, initialisation and result), computed for valid steps alone.
 
-    ``pretrained=False`` leaves the text weights random; ``macro_only`` says that no micro feature will be asked for.
-    """
-    if modality not in MODALITIES:
-        raise ConfigError(f"unknown modality {modality!r}: known: {', '.join(MODALITIES)}")
-    if modality == "T":
-        return TextEncoder(config.text_model, pretrained=pretrained, first_only=macro_only)
-    return SequenceEncoder(modality, config)
-
-
-class Projection(nn.Sequential):
-    """LayerNorm, Linear, and layers that follow: (…, in) → (…, d).
-
-    The norm's weight and bias are folded into those of the linear layer, which gives the same. For features of frozen
-    encoders the backward pass then has no product to make but the gradient of one weight, and each step is scaled once.
+    ``forward(states (n, d), steps)`` gives (n, d).
     """
 
-    def forward(self, states: Tensor) -> Tensor:
-        norm, linear, *rest = self
-        weight = linear.weight * norm.weight  # (d, in)
-        bias = linear.bias + (linear.weight * norm.bias).sum(1)
-        states = F.linear(F.layer_norm(states, norm.normalized_shape, eps=norm.eps), weight, bias)
-        for layer in rest:
-            states = layer(states)
-        return states
+    def __init__(self, config: Config):
+        super().__init__(
+            config.width, config.heads, config.feedforward, config.encoder_dropout, activation="gelu", batch_first=True
+        )
+
+    def forward(self, states: Tensor, steps: ValidSteps) -> Tensor:
+        attention = self.self_attn
+        projected = F.linear(states, attention.in_proj_weight, attention.in_proj_bias)  # (n, 3·d)
+        attended = self_attention(projected, steps, attention.num_heads, attention.dropout if self.training else 0.0)
+        states = self.norm1(states + self.dropout1(attention.out_proj(attended)))
+        return self.norm2(states + self.dropout2(self.linear2(self.dropout(F.gelu(self.linear1(states))))))
 
 
-def macro_projection(in_features: int, config: Config) -> Projection:
+def self_attention(projected: Tensor, steps: ValidSteps, heads: int, dropout: float = 0.0) -> Tensor:
+    """Multi-head self-attention among the valid steps of each clip.
+
+    Args:
+        projected: (n, 3·d), queries, keys and values of the packed steps.
+        steps: where they lie.
+        heads: h.
+        dropout: rate of the dropout of the attention weights; 0 outside training.
+
+    Returns:
+        (n, d), the heads side by side, before the output projection.
+    """
+    parts = []
+    for part, group in steps.groups(projected):
+        query, key, value = group.unpack(part).unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # (G, h, L, d/h)
+        mask = group.mask[:, None, None]  # (G, 1, 1, L), of the keys
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        parts.append(group.pack(attended.transpose(1, 2).flatten(2)))
+    return torch.cat(parts)
+
+
+def absent_steps(mask: Tensor) -> Tensor:
+    """True at the first step of clips without any valid one: (B, L) → (B, L)."""
+    first = torch.zeros_like(mask)
+    first[:, 0] = ~mask.any(1)
+    return first
+
+
+def fill_absent(states: Tensor, mask: Tensor, absent: Tensor) -> tuple[Tensor, Tensor]:
+    """Give a clip without any valid step one step that holds the learned vector ``absent`` (d,) (decision 19).
+
+    Everything downstream then sees at least one valid step, and no softmax runs over nothing.
+    """
+    first = absent_steps(mask)
+    return torch.where(first[:, :, None], absent.to(states.dtype), states), mask | first
+
+
+class MicroEnhancement(nn.Module):
+    """Temporal average pooling, differencing and concatenation (section 3.1, decision 4). No parameters.
+
+    ``forward(packed (n, d), steps)``, the valid steps of a batch, gives for ``kind="sequence"`` (n, 3d): h_t, the mean
+    of the valid steps in a window centred on t, and h_t − h_{t−1}; for ``kind="pooled"`` (B, 2d): the mean
+    over t of h_t and of abs(h_t − h_{t−1}).
+    """
+
+    def __init__(self, kind: str, window: int):
+        super().__init__()
+        self.kind, self.window = kind, window
+        self.factor = 3 if kind == "sequence" else 2  # output width in units of d
+
+    def forward(self, packed: Tensor, steps: ValidSteps) -> Tensor:
+        before = packed.roll(1, 0)  # h_{t−1}
+        difference = (packed - before) * steps.within(-1, 1).to(packed.dtype)  # zero at a first valid step
+        if self.kind == "pooled":
+            return torch.cat([steps.mean(packed), steps.mean(difference.abs())], -1)
+        total, count = packed, 1.0
+        half = self.window // 2
+        for shift in (*range(-half, 0), *range(1, half + 1)):
+            near = steps.within(shift, half).to(packed.dtype)  # (n, 1)
+            total = torch.addcmul(total, before if shift == -1 else packed.roll(-shift, 0), near)
+            count = count + near
+        return torch.cat([packed, total / count, difference], -1)
+
+
+def micro_steps(features: dict[str, Tensor], modality: str, enhancement: MicroEnhancement) -> tuple[Tensor, ValidSteps]:
+    """Enhanced micro features of one modality, from those of `encode`.
+
+    Returns:
+        Those of the valid steps (n, 3H), (B, 2H) where pooled, and where they lie.
+    """
+    steps = ValidSteps(features[f"micro_{modality}_mask"])
+    states = steps.pack(features[f"micro_{modality}"])
+    return states if enhancement.kind == "pooled" else enhancement(states, steps), steps
+
+
+def macro_projection(in_features: int, config: Config) -> nn.Sequential:
     """LayerNorm, Linear, Tanh, Dropout (decision 5): (…, in) → (…, d)."""
-    return Projection(
-        nn.LayerNorm(in_features), nn.Linear(in_features, config.common_width), nn.Tanh(), Dropout(config.dropout)
+    return nn.Sequential(
+        nn.LayerNorm(in_features), nn.Linear(in_features, config.common_width), nn.Tanh(), nn.Dropout(config.dropout)
     )
 
 
-def micro_projection(in_features: int, config: Config) -> Projection:
+def micro_projection(in_features: int, config: Config) -> nn.Sequential:
     """LayerNorm, Linear, ReLU, Linear, Tanh, Dropout (decision 5): (…, in) → (…, d), per step."""
-    return Projection(
+    return nn.Sequential(
         nn.LayerNorm(in_features),
         nn.Linear(in_features, config.micro_hidden),
         nn.ReLU(),
         nn.Linear(config.micro_hidden, config.common_width),
         nn.Tanh(),
-        Dropout(config.dropout),
+        nn.Dropout(config.dropout),
     )
 
 

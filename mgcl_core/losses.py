@@ -1,10 +1,14 @@
-"""The collaborative contrastive loss (section 3.2) and the joint objective (section 3.4)."""
+"""The collaborative contrastive loss (section 3.2) and the terms of the joint objective (section 3.4).
+
+Equation 19 is `mgcl_core.model.MGCL.forward`, equation 22 `mgcl_core.model.MGCL.losses`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .support.errors import ConfigError, nearest
@@ -24,10 +28,10 @@ def intensity_pairs(labels: Tensor, delta: float = 0.4) -> tuple[Tensor, Tensor]
     Returns:
         ``positive`` (B, B) bool, True on the diagonal, and ``weight`` (B, B).
     """
-    difference = (labels[:, None] - labels[None, :]).abs()  # E, (B, B)
-    positive = difference <= delta + TOLERANCE
-    weight = 1.5 * torch.tanh(torch.where(positive, difference - delta, difference)).abs()
-    return positive, weight
+    E = (labels[:, None] - labels[None, :]).abs()  # eq. 3
+    positive = delta + TOLERANCE >= E  # eq. 1; all other pairs are negative
+    W = 1.5 * torch.where(positive, E - delta, E).tanh().abs()  # eq. 2
+    return positive, W
 
 
 def collaborative_contrastive_loss(
@@ -41,12 +45,11 @@ def collaborative_contrastive_loss(
     weighted: bool = True,
     reduction: str = "mean",
 ) -> Tensor:
-    """L_con of equation 12 over the pairs of equations 4-11, as one batch of tensor algebra.
+    """L_con of equation 12 over the pairs of equations 4-11.
 
-    A sample without any negative, or without any positive (possible with C1 alone), contributes 0
-    with a finite gradient; a feature of norm 0 has the cosine 0 with anything, and no gradient.
-    It is computed in float32 (float64 for float64 features) whatever autocast or half-precision
-    features are about: rounded labels would change the pairs.
+    A sample without any negative, or without any positive (possible with C1 alone), contributes 0 with a finite
+    gradient; a feature of norm 0 has the cosine 0 with anything, and no gradient. Computed in float32 (float64 for
+    float64 features) also under autocast and for half-precision features: rounded labels would change the pairs.
 
     Args:
         macro: (3, B, d) macro features in the order T, V, A, not yet normalised.
@@ -65,114 +68,71 @@ def collaborative_contrastive_loss(
         ConfigError: no component, an unknown one, or an unknown reduction.
         ValueError: shapes that do not belong together.
     """
-    if not components:
-        raise ConfigError(f"components is empty: choose from {', '.join(COMPONENTS)}")
-    unknown = [name for name in components if name not in COMPONENTS]
-    if unknown:
-        raise ConfigError(f"unknown component {unknown[0]!r}: {nearest(unknown[0], COMPONENTS)}")
-    if reduction not in ("mean", "sum"):
-        raise ConfigError(f"unknown reduction {reduction!r}: {nearest(reduction, ('mean', 'sum'))}")
-    if macro.dim() != 3 or len(macro) != 3 or micro.shape != macro.shape or labels.shape != macro.shape[1:2]:
-        raise ValueError(
-            f"expected macro and micro (3, B, d) and labels (B,), found {tuple(macro.shape)}, "
-            f"{tuple(micro.shape)} and {tuple(labels.shape)}"
-        )
-
+    _check(macro, micro, labels, components, reduction)
     dtype = torch.promote_types(torch.promote_types(macro.dtype, micro.dtype), torch.float32)
-    positive, weight = intensity_pairs(labels.to(dtype), delta)
-    # (6, B, d): T_a, V_a, A_a, T_i, V_i, A_i; micro features take part in C3 alone
-    features = _normalize((torch.cat([macro, micro]) if "C3" in components else macro).to(dtype))
-    own = torch.eye(macro.shape[1], dtype=torch.bool, device=macro.device)
-    distinct, alike = ~own, positive & ~own  # i ≠ j, and the positive ones among them
+    (T_a, V_a, A_a), (T_i, V_i, A_i) = _unit_vectors(macro.to(dtype)), _unit_vectors(micro.to(dtype))  # (B, d) each
+    positive, W = intensity_pairs(labels.to(dtype), delta)  # eqs 1-3, (B, B): row i is the anchor's sample
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)  # (i, i)
+    similar, distant = positive & ~itself, ~positive  # positive pairs of two samples, and negative pairs
 
-    # For each matrix of pairs (B, B), anchors by rows: the two features, and the masks of positives and of all pairs.
-    matrices: list[tuple[int, int, Tensor, Tensor]] = []
-    if "C1" in components:  # (m_a^i, m_a^j), i ≠ j
-        matrices += [(m, m, alike, distinct) for m in range(3)]
-    if "C2" in components:  # (m_a^i, n_a^j) for the six ordered pairs of modalities; the own ones, i = j, count once
-        everything = torch.ones_like(own)
-        matrices += [
-            (m, n, *((positive, everything) if m < n else (alike, distinct)))
-            for m in range(3)
-            for n in range(3)
-            if m != n
-        ]
-    if "C3" in components:  # (m_a^i, m_i^k): the own micro feature is the one positive
-        matrices += [(m, m + 3, own, own | ~positive) for m in range(3)]
-    anchors, others, positives, pairs = zip(*matrices, strict=True)
+    pairs = []  # features of anchor and other (B, d), which (i, j) are in P_i, which are in N_i (B, B)
+    if "C1" in components:  # same modality, same granularity: P_i of eq. 4, N_i of eq. 5
+        pairs += [(m, m, similar, distant) for m in (T_a, V_a, A_a)]
+    if "C2" in components:  # cross modality, same granularity: P_i of eq. 6, once with the (i, i), N_i of eq. 7
+        pairs += [(m, n, positive, distant) for m, n in ((T_a, A_a), (T_a, V_a), (V_a, A_a))]
+        pairs += [(m, n, similar, distant) for m, n in ((A_a, T_a), (V_a, T_a), (A_a, V_a))]
+    if "C3" in components:  # same modality, cross granularity: P_i of eq. 8, N_i of eq. 9
+        pairs += [(m, n, itself, distant) for m, n in ((T_a, T_i), (V_a, V_i), (A_a, A_i))]
+    anchors, others, P, N = (torch.stack(part) for part in zip(*pairs, strict=True))  # eqs 10, 11: all K unions
 
-    logits = _similarities(features, anchors, others)  # (K, B, B)
-    logits = logits * ((weight if weighted else 1.0) / temperature)
-    terms = _Contrast.apply(logits, torch.stack(positives), torch.stack(pairs))  # (B,)
+    with torch.autocast(macro.device.type, enabled=False):
+        similarity = anchors @ others.mT  # sim(a, p), (K, B, B)
+    scores = similarity * (W if weighted else 1.0) / temperature
+    terms = _log_sum_exp(scores, P | N) - _log_sum_exp(scores, P)  # eq. 12, (B,)
+    has_both = P.any(2).any(0) & N.any(2).any(0)
+    terms = terms.where(has_both, 0.0)
     return terms.mean() if reduction == "mean" else terms.sum()
 
 
-class _Contrast(torch.autograd.Function):
-    """-log of the positives' share of Σ exp(logit) over the pairs of each sample: (K, B, B), anchors by rows → (B,).
-
-    Positives are among the pairs. A sample without any positive, or without any negative, gives 0.
-    The gradient is the softmax over all pairs less the softmax over the positive ones.
-    """
-
-    @staticmethod
-    def forward(ctx, logits: Tensor, positives: Tensor, pairs: Tensor) -> Tensor:
-        # By hand, once: autograd would keep and pass a dozen matrices for the same.
-        terms, gradient = 0.0, None
-        for mask, sign in ((pairs, 1), (positives, -1)):
-            masked = logits.masked_fill(~mask, float("-inf"))
-            peak = masked.amax((0, 2), keepdim=True).clamp_min(torch.finfo(logits.dtype).min)  # finite in an empty row
-            exponentials = (masked - peak).exp_()
-            total = exponentials.sum((0, 2), keepdim=True)
-            share = exponentials.div_(total.clamp_min(torch.finfo(logits.dtype).tiny))
-            terms = terms + sign * (peak + total.log()).flatten()
-            gradient = share if gradient is None else gradient.sub_(share)
-        of_positives, of_pairs = positives.sum((0, 2)), pairs.sum((0, 2))
-        counts = (of_positives > 0) & (of_pairs > of_positives)
-        ctx.save_for_backward(gradient.mul_(counts[:, None]))
-        return torch.where(counts, terms, 0.0)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (of_logits,) = ctx.saved_tensors
-        return of_logits * gradient[:, None], None, None
+def prediction_loss(predictions: Tensor, labels: Tensor) -> Tensor:
+    """L_pred (eq. 18): mean squared error of (B,) predictions."""
+    return (labels - predictions).square().mean()  # eq. 18
 
 
 def unimodal_loss(predictions: Tensor, labels: Tensor, unimodal_labels: Tensor) -> Tensor:
-    """L_uni (eqs 19-21): squared errors summed over the six heads, averaged over the batch (decision 10).
+    """L_uni (eqs 20, 21): squared errors summed over the six heads, averaged over the batch (decision 10).
 
     Args:
         predictions: (6, B) in the order T_a, V_a, A_a, T_i, V_i, A_i.
         labels: (B,) y, the target of the three macro heads.
         unimodal_labels: (3, B) y_T, y_V, y_A, the targets of the three micro heads.
     """
-    targets = torch.cat([labels.expand(3, -1), unimodal_labels])  # u, (6, B)
-    return (predictions - targets).square().sum(0).mean()
+    u = torch.cat([labels.expand(3, -1), unimodal_labels])  # eq. 20, (6, B)
+    return (u - predictions).square().sum(0).mean()  # eq. 21
 
 
-def prediction_loss(predictions: Tensor, labels: Tensor) -> Tensor:
-    """L_pred (eq. 18): mean squared error of (B,) predictions."""
-    return (predictions - labels).square().mean()
+def _log_sum_exp(scores: Tensor, mask: Tensor) -> Tensor:
+    """Log of the sum of exp(score) over the pairs of each sample that ``mask`` holds: (K, B, B) → (B,)."""
+    # The smallest number instead of -inf: a sample without any pair keeps a finite value and gradient.
+    return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).logsumexp((0, 2))
 
 
-def _similarities(features: Tensor, anchors: Sequence[int], others: Sequence[int]) -> Tensor:
-    """Dot products of (6, B, d) with itself: (K, B, B), in the features' precision also under autocast."""
-    with torch.autocast(features.device.type, enabled=False):
-        # One and the same product for both orders of a pair of features.
-        products = sorted({tuple(sorted(pair)) for pair in zip(anchors, others, strict=True)})
-        parts = features.unbind()
-        left, right = (torch.stack([parts[place] for place in places]) for places in zip(*products, strict=True))
-        similarity = dict(zip(products, (left @ right.mT).unbind(), strict=True))
-    return torch.stack(
-        [similarity[m, n] if m <= n else similarity[n, m].mT for m, n in zip(anchors, others, strict=True)]
-    )
-
-
-def _normalize(features: Tensor) -> Tensor:
+def _unit_vectors(features: Tensor) -> Tensor:
     """Unit vectors along the last dimension; a zero vector stays zero, with a zero gradient."""
-    # Scaled by the largest entry, the square neither under- nor overflows, however small the features.
     largest = features.detach().abs().amax(-1, keepdim=True)
     zero = largest == 0
-    features = features / torch.where(zero, 1.0, largest)
-    squared = features.square().sum(-1, keepdim=True)
-    return features * torch.where(zero, 0.0, torch.where(zero, 1.0, squared).rsqrt())
+    features = features / largest.masked_fill(zero, 1.0)  # squares neither under- nor overflow, however small
+    return F.normalize(features.masked_fill(zero, 1.0), dim=-1).masked_fill(zero, 0.0)
+
+
+def _check(macro: Tensor, micro: Tensor, labels: Tensor, components: Collection[str], reduction: str) -> None:
+    if not components:
+        raise ConfigError(f"components is empty: choose from {', '.join(COMPONENTS)}")
+    for name in components:
+        if name not in COMPONENTS:
+            raise ConfigError(f"unknown component {name!r}: {nearest(name, COMPONENTS)}")
+    if reduction not in ("mean", "sum"):
+        raise ConfigError(f"unknown reduction {reduction!r}: {nearest(reduction, ('mean', 'sum'))}")
+    if macro.dim() != 3 or len(macro) != 3 or micro.shape != macro.shape or labels.shape != macro.shape[1:2]:
+        shapes = f"{tuple(macro.shape)}, {tuple(micro.shape)} and {tuple(labels.shape)}"
+        raise ValueError(f"expected macro and micro (3, B, d) and labels (B,), got {shapes}")

@@ -1,30 +1,35 @@
 """Reference implementations, written from the paper's equations as loops over Python floats (float64).
 
-Nothing of mgcl_core is used here. Arguments are nested lists or numpy arrays; they are slow and meant to be read.
+Slow and meant to be read; nothing else of mgcl_core is used. Vectors, matrices and masks are nested lists or arrays.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping, Sequence
+
+Vector = Sequence[float]
+Matrix = Sequence[Vector]
+Mask = Sequence[bool]
 
 EPSILON = 1e-6  # decision 7: labels of a 0.2 grid meet δ up to rounding
 
 
-def difference(labels, i, j):
-    """E of equation 3."""
+def difference(labels: Vector, i: int, j: int) -> float:
+    """E of samples i and j: eq. 3."""
     return abs(float(labels[i]) - float(labels[j]))
 
 
-def weight(labels, i, j, delta):
-    """W of equation 2."""
+def weight(labels: Vector, i: int, j: int, delta: float) -> float:
+    """W of samples i and j: eq. 2, with the pairs of eq. 1."""
     e = difference(labels, i, j)
     if e <= delta + EPSILON:
         return 1.5 * abs(math.tanh(e - delta))
     return 1.5 * abs(math.tanh(e))
 
 
-def pairs(i, labels, delta, components):
-    """P^i and N^i of equations 4-11: lists of (feature of sample i, feature of sample j, j)."""
+def pairs(i: int, labels: Vector, delta: float, components: Collection[str]) -> tuple[list, list]:
+    """P_i and N_i (eqs 4-11): lists of (feature of sample i, feature of sample j, j)."""
     others = [j for j in range(len(labels)) if j != i]
     similar = [j for j in others if difference(labels, i, j) <= delta + EPSILON]
     distant = [j for j in others if difference(labels, i, j) > delta + EPSILON]
@@ -49,15 +54,24 @@ def pairs(i, labels, delta, components):
     return positives, negatives
 
 
-def cosine(a, b):
+def cosine(a: Vector, b: Vector) -> float:
+    """sim of equation 12; 0 for a vector of norm 0."""
     norm = math.sqrt(sum(float(x) ** 2 for x in a)) * math.sqrt(sum(float(x) ** 2 for x in b))
     return sum(float(x) * float(y) for x, y in zip(a, b, strict=True)) / norm if norm else 0.0
 
 
 def contrastive_loss(
-    macro, micro, labels, *, delta=0.4, temperature=0.5, components=("C1", "C2", "C3"), weighted=True, reduction="mean"
-):
-    """L_con of equation 12; a sample without a positive or without a negative gives 0."""
+    macro: Sequence[Matrix],
+    micro: Sequence[Matrix],
+    labels: Vector,
+    *,
+    delta: float = 0.4,
+    temperature: float = 0.5,
+    components: Collection[str] = ("C1", "C2", "C3"),
+    weighted: bool = True,
+    reduction: str = "mean",
+) -> float:
+    """L_con (eq. 12): macro and micro (3, n, d), labels (n,). A sample without a positive or a negative gives 0."""
     features = {f"{m}_a": macro[k] for k, m in enumerate("TVA")} | {f"{m}_i": micro[k] for k, m in enumerate("TVA")}
     total = 0.0
     for i in range(len(labels)):
@@ -76,8 +90,8 @@ def contrastive_loss(
     return total / len(labels) if reduction == "mean" else total
 
 
-def unimodal_loss(predictions, labels, unimodal_labels):
-    """L_uni of equation 21: (6, n), (n,) and (3, n)."""
+def unimodal_loss(predictions: Matrix, labels: Vector, unimodal_labels: Matrix) -> float:
+    """L_uni (eq. 21): predictions (6, n), labels (n,), unimodal labels (3, n)."""
     total = 0.0
     for i in range(len(labels)):
         targets = [labels[i]] * 3 + [unimodal_labels[k][i] for k in range(3)]  # eq. 20
@@ -85,13 +99,22 @@ def unimodal_loss(predictions, labels, unimodal_labels):
     return total / len(labels)
 
 
-def squared_error(predictions, labels):
-    """L_pred of equation 18."""
+def squared_error(predictions: Vector, labels: Vector) -> float:
+    """L_pred (eq. 18): predictions (n,) and labels (n,)."""
     return sum((float(y) - float(p)) ** 2 for p, y in zip(predictions, labels, strict=True)) / len(labels)
 
 
-def enhancement(states, mask, window):
-    """Decision 4 for one clip: (L, d) and (L,) → L rows of h_t, windowed mean, h_t − h_{t−1}; None where not valid."""
+def enhancement(states: Matrix, mask: Mask, window: int) -> list[list[float] | None]:
+    """Micro enhancement of one clip (decision 4).
+
+    Args:
+        states: (L, d).
+        mask: (L,), true at valid steps.
+        window: steps of the centred mean.
+
+    Returns:
+        L rows of h_t, the mean of the valid steps in the window, and h_t − h_{t−1}; None where not valid.
+    """
     rows = []
     for t in range(len(states)):
         if not mask[t]:
@@ -107,7 +130,7 @@ def enhancement(states, mask, window):
     return rows
 
 
-def pooled_enhancement(states, mask):
+def pooled_enhancement(states: Matrix, mask: Mask) -> list[float]:
     """Option micro="pooled" of decision 4 for one clip: mean of h_t, then mean of abs(h_t − h_{t−1})."""
     d, valid = len(states[0]), [t for t in range(len(states)) if mask[t]]
     rows = [row for row in enhancement(states, mask, 1) if row is not None]
@@ -117,13 +140,14 @@ def pooled_enhancement(states, mask):
     ]
 
 
-def softmax(scores):
+def softmax(scores: Vector) -> list[float]:
+    """Shares of exp(score), which sum to 1."""
     highest = max(scores)
     exponentials = [math.exp(score - highest) for score in scores]
     return [value / sum(exponentials) for value in exponentials]
 
 
-def attention_pooling(states, mask, query):
+def attention_pooling(states: Matrix, mask: Mask, query: Vector) -> list[float]:
     """Decision 3 for one clip: states (L, d) weighted by the softmax of their scaled products with the query."""
     valid = [t for t in range(len(states)) if mask[t]]
     scores = [
@@ -133,14 +157,16 @@ def attention_pooling(states, mask, query):
     return [sum(w * float(states[t][k]) for w, t in zip(weights, valid, strict=True)) for k in range(len(query))]
 
 
-def linear(vector, matrix, bias):
+def linear(vector: Vector, matrix: Matrix, bias: Vector) -> list[float]:
+    """matrix · vector + bias."""
     return [
         sum(float(w) * float(x) for w, x in zip(row, vector, strict=True)) + float(b)
         for row, b in zip(matrix, bias, strict=True)
     ]
 
 
-def layer_norm(vector, gain, bias, epsilon=1e-5):
+def layer_norm(vector: Vector, gain: Vector, bias: Vector, epsilon: float = 1e-5) -> list[float]:
+    """Layer normalisation of one vector."""
     mean = sum(vector) / len(vector)
     variance = sum((x - mean) ** 2 for x in vector) / len(vector)
     return [
@@ -149,7 +175,7 @@ def layer_norm(vector, gain, bias, epsilon=1e-5):
     ]
 
 
-def attention(query, keys, mask, heads, weights):
+def attention(query: Vector, keys: Matrix, mask: Mask, heads: int, weights: Mapping[str, Sequence]) -> list[float]:
     """Multi-head attention of one query (d,) over keys (L, d) that are the values too.
 
     ``weights``: in_proj_weight (3d, d), in_proj_bias (3d,), out_proj.weight (d, d), out_proj.bias (d,).
@@ -169,8 +195,24 @@ def attention(query, keys, mask, heads, weights):
     return linear(joined, weights["out_proj.weight"], weights["out_proj.bias"])
 
 
-def fuse(macro, sources, masks, modality, heads, weights):
-    """MTM of equations 13-15 for one clip (decision 6): attention and feed-forward, each with residual and norm."""
+def fuse(
+    macro: Vector,
+    sources: Sequence[Matrix],
+    masks: Sequence[Mask],
+    modality: Matrix,
+    heads: int,
+    weights: Mapping[str, Sequence],
+) -> list[float]:
+    """MTM for one clip (eqs 13-15, decision 6): attention and feed-forward, each with residual and norm.
+
+    Args:
+        macro: (d,), the query.
+        sources: two micro sequences (L, d).
+        masks: theirs, (L,).
+        modality: (2, d), an embedding for each source.
+        heads: of the attention.
+        weights: by the names of `mgcl_core.fusion.MTM`.
+    """
     keys = [
         [float(x) + float(e) for x, e in zip(step, embedding, strict=True)]
         for source, embedding in zip(sources, modality, strict=True)
@@ -194,7 +236,7 @@ def fuse(macro, sources, masks, modality, heads, weights):
     )
 
 
-def moments(values, mask):
+def moments(values: Sequence[Matrix], mask: Sequence[Mask]) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each dimension over the valid steps of (N, L, D)."""
     steps = [step for clip, valid in zip(values, mask, strict=True) for step, v in zip(clip, valid, strict=True) if v]
     means = [sum(float(s[k]) for s in steps) / len(steps) for k in range(len(steps[0]))]

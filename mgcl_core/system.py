@@ -1,8 +1,10 @@
-"""What every trainable system is, and what it returns."""
+"""What every trainable system is, returns, and needs to be built."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -13,10 +15,12 @@ from .data.batches import Batch, DeviceSplit
 class Output:
     """What ``forward`` returns, whichever the system; a field that a system lacks is None.
 
-    - ``prediction`` (B,): predicted sentiment, in the units of the labels
-    - ``macro``, ``micro`` (3, B, d): projected features in the order T, V, A
-    - ``unimodal`` (6, B): predictions from T_a, V_a, A_a, T_i, V_i, A_i
-    - ``losses``: the weighted terms whose sum is the objective; empty when the batch has no labels
+    Attributes:
+        prediction: (B,) predicted sentiment, in the units of the labels.
+        macro: (3, B, d) projected features in the order T, V, A.
+        micro: (3, B, d), likewise.
+        unimodal: (6, B) predictions from T_a, V_a, A_a, T_i, V_i, A_i.
+        losses: The weighted terms whose sum is the objective; empty when the batch has no labels.
     """
 
     prediction: Tensor
@@ -41,10 +45,33 @@ class Shapes:
     text_model: str  # for systems that fine-tune it: "minilm", a hub id or a folder
 
 
+@dataclass(frozen=True)
+class LoopSettings:
+    """What the training loop reads of a compared system's settings, which inherit from this and add their own.
+
+    Attributes:
+        epochs: Passes over the training split, at most.
+        patience: Epochs without a better validation MAE after which training stops; None trains all epochs.
+        batch_size: Clips in a step.
+        lr: Learning rate of AdamW at its peak.
+        weight_decay: Of AdamW, not on biases and norms (decision 15).
+        warmup_epochs: Epochs of linear warm-up; the learning rate then decays linearly to 0.
+        clip_norm: Largest norm of a step's gradient.
+    """
+
+    epochs: int = 50
+    patience: int | None = 8
+    batch_size: int = 32
+    lr: float = 1e-3
+    weight_decay: float = 1e-3
+    warmup_epochs: float = 0.0
+    clip_norm: float = 1.0
+
+
 class System(nn.Module):
     """A model that the one training loop can train. Subclasses define ``forward(batch) -> Output``.
 
-    ``learning_rates`` gives every trained parameter its rate; the hooks do nothing unless a system
+    A subclass keeps its settings as ``settings``, or defines `learning_rates`. The hooks do nothing unless a system
     needs them.
     """
 
@@ -53,7 +80,7 @@ class System(nn.Module):
 
     def learning_rates(self) -> dict[str, float]:
         """Prefix of parameter names → learning rate; the longest matching prefix decides, "" matches all."""
-        raise TypeError(f"{type(self).__name__} must define learning_rates()")
+        return {"": self.settings.lr}
 
     def target(self, batch: Batch) -> Tensor:
         """The labels (B,) that the prediction is compared with."""
@@ -71,3 +98,23 @@ class System(nn.Module):
 
     def after_step(self, batch: Batch, output: Output) -> None:
         """Called after each optimiser step."""
+
+
+@dataclass(frozen=True)
+class SystemEntry:
+    """A system's entry in the registry: how to build it, with which settings, and how text enters it.
+
+    Attributes:
+        title: Its row in Tables 3 and 4.
+        build: Function of its settings, one of ``published`` or a changed copy, and of the corpus's shapes.
+        published: Settings by dataset, "sims", "mosi" and "mosei".
+        text: "frozen" reads contextual embeddings from ``batch.text``, "finetuned" holds a text encoder of its own,
+            "pretrained" reads features of stage one's text encoder from ``batch.features``.
+        reference: The paper that proposed it.
+    """
+
+    title: str
+    build: Callable[[Any, Shapes], System]
+    published: dict[str, Any]
+    text: Literal["frozen", "finetuned", "pretrained"]
+    reference: str

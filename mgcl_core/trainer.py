@@ -5,12 +5,12 @@ The loop is handed a training and a validation split and nothing else: there is 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from .data.batches import DeviceSplit, derive_seed
+from .data.batches import DeviceSplit
 from .support.errors import RunError
 from .support.files import atomic, write_json, write_json_lines
-from .support.memory import keep_freed_memory
-from .support.precision import matrix_precision
-from .system import Output, System
+from .support.runtime import autocast, derive_seed, deterministic, matrix_precision
+from .system import System
 
 log = logging.getLogger(__name__)
 
@@ -89,25 +89,42 @@ def fit(
 
     Raises:
         NonFiniteLoss: a loss term is NaN or infinite; names epoch, batch and term.
+        RunError: no epoch has a finite validation MAE.
     """
-    if train.device.type == "cpu":
-        keep_freed_memory()
-    optimizer = _optimizer(system, schedule)
-    steps = train.steps(schedule.batch_size)
+    device, size = train.device, schedule.batch_size
+    optimizer = make_optimizer(system, schedule)
     system.begin_fit(train)
-    state = _resume(directory / CHECKPOINT, system, optimizer)
-    history: list[dict[str, Any]] = state["history"]
-    target = torch.cat([system.target(batch) for batch in valid.batches(schedule.batch_size)]).cpu().numpy()
-    progress = tqdm(total=schedule.epochs, initial=len(history), desc=label, unit="epoch", leave=False, disable=None)
-    last_line = time.monotonic()
-    with progress, _deterministic(train.device), matrix_precision(train.device, schedule.precision):
+    history = _resume(directory / CHECKPOINT, system, optimizer)
+    steps = train.batch_count(size)  # of an epoch
+    factor = functools.partial(rate_factor, steps=steps, schedule=schedule)
+    rates = LambdaLR(optimizer, factor, last_epoch=len(history) * steps - 1)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    target = torch.cat([system.target(batch) for batch in valid.batches(size)]).cpu().numpy()  # (N,)
+    progress = _Progress(label, schedule.epochs, len(history))
+
+    with progress, deterministic(device), matrix_precision(device, schedule.precision):
         for epoch in range(len(history) + 1, schedule.epochs + 1):
             if schedule.patience is not None and epoch - 1 - _best(history) >= schedule.patience:
                 break
             started = time.perf_counter()
             torch.manual_seed(derive_seed(seed, "dropout", epoch))
-            row = {"epoch": epoch, **_train_epoch(system, train, optimizer, schedule, steps, epoch, seed, label)}
-            predicted = predict(system, valid, schedule)["prediction"]
+            system.train()
+            system.begin_epoch(epoch)
+            records = []
+            order = derive_seed(seed, "order", epoch)
+            for batch in train.batches(size, seed=order, buckets=schedule.length_buckets):
+                with autocast(device, schedule.precision):
+                    output = system(batch)
+                optimizer.zero_grad()
+                sum(output.losses.values()).backward()
+                norm = torch.nn.utils.clip_grad_norm_(parameters, schedule.clip_norm)
+                optimizer.step()
+                rates.step()
+                system.after_step(batch, output)
+                records.append((len(batch), {name: term.detach() for name, term in output.losses.items()}, norm))
+            row = {"epoch": epoch, **_epoch_means(records, epoch, label)}
+
+            predicted = predict(system, valid, schedule)["prediction"]  # (N,)
             row["valid_mae"] = float(np.abs(predicted - target).mean())
             row["valid_corr"] = correlation(predicted, target)
             row["seconds"] = time.perf_counter() - started
@@ -119,32 +136,13 @@ def fit(
                 after_epoch(epoch, system)
             if epoch < schedule.epochs:
                 _checkpoint(directory / CHECKPOINT, system, optimizer, history)
-            progress.set_postfix(valid_mae=f"{row['valid_mae']:.3f}")
-            progress.update()
-            if progress.disable and (epoch == schedule.epochs or time.monotonic() - last_line > SECONDS_BETWEEN_LINES):
-                last_line = time.monotonic()
-                log.info(
-                    "%s epoch %d/%d: loss %.4f, valid MAE %.4f, Corr %.3f, %.1f s",
-                    label,
-                    epoch,
-                    schedule.epochs,
-                    row["train_loss"],
-                    row["valid_mae"],
-                    row["valid_corr"],
-                    row["seconds"],
-                )
+            progress.show(row)
+
     chosen = _best(history)
     if chosen == 0:
         raise RunError(f"{label}: no epoch has a finite validation MAE")
-    write_json(
-        directory / SELECTION,
-        {
-            "rule": "validation",
-            "epoch": chosen,
-            "epochs_run": len(history),
-            "valid_mae": history[chosen - 1]["valid_mae"],
-        },
-    )
+    selection = {"rule": "validation", "epoch": chosen, "epochs_run": len(history)}
+    write_json(directory / SELECTION, {**selection, "valid_mae": history[chosen - 1]["valid_mae"]})
     load_weights(system, directory / WEIGHTS)
     return Fit(history, chosen)
 
@@ -157,17 +155,16 @@ def predict(system: System, split: DeviceSplit, schedule: Schedule) -> dict[str,
         ``prediction`` (N,), and where the system has them ``unimodal`` (6, N), ``macro`` and ``micro`` (3, N, d).
     """
     system.eval()
+    axes = {"prediction": 0, "unimodal": 1, "macro": 1, "micro": 1}  # of the clips
     parts: dict[str, list[Tensor]] = {}
-    with matrix_precision(split.device, schedule.precision), _autocast(split.device, schedule.precision):
+    with matrix_precision(split.device, schedule.precision), autocast(split.device, schedule.precision):
         for batch in split.batches(schedule.batch_size):
             output = system(dataclasses.replace(batch, labels=None, unimodal_labels=None))
-            for name, axis in (("prediction", 0), ("unimodal", 1), ("macro", 1), ("micro", 1)):
+            for name in axes:
                 values = getattr(output, name)
                 if values is not None:
-                    parts.setdefault(name, []).append(values.float().movedim(axis, 0).cpu())
-    return {
-        name: torch.cat(values).movedim(0, 0 if name == "prediction" else 1).numpy() for name, values in parts.items()
-    }
+                    parts.setdefault(name, []).append(values.float().cpu())
+    return {name: torch.cat(values, axes[name]).numpy() for name, values in parts.items()}
 
 
 def correlation(predicted: np.ndarray, target: np.ndarray) -> float:
@@ -175,6 +172,36 @@ def correlation(predicted: np.ndarray, target: np.ndarray) -> float:
     if len(predicted) < 2 or np.ptp(predicted) == 0 or np.ptp(target) == 0:
         return math.nan
     return float(np.corrcoef(predicted.astype(np.float64), target.astype(np.float64))[0, 1])
+
+
+def make_optimizer(system: System, schedule: Schedule) -> torch.optim.AdamW:
+    """AdamW without weight decay on biases and norms, that is on anything of one dimension (decision 15).
+
+    Each parameter has the learning rate of the longest prefix in `System.learning_rates` that its name starts with.
+    """
+    rates = system.learning_rates()
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in system.named_parameters():
+        if parameter.requires_grad:
+            rate = rates[max((prefix for prefix in rates if name.startswith(prefix)), key=len)]
+            groups.setdefault((rate, schedule.weight_decay if parameter.dim() > 1 else 0.0), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()],
+        fused=True,
+    )
+
+
+def rate_factor(step: int, steps: int, schedule: Schedule) -> float:
+    """What the learning rates are multiplied with: linear warm-up, then linear decay to 0 (decision 15).
+
+    Args:
+        step: counted from 0 over all epochs.
+        steps: of an epoch.
+        schedule: epochs, and those of the warm-up.
+    """
+    total = schedule.epochs * steps
+    warmup = min(round(schedule.warmup_epochs * steps), total - 1)
+    return (step + 1) / warmup if step < warmup else (total - step) / (total - warmup)
 
 
 def save_weights(system: System, path: Path) -> None:
@@ -199,50 +226,13 @@ def load_weights(system: System, path: Path) -> None:
             raise RunError(f"weights {path}: {name} holds numbers that are not finite")
 
 
-def _train_epoch(
-    system: System,
-    train: DeviceSplit,
-    optimizer: torch.optim.Optimizer,
-    schedule: Schedule,
-    steps: int,
-    epoch: int,
-    seed: int,
-    label: str,
-) -> dict[str, float]:
-    system.train()
-    system.begin_epoch(epoch)
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    names, records, sizes = (), [], []
-    batches = train.batches(
-        schedule.batch_size, seed=derive_seed(seed, "order", epoch), buckets=schedule.length_buckets
-    )
-    for step, batch in enumerate(batches):
-        factor = _rate((epoch - 1) * steps + step, steps, schedule)
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
-        with _autocast(train.device, schedule.precision):
-            output: Output = system(batch)
-        loss = sum(output.losses.values())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, schedule.clip_norm)
-        optimizer.step()
-        system.after_step(batch, output)
-        names = tuple(output.losses)
-        records.append(torch.stack([*output.losses.values(), norm]).detach())
-        sizes.append(len(batch))
+def _epoch_means(records: list[tuple[int, dict[str, Tensor], Tensor]], epoch: int, label: str) -> dict[str, float]:
+    """Means over the clips of an epoch of each loss term, their sum, and the gradient norm."""
+    sizes, terms, norms = zip(*records, strict=True)
+    names = (*terms[0], "gradient norm")
     # One transfer an epoch: asking after every batch would make the device wait.
-    values = torch.stack(records).cpu().double().numpy()  # (steps, terms + 1)
-    _check_finite(values, (*names, "gradient norm"), epoch, label)
-    means = np.average(values, axis=0, weights=sizes)
-    return {
-        "train_loss": float(means[:-1].sum()),
-        **{f"train_{name}": float(mean) for name, mean in zip(names, means[:-1], strict=True)},
-        "grad_norm": float(means[-1]),
-    }
-
-
-def _check_finite(values: np.ndarray, names: tuple[str, ...], epoch: int, label: str) -> None:
+    rows = [torch.stack([*values.values(), norm]) for values, norm in zip(terms, norms, strict=True)]
+    values = torch.stack(rows).cpu().double().numpy()  # (steps, terms + 1)
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         step, term = bad[0]
@@ -250,6 +240,12 @@ def _check_finite(values: np.ndarray, names: tuple[str, ...], epoch: int, label:
             f"{label}: {names[term]} is {values[step, term]} in batch {step + 1} of epoch {epoch}; "
             f"the checkpoint of epoch {epoch - 1} is kept"
         )
+    *losses, norm = map(float, np.average(values, axis=0, weights=sizes))
+    return {
+        "train_loss": float(np.sum(losses)),
+        **{f"train_{name}": loss for name, loss in zip(terms[0], losses, strict=True)},
+        "grad_norm": norm,
+    }
 
 
 def _best(history: list[dict[str, Any]]) -> int:
@@ -258,69 +254,38 @@ def _best(history: list[dict[str, Any]]) -> int:
     return min(finite, key=lambda row: row["valid_mae"])["epoch"] if finite else 0
 
 
-def _optimizer(system: System, schedule: Schedule) -> torch.optim.AdamW:
-    """AdamW without weight decay on biases and norms, that is on anything of one dimension (decision 15)."""
-    rates = system.learning_rates()
-    groups: dict[tuple[float, float], list[Tensor]] = {}
-    for name, parameter in system.named_parameters():
-        if parameter.requires_grad:
-            rate = rates[max((prefix for prefix in rates if name.startswith(prefix)), key=len)]
-            groups.setdefault((rate, schedule.weight_decay if parameter.dim() > 1 else 0.0), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
-            for (rate, decay), parameters in groups.items()
-        ],
-        fused=True,
-    )
-
-
-def _rate(step: int, steps: int, schedule: Schedule) -> float:
-    """Learning-rate factor of ``step``, counted from 0, at ``steps`` an epoch: linear warm-up, then linear decay."""
-    total = schedule.epochs * steps
-    warmup = min(round(schedule.warmup_epochs * steps), total - 1)
-    return (step + 1) / warmup if step < warmup else (total - step) / (total - warmup)
-
-
-def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    if precision == "bf16":
-        return torch.autocast(device.type, torch.bfloat16)
-    return contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def _deterministic(device: torch.device) -> Iterator[None]:
-    """Deterministic kernels alone, and the caller's settings afterwards.
-
-    On the CPU an operation without such a kernel warns; elsewhere it raises, and fused attention takes its
-    deterministic backward pass, which it does not where torch is told to warn only.
-    """
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    fill, benchmark = torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True, warn_only=device.type == "cpu")
-    # torch would write NaN into all memory that it is about to overwrite: a fifth of a text epoch.
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    torch.backends.cudnn.benchmark = False  # it would choose kernels by their time
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = fill
-        torch.backends.cudnn.benchmark = benchmark
-
-
 def _checkpoint(path: Path, system: System, optimizer: torch.optim.Optimizer, history: list[dict[str, Any]]) -> None:
     with atomic(path) as temporary:
         torch.save({"system": system.state_dict(), "optimizer": optimizer.state_dict(), "history": history}, temporary)
 
 
-def _resume(path: Path, system: System, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Load the checkpoint where there is one; its history tells the epochs that are done."""
+def _resume(path: Path, system: System, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Load the checkpoint where there is one, and return the history: a row for each epoch that is done."""
     if not path.exists():
-        return {"history": []}
+        return []
     device = next(system.parameters()).device
     state = torch.load(path, map_location=device, weights_only=True)
     system.load_state_dict(state["system"])
     optimizer.load_state_dict(state["optimizer"])
     log.info("continuing %s after epoch %d", path.parent.name, len(state["history"]))
-    return state
+    return state["history"]
+
+
+class _Progress(tqdm):
+    """A bar of epochs where there is a terminal, else a logged line now and then."""
+
+    def __init__(self, label: str, epochs: int, done: int):
+        self.label, self.last_line = label, time.monotonic()
+        super().__init__(total=epochs, initial=done, desc=label, unit="epoch", leave=False, disable=None)
+
+    def show(self, row: dict[str, Any]) -> None:
+        """Report the epoch that ``row`` of the history describes."""
+        self.set_postfix(valid_mae=f"{row['valid_mae']:.3f}")
+        self.update()
+        last = row["epoch"] == self.total
+        if self.disable and (last or time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES):
+            self.last_line = time.monotonic()
+            log.info(
+                "%s epoch %d/%d: loss %.4f, valid MAE %.4f, Corr %.3f, %.1f s", self.label, row["epoch"],
+                self.total, row["train_loss"], row["valid_mae"], row["valid_corr"], row["seconds"],
+            )  # fmt: skip

@@ -1,9 +1,11 @@
-"""Shared fixtures. Every corpus made here is synthetic; real data is used where it is at hand, else skipped."""
+"""Shared fixtures. Every corpus in them is synthetic; tests of real data are skipped where there is none."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
@@ -13,8 +15,9 @@ import pytest
 import torch
 
 from mgcl_core.config import Config
-from mgcl_core.data.batches import DeviceSplit, Scaler
+from mgcl_core.data.batches import DeviceSplit
 from mgcl_core.data.corpus import Corpus, Split
+from mgcl_core.data.scaling import Scaler
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = ("good", "bad", "film", "plot", "a", "the", "very", "dull", "##s", "##ly")
@@ -113,11 +116,11 @@ def _make_split(clips: int = 6, *, seed: int = 0, unimodal: bool = True, scale: 
     vision, vision_mask = steps(7, 3)
     words = random.integers(len(SPECIAL), len(SPECIAL) + len(WORDS), (clips, 10))
     counts = random.integers(1, 9, clips)  # word pieces between [CLS] and [SEP]
-    place = np.arange(10)
-    ids = np.where(place <= counts[:, None], words, 0)
+    step = np.arange(10)
+    ids = np.where(step <= counts[:, None], words, 0)
     ids[:, 0] = SPECIAL.index("[CLS]")
     ids[np.arange(clips), counts + 1] = SPECIAL.index("[SEP]")
-    text_bert = np.stack([ids, place <= counts[:, None] + 1, np.zeros_like(ids)], 1).astype(np.int64)
+    text_bert = np.stack([ids, step <= counts[:, None] + 1, np.zeros_like(ids)], 1).astype(np.int64)
     labels = (random.integers(-5, 6, (4, clips)) / 5 * scale).astype(np.float32)
     return Split(
         "train",
@@ -160,3 +163,27 @@ def tiny_overrides(tiny_bert) -> dict:
         "common_width": 16,
         "fusion_heads": 2,
     }
+
+
+@pytest.fixture
+def gpu(monkeypatch, tmp_path_factory):
+    """Function that pretends a GPU: whether torch finds CUDA, whether bf16 is native, and what the driver lists."""
+
+    def pretend(*, available: bool, native: bool = True, listed: str = "GPU 0: NVIDIA Example"):
+        def is_available():
+            if not available:
+                warnings.warn("CUDA initialization: The NVIDIA driver on your system is too old", stacklevel=2)
+            return available
+
+        monkeypatch.setattr(torch.cuda, "is_available", is_available)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA Example")
+        monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native
+        )
+        driver = tmp_path_factory.mktemp("bin") / "nvidia-smi"
+        driver.write_text(f"#!/bin/sh\necho '{listed}'\n")
+        driver.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{driver.parent}:{os.environ['PATH']}")
+
+    return pretend

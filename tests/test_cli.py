@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from mgcl_core.cli import _parameters, _parser, main
-from mgcl_core.notebooks.parameters import DEFAULTS
+from mgcl_core.cli import parameters_of, build_parser, main
+from mgcl_core.notebooks.parameters import Parameters
 
 
 def test_settings_lists_every_field_and_marks_what_is_not_table_2(capsys):
@@ -24,7 +24,7 @@ def test_settings_lists_every_field_and_marks_what_is_not_table_2(capsys):
         (["status", "--corpus", "dmeo"], "did you mean 'demo'"),
         (["status", "--set", "alfa=1"], "did you mean 'alpha'"),
         (["status", "--set", "alpha=high"], "must be of type float"),
-        (["status", "--seeds", "1,x"], "list of int"),
+        (["status", "--seeds", "1,x"], "seeds='x': must be of type int"),
         (["run", "--notebook", "99"], "no notebook has the number '99'"),
         (["run", "--notebook", "7", "--trials", "0"], "trials=0"),
         (["run", "--workers", "0"], "workers=0"),
@@ -44,9 +44,9 @@ def test_mistakes_exit_with_2_and_one_line(arguments, message, capsys, tmp_path,
 
 def test_trials_of_run_are_those_of_the_notebooks_by_default():
     def trials(*arguments):
-        return _parameters(_parser().parse_args(arguments)).trials
+        return parameters_of(build_parser().parse_args(arguments)).trials
 
-    assert trials("run") == trials("search") == trials("status") == DEFAULTS["trials"]
+    assert trials("run") == trials("search") == trials("status") == Parameters().trials
     assert trials("run", "--trials", "7") == trials("search", "--trials", "7") == 7
 
 
@@ -78,9 +78,9 @@ def test_output_that_nobody_reads_to_its_end_is_no_error(tmp_path):
 
 
 def test_list_settings_reach_the_notebook_from_the_command_line(tmp_path, tiny_bert):
-    from mgcl_core.data.synthetic import demo
+    from mgcl_core.data.synthetic import write_corpus
 
-    demo.write("demo", tmp_path / "clips.pkl")
+    write_corpus("demo", tmp_path / "clips.pkl")
     short = {
         "text_model": tiny_bert,
         "tokens": "raw_text",

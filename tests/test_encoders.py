@@ -7,23 +7,27 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from mgcl_core import enhancement
 from mgcl_core import reference as naive
+from mgcl_core.config import Config
 from mgcl_core.data.batches import Batch, DeviceSplit
 from mgcl_core.data.valid_steps import ValidSteps, masked_mean
-from mgcl_core.dropout import Dropout
 from mgcl_core.encoders import (
+    MicroEnhancement,
     SequenceEncoder,
     TextEncoder,
+    TransformerLayer,
     build_encoder,
+    encoder_names,
     fill_absent,
+    frozen_encoders,
     macro_projection,
     micro_projection,
     perceptron,
+    self_attention,
 )
-from mgcl_core.enhancement import MicroEnhancement
 from mgcl_core.support.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -54,9 +58,7 @@ def enhance(kind: str, window: int, states: torch.Tensor, mask: torch.Tensor) ->
 
 
 @pytest.mark.parametrize("window", [1, 3, 5, 15])
-@pytest.mark.parametrize("block", [1, 12, 10_000])  # numbers read at a time: a step, three steps, all
-def test_enhanced_sequences_equal_the_naive_loop(monkeypatch, window, block):
-    monkeypatch.setattr(enhancement, "BLOCK", block)
+def test_enhanced_sequences_equal_the_naive_loop(window):
     mask = stack_masks()
     states = random_states(len(mask), 6, 4)
     enhanced = enhance("sequence", window, states, mask)
@@ -69,11 +71,9 @@ def test_enhanced_sequences_equal_the_naive_loop(monkeypatch, window, block):
 
 
 @pytest.mark.parametrize("window", [1, 5])
-@pytest.mark.parametrize("block", [1, 12, 10_000])
-def test_the_gradient_of_the_enhancement(monkeypatch, window, block):
-    monkeypatch.setattr(enhancement, "BLOCK", block)
+def test_the_gradient_of_the_enhancement(window):
     steps = ValidSteps(stack_masks())
-    packed = random_states(len(steps.rows), 4).requires_grad_()
+    packed = random_states(len(steps.times), 4).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: MicroEnhancement("sequence", window)(x, steps), packed)
 
 
@@ -95,6 +95,16 @@ def test_enhancing_a_sequence_of_one_step(kind):
     own = states[:, 0]
     expected = [own, own, own * 0] if kind == "sequence" else [own, own * 0]
     assert torch.equal(enhanced, torch.cat(expected, -1))
+
+
+@pytest.mark.parametrize("window", [1, 3, 15])
+def test_enhancing_one_clip_alone(window):
+    """Its first and last steps are no neighbours."""
+    states, mask = random_states(1, 2, 3), torch.ones(1, 2, dtype=torch.bool)
+    expected = naive.enhancement(states[0].tolist(), mask[0].tolist(), window)
+    torch.testing.assert_close(
+        enhance("sequence", window, states, mask)[0], torch.tensor(expected, dtype=torch.float64)
+    )
 
 
 def test_enhancement_ignores_what_is_not_valid():
@@ -137,32 +147,11 @@ def test_attention_pooling_equals_the_naive_loop(tiny_config):
         assert pooled[clip].tolist() == pytest.approx(expected, abs=1e-10)
 
 
-@pytest.mark.parametrize("make", [macro_projection, micro_projection])
-def test_a_projection_gives_what_its_layers_give_one_after_the_other(tiny_config, make):
-    torch.manual_seed(0)
-    projection = make(7, tiny_config.override({"dropout": 0.0})).double()
-    with torch.no_grad():
-        projection[0].weight.uniform_(0.5, 2.0)
-        projection[0].bias.normal_()
-    states = torch.randn(5, 7, dtype=torch.float64, requires_grad=True)
-    wanted = [states, *projection.parameters()]
-
-    folded, plain = projection(states), states
-    for layer in projection:
-        plain = layer(plain)
-
-    torch.testing.assert_close(folded, plain)
-    weights = torch.randn_like(plain)
-    torch.testing.assert_close(
-        torch.autograd.grad((folded * weights).sum(), wanted), torch.autograd.grad((plain * weights).sum(), wanted)
-    )
-
-
 def test_projections_and_heads_are_those_of_decisions_5_and_11(tiny_config):
     kinds = [type(layer) for layer in macro_projection(7, tiny_config)]
-    assert kinds == [nn.LayerNorm, nn.Linear, nn.Tanh, Dropout]
+    assert kinds == [nn.LayerNorm, nn.Linear, nn.Tanh, nn.Dropout]
     kinds = [type(layer) for layer in micro_projection(7, tiny_config)]
-    assert kinds == [nn.LayerNorm, nn.Linear, nn.ReLU, nn.Linear, nn.Tanh, Dropout]
+    assert kinds == [nn.LayerNorm, nn.Linear, nn.ReLU, nn.Linear, nn.Tanh, nn.Dropout]
     assert micro_projection(7, tiny_config)[1].out_features == tiny_config.micro_hidden
     for project in (macro_projection, micro_projection):
         out = project(7, tiny_config)(torch.randn(2, 5, 7))
@@ -342,19 +331,7 @@ def test_errors(tiny_config, tiny_bert, make_split):
         TextEncoder(tiny_bert)(dataclasses.replace(batch, tokens=torch.ones(2, 3, 30, dtype=torch.long)))
 
 
-def test_a_macro_text_encoder_makes_the_state_of_cls_alone(tiny_config, make_split):
-    torch.manual_seed(0)
-    whole = build_encoder("T", tiny_config).eval()
-    first = build_encoder("T", tiny_config, macro_only=True).eval()
-    first.load_state_dict(whole.state_dict())
-    batch = DeviceSplit(make_split(20), CPU).batch()
-    with torch.no_grad():
-        states, words = first(batch)
-        assert states.shape[1] == 1
-        assert torch.allclose(first.macro(states, words), whole.macro(*whole(batch)), atol=1e-5)
-
-
-def test_texts_are_read_in_groups_of_like_length(tiny_config, make_split):
+def test_texts_are_read_in_groups_of_similar_length(tiny_config, make_split):
     encoder, seen = build_encoder("T", tiny_config).eval(), []
     encoder.bert.register_forward_hook(
         lambda _, __, kept, ___: seen.append(tuple(kept["attention_mask"].shape)), with_kwargs=True
@@ -363,5 +340,79 @@ def test_texts_are_read_in_groups_of_like_length(tiny_config, make_split):
     with torch.no_grad():
         states, words = encoder(batch)
     lengths = sorted((batch.tokens[:, 1].sum(1)).tolist(), reverse=True)
-    assert seen == [(16, lengths[0]), (4, lengths[16])] and lengths[16] < lengths[0]
+    assert seen == [(8, lengths[0]), (8, lengths[8]), (4, lengths[16])] and lengths[16] < lengths[0]
     assert states.shape[:2] == words.shape == batch.tokens[:, 1].shape
+
+
+# Names
+
+
+def test_encoder_names_follow_the_configuration(tiny_config):
+    dual = ["macro_T", "macro_V", "macro_A", "micro_T", "micro_V", "micro_A"]
+    assert [str(name) for name in encoder_names(tiny_config)] == dual
+    assert [str(name) for name in frozen_encoders(tiny_config)] == ["macro_T", "micro_T"]
+    shared = tiny_config.override({"encoders": "shared", "trained_encoders": ()})
+    assert [str(name) for name in encoder_names(shared)] == ["shared_T", "shared_V", "shared_A"]
+    assert frozen_encoders(shared) == encoder_names(shared)
+
+
+# Attention among valid steps
+
+HEADS, WIDTH = 2, 6
+
+
+def padded_attention(projected: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Attention of (B, L, 3d) written out."""
+    query, key, value = projected.unflatten(2, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+    scores = query @ key.mT / query.shape[-1] ** 0.5
+    weights = scores.masked_fill(~mask[:, None, None], float("-inf")).softmax(-1).nan_to_num()
+    return (weights @ value).transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("clips", [1, 7, 30])  # of one group, and of several
+def test_attention_equals_attention_written_out(clips):
+    mask = stack_masks().repeat(5, 1)[:clips]
+    padded = random_states(clips, 6, 3 * WIDTH)
+    steps = ValidSteps(mask)
+    results = []
+    for attend in (
+        lambda x: steps.unpack(self_attention(steps.pack(x), steps, HEADS)),
+        lambda x: padded_attention(x, mask),
+    ):
+        leaf = padded.clone().requires_grad_()
+        attended = attend(leaf)[mask]
+        attended.sin().sum().backward()
+        results.append((attended, leaf.grad))
+    for ours, written_out in zip(*results, strict=True):
+        assert torch.allclose(ours, written_out, atol=1e-12)
+
+
+def test_attention_drops_weights_at_the_stated_rate():
+    """With equal scores and values of one, what a head gives is its share of kept weights, over 1 - rate."""
+    torch.manual_seed(0)
+    mask = torch.ones(20, 50, dtype=torch.bool)
+    steps = ValidSteps(mask)
+    projected = F.pad(torch.ones(1000, WIDTH), (2 * WIDTH, 0))
+    kept = self_attention(projected, steps, HEADS, 0.4)
+    assert kept.mean().item() == pytest.approx(1, abs=0.01) and kept.std() > 0.05
+    assert torch.equal(self_attention(projected, steps, HEADS), torch.ones(1000, WIDTH))
+
+
+def test_the_layer_is_torchs_transformer_layer():
+    config = Config(width=8, heads=2, feedforward=12, encoder_dropout=0.5)
+    torch.manual_seed(0)
+    ours = TransformerLayer(config).eval()
+    torch.manual_seed(0)
+    torchs = nn.TransformerEncoderLayer(8, 2, 12, 0.5, activation="gelu", batch_first=True).eval()
+    for name, weights in torchs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], weights)  # the same initialisation
+    mask = stack_masks()[:-1]  # torch's has no clip without a valid step
+    values, steps = torch.randn(len(mask), 6, 8), ValidSteps(mask)
+    result = steps.unpack(ours(steps.pack(values), steps))
+    assert torch.allclose(result[mask], torchs(values, src_key_padding_mask=~mask)[mask], atol=1e-5)
+
+
+def test_bfloat16_stays_bfloat16():
+    steps = ValidSteps(stack_masks())
+    projected = torch.randn(len(steps.times), 3 * WIDTH, dtype=torch.bfloat16)
+    assert self_attention(projected, steps, HEADS, 0.1).dtype == torch.bfloat16

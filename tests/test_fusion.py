@@ -108,29 +108,3 @@ def test_concatenation_puts_the_six_features_side_by_side():
     assert not list(fusion.parameters())
     assert torch.equal(joined[:, :18], torch.cat(list(macro), -1))
     assert torch.equal(joined[:, 18:], torch.cat([masked_mean(s, m) for s, m in zip(micro, masks, strict=True)], -1))
-
-
-def test_a_single_query_needs_no_keys_and_values_of_the_steps():
-    """Prediction and gradients are those of torch's multi-head attention, with the same dropout."""
-    torch.manual_seed(0)
-    block = MTM(6, 3, 10, dropout=0.3).double()
-    macro, micro, masks = inputs()
-
-    def torch_attention(macro, sources, masks):
-        keys = torch.cat([source + block.modality[place] for place, source in enumerate(sources)], 1)
-        padding = ~torch.cat(masks, 1)
-        return block.attention(macro[:, None], keys, keys, key_padding_mask=padding, need_weights=False)[0][:, 0]
-
-    found = []
-    for attend in (block._attend, torch_attention):
-        leaves = [values.clone().requires_grad_() for values in (macro[0], *micro[:2])]
-        torch.manual_seed(1)
-        attended = attend(leaves[0], leaves[1:], masks[:2])
-        block.zero_grad()
-        attended.sin().sum().backward()
-        gradients = [leaf.grad for leaf in leaves] + [
-            parameter.grad.clone() for parameter in (block.modality, *block.attention.parameters())
-        ]
-        found.append([attended, *gradients])
-    for ours, theirs in zip(*found, strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-12)

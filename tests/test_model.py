@@ -7,20 +7,17 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from helpers.models import build, gradients
 
 from mgcl_core import reference as naive
 from mgcl_core.config import VARIANTS, Config
 from mgcl_core.data.batches import DeviceSplit
 from mgcl_core.data.text_model import tokenize
+from mgcl_core.encoders import encoder_names
 from mgcl_core.losses import collaborative_contrastive_loss
-from mgcl_core.model import MGCL, encoder_names
+from mgcl_core.model import MGCL
 
 CPU = torch.device("cpu")
-
-
-def build(config: Config, seed: int = 0, **options) -> MGCL:
-    torch.manual_seed(seed)
-    return MGCL(config, **options)
 
 
 def twin(config: Config, other: MGCL) -> MGCL:
@@ -36,20 +33,12 @@ def twin(config: Config, other: MGCL) -> MGCL:
     return model.eval()
 
 
-def gradients(model: torch.nn.Module) -> set[str]:
-    return {
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None and parameter.grad.abs().sum() > 0
-    }
-
-
 @pytest.mark.parametrize("micro", ["sequence", "pooled"])
 @pytest.mark.parametrize("encoders", ["dual", "shared"])
 def test_output_shapes_and_loss_terms(tiny_config, split, encoders, micro):
     config = tiny_config.override({"encoders": encoders, "micro": micro})
     model = build(config)
-    assert tuple(model.encoders) == encoder_names(config)
+    assert tuple(model.encoders) == tuple(map(str, encoder_names(config)))
     assert len(model.encoders) == (6 if encoders == "dual" else 3)
     output = model(split.batch(np.arange(5)))
     assert output.prediction.shape == (5,)
@@ -115,12 +104,12 @@ def test_prediction_and_heads_follow_equations_16_to_19(tiny_config, split):
     assert torch.equal(output.prediction, model.predictor(seen["fused"]).squeeze(-1))
     assert [layer.out_features for layer in model.predictor[::2]] == [10, 6, 1]
     six = [*output.macro, *output.micro]  # T_a, V_a, A_a, T_i, V_i, A_i
-    for place, feature in enumerate(six):
-        assert torch.allclose(output.unimodal[place], model.heads[place](feature).squeeze(-1), atol=1e-6)
+    for position, feature in enumerate(six):
+        assert torch.allclose(output.unimodal[position], model.heads[position](feature).squeeze(-1), atol=1e-6)
     _, sequences, masks = seen["arguments"]
-    for place in range(3):  # what is contrasted is the mean of what is fused
-        mean = torch.stack([s[m].mean(0) for s, m in zip(sequences[place], masks[place], strict=True)])
-        assert torch.allclose(output.micro[place], mean, atol=1e-6)
+    for position in range(3):  # what is contrasted is the mean of what is fused
+        mean = torch.stack([s[m].mean(0) for s, m in zip(sequences[position], masks[position], strict=True)])
+        assert torch.allclose(output.micro[position], mean, atol=1e-6)
 
 
 def test_labels_do_not_reach_the_prediction(tiny_config, split):
@@ -173,18 +162,18 @@ def full(tiny_config):
 
 def test_without_contrast(tiny_config, full, split):
     model, batch = twin(tiny_config.override(VARIANTS["w/o CL"]), full), split.batch()
-    expected, found = full(batch), model(batch)
-    assert list(found.losses) == ["pred", "uni"]
-    assert torch.equal(found.prediction, expected.prediction)
-    assert all(torch.equal(found.losses[name], expected.losses[name]) for name in found.losses)
+    expected, output = full(batch), model(batch)
+    assert list(output.losses) == ["pred", "uni"]
+    assert torch.equal(output.prediction, expected.prediction)
+    assert all(torch.equal(output.losses[name], expected.losses[name]) for name in output.losses)
 
 
 def test_without_unimodal_heads(tiny_config, full, split):
     model, batch = twin(tiny_config.override(VARIANTS["w/o uni"]), full), split.batch()
-    expected, found = full(batch), model(batch)
-    assert list(found.losses) == ["pred", "con"]
-    assert all(torch.equal(found.losses[name], expected.losses[name]) for name in found.losses)
-    sum(found.losses.values()).backward()
+    expected, output = full(batch), model(batch)
+    assert list(output.losses) == ["pred", "con"]
+    assert all(torch.equal(output.losses[name], expected.losses[name]) for name in output.losses)
+    sum(output.losses.values()).backward()
     assert not any(name.startswith("heads.") for name in gradients(model))
     sum(full(batch).losses.values()).backward()
     assert any(name.startswith("heads.") for name in gradients(full))
@@ -196,24 +185,24 @@ def test_without_unimodal_heads(tiny_config, full, split):
 )
 def test_without_a_component_or_the_weights(tiny_config, full, split, variant, option):
     model, batch = twin(tiny_config.override(VARIANTS[variant]), full), split.batch()
-    expected, found = full(batch), model(batch)
-    assert torch.equal(found.losses["pred"], expected.losses["pred"])
-    assert torch.equal(found.losses["uni"], expected.losses["uni"])
+    expected, output = full(batch), model(batch)
+    assert torch.equal(output.losses["pred"], expected.losses["pred"])
+    assert torch.equal(output.losses["uni"], expected.losses["uni"])
     by_hand = collaborative_contrastive_loss(expected.macro, expected.micro, batch.labels, **option)
-    assert found.losses["con"].item() == pytest.approx(0.1 * by_hand.item(), rel=1e-6)
-    assert found.losses["con"].item() != pytest.approx(expected.losses["con"].item(), rel=1e-3)
+    assert output.losses["con"].item() == pytest.approx(0.1 * by_hand.item(), rel=1e-6)
+    assert output.losses["con"].item() != pytest.approx(expected.losses["con"].item(), rel=1e-3)
 
 
 def test_without_fusion(tiny_config, full, split):
     model, batch = twin(tiny_config.override(VARIANTS["w/o fusion"]), full), split.batch()
-    expected, found = full(batch), model(batch)
+    expected, output = full(batch), model(batch)
     assert model.predictor[0].in_features == 6 * 12 and full.predictor[0].in_features == 3 * 12
     assert not list(model.fusion.parameters())
-    assert torch.equal(found.macro, expected.macro) and torch.equal(found.micro, expected.micro)
-    assert torch.equal(found.losses["con"], expected.losses["con"])
-    assert torch.equal(found.losses["uni"], expected.losses["uni"])
-    joined = torch.cat([*found.macro, *found.micro], -1)
-    assert torch.allclose(found.prediction, model.predictor(joined).squeeze(-1), atol=1e-6)
+    assert torch.equal(output.macro, expected.macro) and torch.equal(output.micro, expected.micro)
+    assert torch.equal(output.losses["con"], expected.losses["con"])
+    assert torch.equal(output.losses["uni"], expected.losses["uni"])
+    joined = torch.cat([*output.macro, *output.micro], -1)
+    assert torch.allclose(output.prediction, model.predictor(joined).squeeze(-1), atol=1e-6)
     theirs = {name for name in full.state_dict() if not name.startswith("fusion.")}
     assert set(model.state_dict()) == theirs
 

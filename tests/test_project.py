@@ -99,7 +99,7 @@ def test_notebooks_are_stripped_and_declare_their_parameters_as_literals():
         for statement in ast.parse("".join(tagged[0]["source"])).body:
             ast.literal_eval(statement.value)  # a derived value would go stale when papermill injects another
             names.append(statement.targets[0].id)
-        begin = next("".join(cell["source"]) for cell in code if "notebook.begin(" in "".join(cell["source"]))
+        begin = next("".join(cell["source"]) for cell in code if "begin(globals(), " in "".join(cell["source"]))
         assert re.findall(r'"(\w+)"', re.search(r"begin\(globals\(\), (.*?)\)", begin, re.S)[1]) == names, path.name
         assert cells[0]["cell_type"] == "markdown", path.name
         for cell in code:

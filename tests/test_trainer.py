@@ -14,6 +14,7 @@ from torch import nn
 from mgcl_core.data.batches import DeviceSplit
 from mgcl_core.losses import prediction_loss
 from mgcl_core.support.errors import RunError
+from mgcl_core.support.runtime import deterministic
 from mgcl_core.system import Output, System
 from mgcl_core.trainer import (
     CHECKPOINT,
@@ -22,13 +23,12 @@ from mgcl_core.trainer import (
     WEIGHTS,
     NonFiniteLoss,
     Schedule,
-    _deterministic,
-    _optimizer,
-    _rate,
     correlation,
     fit,
     load_weights,
+    make_optimizer,
     predict,
+    rate_factor,
     save_weights,
 )
 
@@ -151,7 +151,7 @@ def test_weight_decay_spares_biases_and_norms(splits):
             super().__init__()
             self.norm = nn.LayerNorm(4)
 
-    groups = _optimizer(Norm(), Schedule(1, 1, weight_decay=0.5)).param_groups
+    groups = make_optimizer(Norm(), Schedule(1, 1, weight_decay=0.5)).param_groups
     decays = {tuple(p.shape): group["weight_decay"] for group in groups for p in group["params"]}
     assert decays == {(1, 4): 0.5, (1,): 0.0, (4,): 0.0}
 
@@ -161,19 +161,39 @@ def test_the_longest_prefix_gives_the_learning_rate():
         def learning_rates(self):
             return {"": 1.0, "linear.": 0.5, "linear.bias": 0.25}
 
-    groups = _optimizer(Two(), Schedule(1, 1)).param_groups
-    assert {tuple(p.shape): group["base_lr"] for group in groups for p in group["params"]} == {(1, 4): 0.5, (1,): 0.25}
+    groups = make_optimizer(Two(), Schedule(1, 1)).param_groups
+    assert {tuple(p.shape): group["lr"] for group in groups for p in group["params"]} == {(1, 4): 0.5, (1,): 0.25}
 
 
-def test_the_rate_warms_up_for_one_epoch_and_then_falls_linearly():
+def test_rates_warm_up_for_one_epoch_and_then_falls_linearly():
     schedule = Schedule(epochs=3, batch_size=1)
-    rates = [_rate(step, 4, schedule) for step in range(12)]
+    rates = [rate_factor(step, 4, schedule) for step in range(12)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[4:] == [pytest.approx((12 - step) / 8) for step in range(4, 12)]
 
 
+def test_training_follows_the_schedule_of_rates_also_when_it_is_resumed(splits, tmp_path, monkeypatch):
+    rates = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(
+        torch.optim.AdamW,
+        "step",
+        lambda self, *a, **k: (rates.append(self.param_groups[0]["lr"]), step(self, *a, **k))[1],
+    )
+
+    def stop(epoch, _system):
+        if epoch == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):  # the checkpoint is that of epoch 2
+        fit(build(0.5), *splits, SCHEDULE, seed=1, directory=tmp_path, after_epoch=stop)
+    del rates[10:]
+    fit(build(0.5), *splits, SCHEDULE, seed=1, directory=tmp_path)
+    assert rates == [pytest.approx(0.5 * rate_factor(count, 5, SCHEDULE)) for count in range(20)]
+
+
 def test_one_step_is_enough():
-    assert _rate(0, 1, Schedule(epochs=1, batch_size=1)) == 1.0
+    assert rate_factor(0, 1, Schedule(epochs=1, batch_size=1)) == 1.0
 
 
 def test_correlation_of_a_constant_is_nan():
@@ -235,7 +255,7 @@ def test_training_is_deterministic_without_filling_memory_and_puts_all_settings_
 
 
 def test_off_the_cpu_an_operation_without_a_deterministic_kernel_raises():
-    with _deterministic(torch.device("cuda")):  # told to warn only, fused attention keeps its other backward pass
+    with deterministic(torch.device("cuda")):  # told to warn only, fused attention keeps its other backward pass
         assert determinism()[:2] == (True, False)
 
 

@@ -1,22 +1,22 @@
 """ConFEDE: contrastive feature decomposition (Yang et al. 2023, ACL).
 
 Every modality of a clip is split into a similar and a dissimilar feature. Each clip learns beside six others
-of the training split: two that look alike and feel alike, two that neither look nor feel alike, and two that
-look alike and feel differently. Over these seven clips a contrastive loss draws the similar features of one
-clip together around its text, and pushes its dissimilar features, and the clips that feel differently, away.
+of the training split: two whose embeddings are near and whose labels are equal, two far ones and two near ones
+with other labels. Over these seven clips a contrastive loss draws the similar features of one clip together
+around its text, and pushes its dissimilar features, and the clips with other labels, away.
 
 Where this follows the paper rather than the authors' repository (github.com/XpastaX/ConFEDE):
 
-- Retrieval returns clips. The authors' loaders of CH-SIMS and MOSI return places in the ranking and use them as
-  row numbers, so that nearly every clip is given the same few neighbours; their loader of MOSEI does not.
+- Retrieval returns clips. The authors' loaders of CH-SIMS and MOSI return ranks and use them as row numbers, so that
+  nearly every clip is given the same few neighbours; their loader of MOSEI does not.
 - Means over steps leave padding out, where theirs run over all steps.
 - Text is the [CLS] state of stage one's fine-tuned encoder, frozen, without BERT's pooler on top.
-- Retrieved audio and vision come from a memory of their last encoding (`Settings.encode_retrieved`).
+- Retrieved audio and vision come from a memory of their last encoding (`ConFEDESettings.encode_retrieved`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -27,21 +27,18 @@ from ..data.corpus import MODALITIES
 from ..data.valid_steps import masked_mean
 from ..losses import prediction_loss
 from ..support.errors import RunError
-from ..system import Output, Shapes, System
-from .contrast import KINDS, contrastive_loss, draw, rank_candidates
-from .spec import SystemSpec
+from ..system import LoopSettings, Output, Shapes, System, SystemEntry
+
+RETRIEVED = 6  # clips beside each clip: two of each kind of `rank_candidates`
+KINDS = 6  # features of a clip: similar T, V, A, then dissimilar T, V, A
 
 
 @dataclass(frozen=True)
-class Settings:
+class ConFEDESettings(LoopSettings):
     """Published values for CH-SIMS; what the other datasets change is in `PUBLISHED`."""
 
-    epochs: int = 50
-    batch_size: int = 32
     lr: float = 1e-4
-    weight_decay: float = 1e-3
     warmup_epochs: float = 1.0
-    clip_norm: float = 1.0  # ours: the authors do not clip
     patience: int | None = None  # the authors train all epochs
 
     # Audio and vision encoders, pretrained on y_A and y_V
@@ -60,35 +57,43 @@ class Settings:
     contrast_weight: float = 0.1
     unimodal_weight: float = 0.01  # of the prediction from each of the six features alone; 0 leaves it out
     temperature: float = 0.5
-    learn_retrieved: bool = True  # predict the retrieved clips too, not only the batch's own
+    learn_retrieved: bool = True  # predict the retrieved clips too, not the batch's alone
 
     # Retrieval
     candidates: int = 10  # nearest clips of each kind from which two are drawn at random
-    share: float = 0.5  # of the ranking that counts as looking alike; as much at the other end as not
-    round_labels: bool = False  # clips feel alike if their labels are equal: as they are, or rounded to integers
+    share: float = 0.5  # of the ranking that counts as near, and at its other end as far
+    round_labels: bool = False  # compare labels rounded to integers
     refresh_epochs: int = 10  # epochs from one ranking of the training clips to the next
-    encode_retrieved: bool = False  # True: encode retrieved audio and vision anew in each step, as the authors do, at
-    # seven times the cost; False: take them from the memory of their last encoding, at none
+    encode_retrieved: bool = False  # True: encode retrieved audio and vision in each step, as the authors do, at seven
+    # times the cost; False: take them from the memory of their last encoding, at none
 
 
-_MOSI = Settings(
-    epochs=25,
-    batch_size=16,
-    vision_layers=2,
-    pretrain_epochs=100,
-    pretrain_batch_size=128,
-    share=1.0,
-    round_labels=True,
-    refresh_epochs=2,
-)
+MOSI_CHANGES = {
+    "epochs": 25,
+    "batch_size": 16,
+    "vision_layers": 2,
+    "pretrain_epochs": 100,
+    "pretrain_batch_size": 128,
+    "share": 1.0,
+    "round_labels": True,
+    "refresh_epochs": 2,
+}
+MOSEI_CHANGES = {
+    **MOSI_CHANGES,
+    "epochs": 6,
+    "batch_size": 8,
+    "vision_layers": 3,
+    "audio_layers": 3,
+    "pretrain_epochs": 300,
+    "share": 0.1,
+    "candidates": 50,
+}
 #: config.py, dataloader and TVA_fusion_train.py of each dataset's folder in github.com/XpastaX/ConFEDE.
 #: MOSI's vision encoder warms up for 5 epochs there, its audio encoder for 10.
-PUBLISHED: dict[str, Settings] = {
-    "sims": Settings(),
-    "mosi": _MOSI,
-    "mosei": replace(
-        _MOSI, epochs=6, batch_size=8, vision_layers=3, audio_layers=3, pretrain_epochs=300, share=0.1, candidates=50
-    ),
+PUBLISHED: dict[str, ConFEDESettings] = {
+    "sims": ConFEDESettings(),
+    "mosi": ConFEDESettings(**MOSI_CHANGES),
+    "mosei": ConFEDESettings(**MOSEI_CHANGES),
 }
 
 
@@ -98,7 +103,7 @@ class SequenceEncoder(nn.Module):
     ``forward(values (B, L, D), mask (B, L))`` gives (B, width). A clip without any valid step is the learned step.
     """
 
-    def __init__(self, features: int, steps: int, layers: int, settings: Settings):
+    def __init__(self, features: int, steps: int, layers: int, settings: ConFEDESettings):
         super().__init__()
         width, dropout = settings.width, settings.encoder_dropout
         self.inputs = nn.Linear(features, width)
@@ -120,14 +125,11 @@ class SequenceEncoder(nn.Module):
 class SequenceRegressor(System):
     """The pretraining of one sequence encoder: it learns the label of its own modality."""
 
-    def __init__(self, encoder: SequenceEncoder, modality: str, settings: Settings):
+    def __init__(self, encoder: SequenceEncoder, modality: str, settings: ConFEDESettings):
         super().__init__()
-        self.encoder, self.modality, self.lr = encoder, modality, settings.lr
+        self.encoder, self.modality, self.settings = encoder, modality, settings
         width = settings.width
         self.head = gelu_perceptron(width, width // 2, width // 4, width // 8)
-
-    def learning_rates(self) -> dict[str, float]:
-        return {"": self.lr}
 
     def target(self, batch: Batch) -> Tensor:
         return batch.unimodal_labels[MODALITIES.index(self.modality)]
@@ -145,10 +147,10 @@ class ConFEDE(System):
 
     Batches carry stage one's text as ``features["macro_T"]`` (B, ``shapes.text_dim``). Before training, the
     systems of ``pretraining()`` are to be trained. Without a ``begin_fit`` there is nothing to retrieve from, and
-    the losses are those of the batch's own clips.
+    the losses are those of the batch's clips alone.
     """
 
-    def __init__(self, settings: Settings, shapes: Shapes):
+    def __init__(self, settings: ConFEDESettings, shapes: Shapes):
         super().__init__()
         self.settings, width = settings, settings.width
         self.encoders = nn.ModuleDict(
@@ -159,9 +161,9 @@ class ConFEDE(System):
         )
         widths = {"T": shapes.text_dim, "V": width, "A": width}
         self.half = width // 2  # h
-        self.similar = nn.ModuleDict({m: self._projection(widths[m], settings.similar_dropout) for m in MODALITIES})
-        self.dissimilar = nn.ModuleDict(
-            {m: self._projection(widths[m], settings.dissimilar_dropout) for m in MODALITIES}
+        self.similar, self.dissimilar = (
+            nn.ModuleDict({m: self._projection(widths[m], dropout) for m in MODALITIES})
+            for dropout in (settings.similar_dropout, settings.dissimilar_dropout)
         )
         self.decoder = gelu_perceptron(self.decoder_width(), width, width // 2, width // 4, width // 8)
         if settings.unimodal_weight > 0:
@@ -176,9 +178,6 @@ class ConFEDE(System):
 
     def decoder_width(self) -> int:
         return KINDS * self.half
-
-    def learning_rates(self) -> dict[str, float]:
-        return {"": self.settings.lr}
 
     def pretraining(self) -> dict[str, System]:
         """The regressors of vision and audio, to be trained for ``settings.pretrain_epochs``."""
@@ -241,7 +240,7 @@ class ConFEDE(System):
         valid = torch.ones_like(labels, dtype=torch.bool)
         if self.training and self.split is not None:
             self.memory[batch.index] = torch.cat(embeddings[1:], -1).detach().float()
-            rows = draw(self.candidates[batch.index])  # (B, 6)
+            rows = draw_candidates(self.candidates[batch.index])  # (B, 6)
             valid = torch.cat([valid, rows >= 0], 1)
             rows = rows.clamp_min(0)
             features = torch.cat([features, self.decompose(self._recall(rows))], 1)
@@ -257,7 +256,7 @@ class ConFEDE(System):
         return [self.split.features["macro_T"][rows].float(), *self.memory[rows].chunk(2, -1)]
 
     def _objective(self, features: Tensor, labels: Tensor, unimodal: Tensor, valid: Tensor) -> Output:
-        """Losses of clips (B, clips, 6, h), the batch's own first, with their labels and what of them is valid."""
+        """Losses of clips (B, clips, 6, h), the batch's first, with their labels and which of them are valid."""
         settings = self.settings
         clips = features.shape[1] if settings.learn_retrieved else 1
         predicted = self.predict(features[:, :clips])  # (B, clips)
@@ -266,10 +265,10 @@ class ConFEDE(System):
         if features.shape[1] > 1:
             output.losses["con"] = settings.contrast_weight * contrastive_loss(features, valid, settings.temperature)
         if settings.unimodal_weight > 0:
-            alone = self.unimodal_decoder(features[:, :clips]).squeeze(-1).float()  # (B, clips, 6)
+            predicted = self.unimodal_decoder(features[:, :clips]).squeeze(-1).float()  # (B, clips, 6)
             # Similar features learn y, dissimilar ones the label of their modality.
             targets = torch.stack([labels] * 3 + list(unimodal), -1)[:, :clips]
-            output.losses["uni"] = settings.unimodal_weight * masked_mean_square(alone - targets, valid[:, :clips])
+            output.losses["uni"] = settings.unimodal_weight * masked_mean_square(predicted - targets, valid[:, :clips])
         return output
 
 
@@ -288,7 +287,99 @@ def gelu_perceptron(in_features: int, *hidden: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(in_features, 1))
 
 
-SPEC = SystemSpec(
+def rank_candidates(embeddings: Tensor, labels: Tensor, share: float, count: int, rows: int = 512) -> Tensor:
+    """For each clip: the nearest with its label, the farthest and the nearest with another label, ``count`` of each.
+
+    Nearest are the clips of highest cosine, taken from the ``share`` of all clips that lies highest; farthest those of
+    lowest cosine, taken from as large a share at the other end.
+
+    Args:
+        embeddings: (N, D).
+        labels: (N,).
+        share: Of the clips, in (0, 1].
+        count: Candidates of each kind.
+        rows: Clips ranked at once.
+
+    Returns:
+        (N, 3, count) rows of clips, best first, -1 where there are fewer.
+    """
+    unit, clips = F.normalize(embeddings, dim=-1), torch.arange(len(labels), device=labels.device)
+    nearest = max(1, int(len(clips) * share))
+    ranked = []
+    for anchors in clips.split(rows):
+        similarity = unit[anchors] @ unit.mT  # (rows, N)
+        other = anchors[:, None] != clips
+        same_label = (labels[anchors, None] - labels).abs() < 1e-6
+        near = similarity >= similarity.topk(nearest).values[:, -1:]
+        far = -similarity >= (-similarity).topk(nearest).values[:, -1:]
+        ranked.append(
+            torch.stack(
+                [
+                    _highest(similarity, same_label & near & other, count),
+                    _highest(-similarity, ~same_label & far & other, count),
+                    _highest(similarity, ~same_label & near & other, count),
+                ],
+                1,
+            )
+        )
+    return torch.cat(ranked)
+
+
+def _highest(score: Tensor, allowed: Tensor, count: int) -> Tensor:
+    """Columns of the ``count`` highest allowed scores of each row, -1 where there are fewer."""
+    values, columns = score.masked_fill(~allowed, -torch.inf).topk(min(count, score.shape[1]))
+    return F.pad(columns.masked_fill(values == -torch.inf, -1), (0, count - columns.shape[1]), value=-1)
+
+
+def draw_candidates(candidates: Tensor) -> Tensor:
+    """Two candidates of each kind at random, without replacement: (B, 3, K) → (B, 6); -1 where there are fewer."""
+    keys = torch.rand(candidates.shape, device=candidates.device).masked_fill(candidates < 0, -1.0)
+    return candidates.gather(-1, keys.topk(2).indices).flatten(1)
+
+
+def contrast_pairs() -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Positive (20) and negative (33) pairs among the features of a clip and of the six retrieved for it.
+
+    A pair is (anchor, other), a feature the number ``6 * clip + kind``. Within each clip the similar text is the
+    anchor: the two other similar features are positive, the three dissimilar ones negative. Across clips the anchors
+    are the similar features of the clip itself: that of the same modality is positive in the two clips with its label,
+    negative in the four with another.
+    """
+    positive = [(KINDS * 0 + m, KINDS * clip + m) for m in range(3) for clip in (1, 2)]
+    positive += [(KINDS * clip, KINDS * clip + m) for clip in range(1 + RETRIEVED) for m in (1, 2)]
+    negative = [(KINDS * 0 + m, KINDS * clip + m) for m in range(3) for clip in (3, 4, 5, 6)]
+    negative += [(KINDS * clip, KINDS * clip + kind) for clip in range(1 + RETRIEVED) for kind in (3, 4, 5)]
+    return positive, negative
+
+
+def contrastive_loss(features: Tensor, valid: Tensor, temperature: float) -> Tensor:
+    """Mean over clips and their positive pairs of −log(e^p / (e^p + Σ e^n)), n being all negatives of the anchor.
+
+    Args:
+        features: (B, 7, 6, h): each clip, then the six retrieved for it.
+        valid: (B, 7), False where no clip could be retrieved; its pairs are left out.
+        temperature: By which cosines are divided.
+
+    Returns:
+        A scalar, in float32 at least.
+    """
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    unit = F.normalize(features, dim=-1).flatten(1, 2)  # (B, 42, h)
+    with torch.autocast(unit.device.type, enabled=False):  # cosines stay in float32
+        similarity = unit @ unit.mT / temperature  # (B, 42, 42)
+    feature_valid = valid.repeat_interleave(KINDS, 1)  # (B, 42)
+    positive, negative = (torch.tensor(pairs, device=features.device).unbind(1) for pairs in contrast_pairs())
+    (anchor, other), (negative_anchor, negative_other) = positive, negative
+    negative_valid = feature_valid[:, negative_anchor] & feature_valid[:, negative_other]  # (B, 33)
+    competes = (anchor[:, None] == negative_anchor) & negative_valid[:, None]  # (B, 20, 33)
+    # A finite stand-in for -inf keeps the gradient of an anchor without negatives finite.
+    negatives = similarity[:, None, negative_anchor, negative_other].masked_fill(~competes, torch.finfo(unit.dtype).min)
+    terms = F.softplus(negatives.logsumexp(-1) - similarity[:, anchor, other])  # (B, 20)
+    positive_valid = feature_valid[:, anchor] & feature_valid[:, other]
+    return ((terms * positive_valid).sum(1) / positive_valid.sum(1)).mean()
+
+
+ENTRY = SystemEntry(
     title="ConFEDE",
     build=ConFEDE,
     published=PUBLISHED,

@@ -4,7 +4,7 @@ The prediction is a linear function of the outer product of the three vectors, e
 have rank r, so that the product itself is never formed: each modality is mapped to r numbers, these are multiplied
 across modalities, and their weighted sum is the prediction.
 
-Where this differs from the field's reference (mmsa 2.2.1), unless ``Settings.reference_behaviour`` is set:
+Where this differs from the field's reference (mmsa 2.2.1), unless ``LMFSettings.reference_behaviour`` is set:
 
 - padding is left out of the means of audio and vision and of the text's LSTM
 - the published text dropout is applied, between the LSTM and its projection; there it is set to 0
@@ -19,29 +19,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from ..data.batches import Batch
-from ..system import Output, Shapes, System
-from .spec import SystemSpec
-from .subnets import Vectors, with_one
+from ..system import Output, Shapes, System, SystemEntry
+from .layers import ModalityVectors, VectorSettings, l1_output, with_one
 
 
 @dataclass(frozen=True)
-class Settings:
+class LMFSettings(VectorSettings):
     """Published values for CH-SIMS; what the other datasets change is in `PUBLISHED`."""
 
-    epochs: int = 50  # ours: the reference trains until its early stop
-    patience: int | None = 8
     batch_size: int = 64
     lr: float = 2e-3
     factor_lr: float = 5e-4  # of the three factors
     weight_decay: float = 5e-3
-    warmup_epochs: float = 0.0
-    clip_norm: float = 1.0  # ours: the reference does not clip
 
-    text_hidden: int = 64  # of the LSTM
+    text_hidden: int = 64
     text_out: int = 32
     audio_hidden: int = 16
     vision_hidden: int = 64
@@ -49,24 +43,23 @@ class Settings:
     text_dropout: float = 0.2
     audio_dropout: float = 0.2
     vision_dropout: float = 0.2
-    reference_behaviour: bool = False  # True: in evaluation mode the output of mmsa, on batches that are not trimmed
 
 
 _WIDE = {"text_hidden": 128, "text_out": 64, "vision_hidden": 128, "lr": 1e-3, "factor_lr": 1e-3}
 #: config_regression.json of mmsa 2.2.1.
-PUBLISHED: dict[str, Settings] = {
-    "sims": Settings(),
-    "mosi": Settings(**_WIDE, rank=3, text_dropout=0.3, audio_dropout=0.3, vision_dropout=0.3),
-    "mosei": Settings(**_WIDE, batch_size=32, weight_decay=1e-3),
+PUBLISHED: dict[str, LMFSettings] = {
+    "sims": LMFSettings(),
+    "mosi": LMFSettings(**_WIDE, rank=3, text_dropout=0.3, audio_dropout=0.3, vision_dropout=0.3),
+    "mosei": LMFSettings(**_WIDE, batch_size=32, weight_decay=1e-3),
 }
 
 
 class LMF(System):
     """Low-rank fusion of three vectors; the factors are (rank, 1 + width)."""
 
-    def __init__(self, settings: Settings, shapes: Shapes):
+    def __init__(self, settings: LMFSettings, shapes: Shapes):
         super().__init__()
-        self.settings, self.vectors = settings, Vectors(settings, shapes)
+        self.settings, self.vectors = settings, ModalityVectors(settings, shapes)
         widths = {"text": settings.text_out, "audio": settings.audio_hidden, "vision": settings.vision_hidden}
         self.factors = nn.ParameterDict({name: torch.empty(settings.rank, 1 + width) for name, width in widths.items()})
         self.weights = nn.Linear(settings.rank, 1)  # of the sum over the rank
@@ -83,13 +76,10 @@ class LMF(System):
     def forward(self, batch: Batch) -> Output:
         vectors = zip(("text", "audio", "vision"), self.vectors(batch), strict=True)
         text, audio, vision = (with_one(vector) @ self.factors[name].T for name, vector in vectors)  # each (B, rank)
-        output = Output(self.weights(text * audio * vision).squeeze(1).float())
-        if batch.labels is not None:
-            output.losses["pred"] = F.l1_loss(output.prediction, batch.labels)
-        return output
+        return l1_output(self.weights(text * audio * vision), batch)
 
 
-SPEC = SystemSpec(
+ENTRY = SystemEntry(
     title="LMF",
     build=LMF,
     published=PUBLISHED,

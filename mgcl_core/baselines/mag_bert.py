@@ -6,7 +6,7 @@ at most as far as its own length (times β).
 Where this differs from the field's reference (mmsa 2.2.1):
 
 - audio and vision of unaligned files are averaged over the valid steps that fall to each token (`align_steps`); there,
-  padding is averaged in, over steps that lie a text's length apart (`Settings.strided`)
+  padding is averaged in, over steps that lie a text's length apart (`MAGBERTSettings.strided`)
 - the pooler starts fresh: this package's `TextEncoder` has none
 """
 
@@ -16,27 +16,23 @@ import dataclasses
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batches import Batch
 from ..data.valid_steps import read_by_length
 from ..encoders import TextEncoder
-from ..system import Output, Shapes, System
-from .align import align_steps, stride_steps
-from .spec import SystemSpec
+from ..system import LoopSettings, Output, Shapes, System, SystemEntry
+from .layers import align_steps, l1_output
 
 
 @dataclass(frozen=True)
-class Settings:
+class MAGBERTSettings(LoopSettings):
     """Published values for CH-SIMS; what the other datasets change is in `PUBLISHED`."""
 
-    epochs: int = 40  # ours: the reference trains until its early stop
-    patience: int | None = 8
-    batch_size: int = 32
+    epochs: int = 40
     lr: float = 5e-5
     weight_decay: float = 0.0
-    warmup_epochs: float = 0.0
-    clip_norm: float = 1.0  # ours: the reference does not clip
 
     beta: float = 1.0  # the longest shift, in lengths of the embedding
     dropout: float = 0.1  # of the gate
@@ -45,17 +41,17 @@ class Settings:
 
 
 #: config_regression.json of mmsa 2.2.1 (bert_mag).
-PUBLISHED: dict[str, Settings] = {
-    "sims": Settings(),
-    "mosi": Settings(lr=2e-5, dropout=0.3),
-    "mosei": dataclasses.replace(Settings(), lr=1e-5, dropout=0.2),
+PUBLISHED: dict[str, MAGBERTSettings] = {
+    "sims": MAGBERTSettings(),
+    "mosi": MAGBERTSettings(lr=2e-5, dropout=0.3),
+    "mosei": MAGBERTSettings(lr=1e-5, dropout=0.2),
 }
 
 
 class AdaptationGate(nn.Module):
     """MAG: text embeddings (B, L, H) shifted by vision (B, L, Dv) and audio (B, L, Da) of the same steps."""
 
-    def __init__(self, text_dim: int, vision_dim: int, audio_dim: int, settings: Settings):
+    def __init__(self, text_dim: int, vision_dim: int, audio_dim: int, settings: MAGBERTSettings):
         super().__init__()
         self.vision_gate = nn.Linear(vision_dim + text_dim, text_dim)
         self.audio_gate = nn.Linear(audio_dim + text_dim, text_dim)
@@ -78,30 +74,25 @@ class AdaptationGate(nn.Module):
 class MAGBERT(System):
     """A text encoder with the gate behind its embeddings, read at [CLS]."""
 
-    def __init__(self, settings: Settings, shapes: Shapes):
+    def __init__(self, settings: MAGBERTSettings, shapes: Shapes):
         super().__init__()
         self.settings, self.steps = settings, (shapes.text_steps, shapes.audio_steps, shapes.vision_steps)
-        self.text = TextEncoder(shapes.text_model, first_only=True)
+        self.text = TextEncoder(shapes.text_model)
         width = self.text.out_features
         self.gate = AdaptationGate(width, shapes.vision_dim, shapes.audio_dim, settings)
         self.pooler = nn.Sequential(nn.Linear(width, width), nn.Tanh())
         self.head = nn.Sequential(nn.Dropout(settings.head_dropout), nn.Linear(width, 1))
 
-    def learning_rates(self) -> dict[str, float]:
-        return {"": self.settings.lr}
-
     def forward(self, batch: Batch) -> Output:
         audio, vision = self._align(batch)
 
-        def read(rows: Tensor, steps: int) -> Tensor:
-            group = dataclasses.replace(batch, tokens=batch.tokens[rows, :, :steps])
-            return self._read(group, audio[rows, :steps], vision[rows, :steps])
+        def read(rows: Tensor, length: int) -> Tensor:
+            group = dataclasses.replace(batch, tokens=batch.tokens[rows, :, :length])
+            return self._read(group, audio[rows, :length], vision[rows, :length])
 
+        # The text encoder reads in groups too, but these are already small enough, and sorted as it would sort them.
         states = read_by_length(batch.tokens[:, 1] > 0, read)  # (B, H)
-        output = Output(self.head(self.pooler(states)).squeeze(-1).float())
-        if batch.labels is not None:
-            output.losses["pred"] = (output.prediction - batch.labels).abs().mean()
-        return output
+        return l1_output(self.head(self.pooler(states)), batch)
 
     def _read(self, batch: Batch, audio: Tensor, vision: Tensor) -> Tensor:
         """States of [CLS] (B, H), the embeddings shifted by audio (B, L, Da) and vision (B, L, Dv)."""
@@ -132,7 +123,24 @@ class MAGBERT(System):
         )
 
 
-SPEC = SystemSpec(
+def stride_steps(values: Tensor, steps: int, wanted: int) -> Tensor:
+    """Reduce steps as mmsa 2.2.1 does: step j is the mean of the steps j, j + ``wanted``, j + 2 · ``wanted``, ...
+
+    Args:
+        values: (B, L, D), trimmed from ``steps``.
+        steps: Of a row of the file, padding included; the last is repeated up to a multiple of ``wanted``.
+        wanted: Steps of the text.
+
+    Returns:
+        (B, ``wanted``, D).
+    """
+    values = F.pad(values, (0, 0, 0, steps - values.shape[1]))
+    missing = -steps % wanted
+    values = torch.cat([values, values[:, -1:].expand(-1, missing, -1)], 1)
+    return values.unflatten(1, (-1, wanted)).mean(1)
+
+
+ENTRY = SystemEntry(
     title="MAG-BERT",
     build=MAGBERT,
     published=PUBLISHED,

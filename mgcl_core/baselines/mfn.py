@@ -6,42 +6,31 @@ step (the delta memory) finds what changed across modalities, and a gated memory
 Modalities need the same steps. Those of unaligned files are averaged over the stretch of time that falls to each token
 (`align_steps`).
 
-Where this differs from the field's reference (mmsa 2.2.1), unless ``Settings.reference_behaviour`` is set:
+Where this differs from the field's reference (mmsa 2.2.1), unless ``MFNSettings.reference_behaviour`` is set:
 
 - there, audio and vision of any file, aligned or not, are averaged over all their steps, padding included, and that one
   vector is repeated at every token
 - predictions are read at the last token; there at the last step, after whatever follows the sentence
-
-In either case the three LSTMs run first and the attention for all steps at once, since neither looks at the memory.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batches import Batch
-from ..system import Output, Shapes, System
-from .align import align_steps
-from .recurrent import last_state
-from .spec import SystemSpec
-from .subnets import lstm_states, mean_step, text_embeddings
+from ..system import LoopSettings, Output, Shapes, System, SystemEntry
+from .layers import align_steps, l1_output, last_state, text_embeddings
 
 
 @dataclass(frozen=True)
-class Settings:
+class MFNSettings(LoopSettings):
     """Published values for CH-SIMS; what the other datasets change is in `PUBLISHED`."""
 
-    epochs: int = 50  # ours: the reference trains until its early stop
-    patience: int | None = 8
-    batch_size: int = 32
-    lr: float = 1e-3
     weight_decay: float = 0.0
-    warmup_epochs: float = 0.0
-    clip_norm: float = 1.0  # ours: the reference does not clip
 
     text_hidden: int = 64  # of the LSTMs
     audio_hidden: int = 16
@@ -62,10 +51,9 @@ class Settings:
 
 
 #: config_regression.json of mmsa 2.2.1; its window is always of two steps.
-PUBLISHED: dict[str, Settings] = {
-    "sims": Settings(),
-    "mosi": replace(
-        Settings(),
+PUBLISHED: dict[str, MFNSettings] = {
+    "sims": MFNSettings(),
+    "mosi": MFNSettings(
         batch_size=128,
         lr=2e-3,
         text_hidden=256,
@@ -81,8 +69,7 @@ PUBLISHED: dict[str, Settings] = {
         output_hidden=128,
         output_dropout=0.0,
     ),
-    "mosei": replace(
-        Settings(),
+    "mosei": MFNSettings(
         batch_size=64,
         lr=5e-4,
         weight_decay=1e-4,
@@ -111,7 +98,7 @@ def small_network(in_features: int, hidden: int, out_features: int, dropout: flo
 class MFN(System):
     """Three LSTMs, delta-memory attention, and the multi-view gated memory."""
 
-    def __init__(self, settings: Settings, shapes: Shapes):
+    def __init__(self, settings: MFNSettings, shapes: Shapes):
         super().__init__()
         self.settings, self.shapes = settings, shapes
         self.aligned = shapes.text_steps == shapes.audio_steps == shapes.vision_steps
@@ -126,57 +113,46 @@ class MFN(System):
         self.update = small_network(window + memory, settings.update_hidden, memory, settings.update_dropout)
         self.output = small_network(width + memory, settings.output_hidden, 1, settings.output_dropout)
 
-    def learning_rates(self) -> dict[str, float]:
-        return {"": self.settings.lr}
-
     def forward(self, batch: Batch) -> Output:
         text, mask = text_embeddings(batch)
         if self.settings.reference_behaviour:
             mask = torch.ones_like(mask)
-        states = [
-            lstm_states(text, mask, self.text),
-            lstm_states(self._on_tokens(batch, "audio", mask), mask, self.audio),
-            lstm_states(self._on_tokens(batch, "vision", mask), mask, self.vision),
-        ]
-        hidden = torch.cat([hidden for hidden, _ in states], 2)  # (B, L, h)
-        cells = torch.cat([cells for _, cells in states], 2)
-        delta = torch.cat([F.pad(cells[:, :-1], (0, 0, 1, 0)), cells], 2)  # of the last and of this step, (B, L, 2·h)
-        attended = self.attention(delta).softmax(2) * delta
-        final = torch.cat([hidden, self._remember(attended)], 2)
-        output = Output(self.output(last_state(final, mask)).squeeze(1).float())
-        if batch.labels is not None:
-            output.losses["pred"] = F.l1_loss(output.prediction, batch.labels)
-        return output
+        modalities = (text, self._on_tokens(batch, "audio", mask), self._on_tokens(batch, "vision", mask))
+        with torch.autocast(text.device.type, enabled=False):  # as in `LSTM`
+            states = self._states([values.float() for values in modalities])
+        return l1_output(self.output(last_state(states, mask)), batch)
 
-    def _remember(self, attended: Tensor) -> Tensor:
-        """The memory after each step: (B, L, 2·h) → (B, L, m)."""
-        candidates = self.candidate(attended).tanh()
-        memory = candidates.new_zeros(len(attended), self.settings.memory)
-        # The first layer of a gate is split: what it takes from `attended` is known for all steps beforehand.
-        width, gates = attended.shape[2], (self.retain, self.update)
-        known = [F.linear(attended, gate[0].weight[:, :width], gate[0].bias).unbind(1) for gate in gates]
-        weights = [gate[0].weight[:, width:].T for gate in gates]
-        memories = []
-        for step, candidate in enumerate(candidates.unbind(1)):
-            retain, update = (
-                gate[1:](known[place][step] + memory @ weights[place]).sigmoid() for place, gate in enumerate(gates)
-            )
-            memory = retain * memory + update * candidate
-            memories.append(memory)
-        return torch.stack(memories, 1)
+    def _states(self, modalities: list[Tensor]) -> Tensor:
+        """Hidden states of the LSTMs and the memory, after each step of (B, L, D) each: (B, L, h + m)."""
+        lstms = (self.text, self.audio, self.vision)
+        text = modalities[0]
+        states = [2 * (text.new_zeros(len(text), lstm.hidden_size),) for lstm in lstms]
+        memory = text.new_zeros(len(text), self.settings.memory)
+        cells = torch.cat([cell for _, cell in states], 1)  # (B, h)
+        outputs = []
+        for inputs in zip(*(values.unbind(1) for values in modalities), strict=True):
+            states = [lstm(values, state) for lstm, values, state in zip(lstms, inputs, states, strict=True)]
+            previous, cells = cells, torch.cat([cell for _, cell in states], 1)
+            delta = torch.cat([previous, cells], 1)  # (B, 2·h)
+            attended = self.attention(delta).softmax(1) * delta
+            gate_inputs = torch.cat([attended, memory], 1)
+            retain, update = self.retain(gate_inputs).sigmoid(), self.update(gate_inputs).sigmoid()
+            memory = retain * memory + update * self.candidate(attended).tanh()
+            outputs.append(torch.cat([*(hidden for hidden, _ in states), memory], 1))
+        return torch.stack(outputs, 1)
 
     def _on_tokens(self, batch: Batch, modality: str, tokens: Tensor) -> Tensor:
         """Audio or vision with one step for each token: (B, L, D)."""
         values, mask = getattr(batch, modality), getattr(batch, f"{modality}_mask")
         if self.settings.reference_behaviour:
-            mean = mean_step(values, mask, getattr(self.shapes, f"{modality}_steps"))
+            mean = values.sum(1) / getattr(self.shapes, f"{modality}_steps")
             return mean[:, None].expand(-1, tokens.shape[1], -1)
         if self.aligned:  # a batch trims each modality by itself
             return F.pad(values, (0, 0, 0, tokens.shape[1] - values.shape[1]))
         return align_steps(values, mask, tokens)
 
 
-SPEC = SystemSpec(
+ENTRY = SystemEntry(
     title="MFN",
     build=MFN,
     published=PUBLISHED,

@@ -6,15 +6,13 @@ reconstruction loss keeps what the clip said. A Transformer over the six parts f
 
 Where this differs from the field's reference (mmsa 2.2.1):
 
-- audio and vision are read over their own valid steps (`Settings.text_lengths`)
+- audio and vision are read over their own valid steps (`MISASettings.text_lengths`)
 - the adversarial variant of the similarity loss is left out: the published one is the central moment discrepancy
 - text is read by this package's `TextEncoder`; its mean over tokens includes [CLS] and [SEP], as there
-- recurrent layers run over the padded batch, which gives the same states as packed sequences, faster
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -22,25 +20,21 @@ from torch import Tensor, nn
 
 from ..data.batches import Batch
 from ..data.corpus import MODALITIES
-from ..data.valid_steps import masked_mean, read_by_length
+from ..data.valid_steps import lengths, masked_mean
 from ..encoders import TextEncoder
 from ..losses import prediction_loss
-from ..system import Output, Shapes, System
-from .recurrent import BidirectionalLSTM
-from .spec import SystemSpec
+from ..system import LoopSettings, Output, Shapes, System, SystemEntry
+from .layers import LSTM, last_state
 
 
 @dataclass(frozen=True)
-class Settings:
+class MISASettings(LoopSettings):
     """Published values for CH-SIMS; what the other datasets change is in `PUBLISHED`."""
 
-    epochs: int = 40  # ours: the reference trains until its early stop
-    patience: int | None = 8
+    epochs: int = 40
     batch_size: int = 128  # 64, of which the reference accumulates 2 (update_epochs)
     lr: float = 1e-4  # of the text encoder too
     weight_decay: float = 5e-5
-    warmup_epochs: float = 0.0
-    clip_norm: float = 1.0  # ours: the reference clips each value of the gradient, at 0.8 or 1
 
     width: int = 128  # h
     dropout: float = 0.0
@@ -54,9 +48,9 @@ class Settings:
 
 
 #: config_regression.json of mmsa 2.2.1.
-PUBLISHED: dict[str, Settings] = {
-    "sims": Settings(),
-    "mosi": Settings(
+PUBLISHED: dict[str, MISASettings] = {
+    "sims": MISASettings(),
+    "mosi": MISASettings(
         batch_size=32,
         weight_decay=0.0,
         dropout=0.2,
@@ -64,12 +58,29 @@ PUBLISHED: dict[str, Settings] = {
         similarity_weight=0.3,
         reconstruction_weight=1.0,
     ),
-    "mosei": dataclasses.replace(Settings(), dropout=0.5, similarity_weight=0.8, reconstruction_weight=1.0),
+    "mosei": MISASettings(dropout=0.5, similarity_weight=0.8, reconstruction_weight=1.0),
 }
 
 
-#: From this width on, grouping clips by length saves an LSTM more than its additional steps cost.
-WIDE = 256
+class BidirectionalLSTM(nn.Module):
+    """One layer in both directions: (B, L, D), (B, L) → states (B, L, 2·H) and final states (B, 2, H).
+
+    The states at valid steps are those that packed sequences would give.
+    """
+
+    def __init__(self, in_features: int, hidden: int):
+        super().__init__()
+        self.forward_lstm = LSTM(in_features, hidden)
+        self.backward_lstm = LSTM(in_features, hidden)
+
+    def forward(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        steps = torch.arange(mask.shape[1], device=mask.device)
+        reversed_steps = lengths(mask)[:, None] - 1 - steps
+        order = torch.where(reversed_steps < 0, steps, reversed_steps)[:, :, None]  # (B, L, 1), padding where it was
+        forward, _ = self.forward_lstm(values)
+        backward, _ = self.backward_lstm(values.gather(1, order.expand_as(values)))
+        final = torch.stack([last_state(forward, mask), last_state(backward, mask)], 1)
+        return torch.cat([forward, backward.gather(1, order.expand_as(backward))], -1), final
 
 
 class Utterance(nn.Module):
@@ -82,20 +93,15 @@ class Utterance(nn.Module):
         self.second = BidirectionalLSTM(2 * features, features)
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
-        if values.shape[2] < WIDE:
-            return self._read(values, mask)
-        return read_by_length(mask, lambda rows, steps: self._read(values[rows, :steps], mask[rows, :steps]), size=32)
-
-    def _read(self, values: Tensor, mask: Tensor) -> Tensor:
         states, first = self.first(values, mask)
         _, second = self.second(self.norm(states), mask)
-        return torch.cat([first, second], -1).flatten(1)  # the onward states of both layers, then the backward ones
+        return torch.cat([first, second], -1).flatten(1)  # forward states of both layers, then backward ones
 
 
 class MISA(System):
     """Three utterance vectors, six parts, prediction."""
 
-    def __init__(self, settings: Settings, shapes: Shapes):
+    def __init__(self, settings: MISASettings, shapes: Shapes):
         super().__init__()
         self.settings, width = settings, settings.width
         self.text = TextEncoder(shapes.text_model)
@@ -113,17 +119,14 @@ class MISA(System):
             nn.Linear(6 * width, 3 * width), nn.Dropout(settings.dropout), nn.ReLU(), nn.Linear(3 * width, 1)
         )
 
-    def learning_rates(self) -> dict[str, float]:
-        return {"": self.settings.lr}
-
     def forward(self, batch: Batch) -> Output:
-        whole = self._utterances(batch)  # (B, 3, h)
-        specific = torch.stack([self.specific[m](whole[:, k]) for k, m in enumerate(MODALITIES)], 1)  # (B, 3, h)
-        invariant = self.invariant(whole)  # (B, 3, h)
+        utterances = self._utterances(batch)  # (B, 3, h)
+        specific = torch.stack([self.specific[m](utterances[:, k]) for k, m in enumerate(MODALITIES)], 1)  # (B, 3, h)
+        invariant = self.invariant(utterances)  # (B, 3, h)
         fused = self.transformer(torch.cat([specific, invariant], 1))  # (B, 6, h)
         output = Output(self.predictor(fused.flatten(1)).squeeze(-1).float())
         if batch.labels is not None:
-            output.losses = self._losses(output.prediction, batch.labels, whole, specific, invariant)
+            output.losses = self._losses(output.prediction, batch.labels, utterances, specific, invariant)
         return output
 
     def _utterances(self, batch: Batch) -> Tensor:
@@ -141,24 +144,29 @@ class MISA(System):
         return torch.stack([self.projections[m](vectors[m]) for m in MODALITIES], 1)
 
     def _losses(
-        self, prediction: Tensor, labels: Tensor, whole: Tensor, specific: Tensor, invariant: Tensor
+        self, prediction: Tensor, labels: Tensor, utterances: Tensor, specific: Tensor, invariant: Tensor
     ) -> dict[str, Tensor]:
         settings = self.settings
-        again = torch.stack(
+        reconstructed = torch.stack(
             [self.reconstruction[m](specific[:, k] + invariant[:, k]) for k, m in enumerate(MODALITIES)], 1
         )
         return {
             "pred": prediction_loss(prediction, labels),
             "diff": settings.difference_weight * difference_loss(specific.float(), invariant.float()),
             "sim": settings.similarity_weight * similarity_loss(invariant.float(), settings.moments),
-            "recon": settings.reconstruction_weight * (again.float() - whole.float()).square().mean(),
+            "recon": settings.reconstruction_weight * (reconstructed.float() - utterances.float()).square().mean(),
         }
 
 
 def similarity_loss(invariant: Tensor, moments: int) -> Tensor:
-    """Central moment discrepancy of (B, 3, h), averaged over the three pairs of modalities.
+    """Central moment discrepancy (CMD) of the invariant parts, averaged over the three pairs of modalities.
 
-    The distance of the means, and of the central moments from the second on, over the batch.
+    Args:
+        invariant: (B, 3, h).
+        moments: The highest order K.
+
+    Returns:
+        A scalar: the distance of the means over the batch, plus that of the central moments of order 2 to K.
     """
     means = invariant.mean(0)  # (3, h)
     centred = invariant - means
@@ -170,12 +178,15 @@ def similarity_loss(invariant: Tensor, moments: int) -> Tensor:
 def difference_loss(specific: Tensor, invariant: Tensor) -> Tensor:
     """Soft orthogonality: mean square of the correlations of the parts' dimensions, summed over six pairs of parts.
 
-    The pairs are each modality's specific and invariant part, and the specific parts of each two modalities. Clips have
-    their mean over the batch taken off and are scaled to unit length, through which no gradient runs.
+    The pairs are each modality's specific and invariant part, and the specific parts of each two modalities. The mean
+    over the batch is subtracted, and each clip scaled to unit length; no gradient runs through the length.
 
     Args:
         specific: (B, 3, h).
         invariant: (B, 3, h).
+
+    Returns:
+        A scalar.
     """
     parts = torch.cat([specific, invariant], 1).transpose(0, 1)  # (6, B, h)
     parts = parts - parts.mean(1, keepdim=True)
@@ -186,7 +197,7 @@ def difference_loss(specific: Tensor, invariant: Tensor) -> Tensor:
     return products.square().mean((1, 2)).sum()
 
 
-SPEC = SystemSpec(
+ENTRY = SystemEntry(
     title="MISA",
     build=MISA,
     published=PUBLISHED,

@@ -4,7 +4,7 @@ Each modality is brought to a common width by a convolution over time. Six cross
 attend to each of the two others; the two results of a modality, side by side, pass through a transformer of their own,
 and the three last steps predict.
 
-Where this differs from the field's reference (mmsa 2.2.1), unless ``Settings.reference_behaviour`` is set:
+Where this differs from the field's reference (mmsa 2.2.1), unless ``MulTSettings.reference_behaviour`` is set:
 
 - padding is neither attended to nor read: there is no mask there, and the last step is that of the padding
 - sinusoidal positions are added, as in the paper (section 3.2); there they are switched off
@@ -19,7 +19,7 @@ The convolution is applied whatever the width; the reference leaves it out where
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -28,25 +28,19 @@ from torch import Tensor, nn
 from ..data.batches import Batch
 from ..data.corpus import MODALITIES
 from ..data.valid_steps import lengths
-from ..system import Output, Shapes, System
-from .recurrent import last_state
-from .spec import SystemSpec
-from .subnets import text_embeddings
+from ..system import LoopSettings, Output, Shapes, System, SystemEntry
+from .layers import l1_output, last_state, text_embeddings
 
-OWN_LAYERS = 3  # at least, of the transformer that follows the crossmodal ones
+UNIMODAL_LAYERS = 3  # at least, of the transformer that follows the crossmodal ones
 
 
 @dataclass(frozen=True)
-class Settings:
+class MulTSettings(LoopSettings):
     """Published values for CH-SIMS; what the other datasets change is in `PUBLISHED`."""
 
-    epochs: int = 50  # ours: the reference trains until its early stop
-    patience: int | None = 8
     batch_size: int = 128  # 16, of which the reference accumulates 8 (update_epochs)
     lr: float = 2e-3
     weight_decay: float = 1e-3  # published, though the reference's optimiser does without
-    warmup_epochs: float = 0.0
-    clip_norm: float = 1.0  # ours: the reference clips each value of the gradient, at 0.6
 
     width: int = 50
     heads: int = 10
@@ -69,10 +63,9 @@ class Settings:
 
 
 #: config_regression.json of mmsa 2.2.1.
-PUBLISHED: dict[str, Settings] = {
-    "sims": Settings(),
-    "mosi": replace(
-        Settings(),
+PUBLISHED: dict[str, MulTSettings] = {
+    "sims": MulTSettings(),
+    "mosi": MulTSettings(
         weight_decay=5e-3,
         layers=4,
         audio_kernel=5,
@@ -84,8 +77,7 @@ PUBLISHED: dict[str, Settings] = {
         residual_dropout=0.0,
         output_dropout=0.5,
     ),
-    "mosei": replace(
-        Settings(),
+    "mosei": MulTSettings(
         batch_size=32,
         lr=5e-4,
         width=30,
@@ -102,12 +94,12 @@ PUBLISHED: dict[str, Settings] = {
 
 
 def visible(queries: Tensor, keys: Tensor, query_steps: int, key_steps: int) -> Tensor:
-    """Which key each query may attend to: none beyond its own step by more than the two lengths differ.
+    """Which key each query may attend to: none further ahead of it than the two lengths differ.
 
     Args:
-        queries: (B,) lengths in steps, at least 1.
-        keys: (B,), likewise.
-        query_steps: of the batch, Lq.
+        queries: (B,) lengths of the queries in steps, at least 1.
+        keys: (B,) of the keys, likewise.
+        query_steps: Lq, of the padded batch.
         key_steps: Lk.
 
     Returns:
@@ -130,7 +122,7 @@ def sinusoids(steps: int, width: int, device: torch.device) -> Tensor:
 class Layer(nn.Module):
     """Multi-head attention and a feed-forward network, each behind a normalisation and beside a residual."""
 
-    def __init__(self, width: int, attention_dropout: float, settings: Settings):
+    def __init__(self, width: int, attention_dropout: float, settings: MulTSettings):
         super().__init__()
         self.heads = settings.heads
         self.attention_norm, self.feedforward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -170,7 +162,7 @@ class Layer(nn.Module):
 class Transformer(nn.Module):
     """Layers in which a sequence attends to another one, or to itself, and a normalisation."""
 
-    def __init__(self, width: int, layers: int, attention_dropout: float, settings: Settings):
+    def __init__(self, width: int, layers: int, attention_dropout: float, settings: MulTSettings):
         super().__init__()
         self.positions, self.scale = settings.positions, math.sqrt(width)
         self.dropout = nn.Dropout(settings.embedding_dropout)
@@ -194,10 +186,10 @@ class Transformer(nn.Module):
 class MulT(System):
     """Six crossmodal transformers (``crossmodal["TA"]``: T attends to A), one more a modality, and a residual block."""
 
-    def __init__(self, settings: Settings, shapes: Shapes):
+    def __init__(self, settings: MulTSettings, shapes: Shapes):
         super().__init__()
         self.settings = settings
-        width, own = settings.width, max(settings.layers, OWN_LAYERS)
+        width, layers = settings.width, max(settings.layers, UNIMODAL_LAYERS)
         features = {"T": shapes.text_dim, "V": shapes.vision_dim, "A": shapes.audio_dim}
         self.kernels = {"T": settings.text_kernel, "V": settings.vision_kernel, "A": settings.audio_kernel}
         dropouts = {
@@ -216,8 +208,8 @@ class MulT(System):
                 for other in _others(m)
             }
         )
-        self.own = nn.ModuleDict(
-            {m: Transformer(2 * width, own, settings.text_attention_dropout, settings) for m in MODALITIES}
+        self.unimodal = nn.ModuleDict(
+            {m: Transformer(2 * width, layers, settings.text_attention_dropout, settings) for m in MODALITIES}
         )
         self.residual = nn.Sequential(
             nn.Linear(6 * width, 6 * width),
@@ -226,9 +218,6 @@ class MulT(System):
             nn.Linear(6 * width, 6 * width),
         )
         self.head = nn.Linear(6 * width, 1)
-
-    def learning_rates(self) -> dict[str, float]:
-        return {"": self.settings.lr}
 
     def forward(self, batch: Batch) -> Output:
         text, tokens = text_embeddings(batch)
@@ -246,13 +235,10 @@ class MulT(System):
                 for other in _others(m)
             ]
             # To look only back is to see no padding: it comes after the last valid step, which is the one to be read.
-            states = self.own[m](torch.cat(crossed, 2))  # (B, L, 2·d)
+            states = self.unimodal[m](torch.cat(crossed, 2))  # (B, L, 2·d)
             last.append(last_state(states, mask))
         final = torch.cat([last[MODALITIES.index(m)] for m in "TAV"], 1)
-        output = Output(self.head(final + self.residual(final)).squeeze(1).float())
-        if batch.labels is not None:
-            output.losses["pred"] = F.l1_loss(output.prediction, batch.labels)
-        return output
+        return l1_output(self.head(final + self.residual(final)), batch)
 
     def _convolve(self, modality: str, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L, D) → (B, L', d) and the mask of the steps that see no padding, of every clip at least the first."""
@@ -263,7 +249,7 @@ class MulT(System):
             values = values * mask[:, :, None]
         values = F.pad(values, (0, 0, 0, max(kernel - values.shape[1], 0)))  # a kernel's worth of steps at least
         states = self.convolutions[modality](values.transpose(1, 2)).transpose(1, 2)
-        valid = (lengths(mask) - kernel + 1).clamp_min(1)
+        valid = (lengths(mask) - kernel + 1).clamp_min(1)  # (B,)
         return states, torch.arange(states.shape[1], device=mask.device) < valid[:, None]
 
     def _visible(self, queries: Tensor, keys: Tensor) -> Tensor:
@@ -275,7 +261,7 @@ def _others(modality: str) -> list[str]:
     return [other for other in "TAV" if other != modality]
 
 
-SPEC = SystemSpec(
+ENTRY = SystemEntry(
     title="MulT",
     build=MulT,
     published=PUBLISHED,

@@ -8,13 +8,11 @@ Where this differs from the field's reference (mmsa 2.2.1):
 
 - its unimodal weight decays differ by module; the trainer has one, that of the text encoder
 - text is read by this package's `TextEncoder`, which is the same [CLS] state
-- recurrent layers run over the padded batch and the state at the last valid step is taken, which is the same and faster
 - a task without any positive (or negative) clip has its centre at 0, where the reference's is NaN
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 
 import torch
@@ -22,27 +20,21 @@ from torch import Tensor, nn
 
 from ..data.batches import Batch
 from ..encoders import TextEncoder
-from ..system import Output, Shapes, System
-from .recurrent import LSTM, last_state
-from .spec import SystemSpec
+from ..system import LoopSettings, Output, Shapes, System, SystemEntry
+from .layers import LSTMVector
 
 TASKS = ("M", "T", "A", "V")
 
 
 @dataclass(frozen=True)
-class Settings:
+class SelfMMSettings(LoopSettings):
     """Published values for CH-SIMS; what the other datasets change is in `PUBLISHED`."""
 
-    epochs: int = 40  # ours: the reference trains until its early stop
-    patience: int | None = 8
+    epochs: int = 40
     batch_size: int = 128  # 32, of which the reference accumulates 4 (update_epochs)
-    text_lr: float = 5e-5
+    text_lr: float = 5e-5  # of the text encoder; `lr` is that of all other modules
     audio_lr: float = 5e-3
     vision_lr: float = 5e-3
-    lr: float = 1e-3  # of all else
-    weight_decay: float = 1e-3
-    warmup_epochs: float = 0.0
-    clip_norm: float = 1.0  # ours: the reference does not clip
 
     audio_hidden: int = 16
     vision_hidden: int = 64
@@ -62,14 +54,12 @@ class Settings:
     exclude_zero: bool = True  # clips whose label is 0 are not positive
 
 
-_MOSI = Settings(batch_size=64, vision_hidden=32, text_width=32)
+_MOSI = {"vision_hidden": 32, "text_width": 32}
 #: config_regression.json of mmsa 2.2.1. Its label range H is the corpus's own.
-PUBLISHED: dict[str, Settings] = {
-    "sims": Settings(),
-    "mosi": _MOSI,
-    "mosei": dataclasses.replace(
-        _MOSI, batch_size=128, vision_lr=1e-4, fusion_dropout=0.1, text_dropout=0.0, audio_dropout=0.0
-    ),
+PUBLISHED: dict[str, SelfMMSettings] = {
+    "sims": SelfMMSettings(),
+    "mosi": SelfMMSettings(**_MOSI, batch_size=64),
+    "mosei": SelfMMSettings(**_MOSI, vision_lr=1e-4, fusion_dropout=0.1, text_dropout=0.0, audio_dropout=0.0),
 }
 
 
@@ -78,19 +68,6 @@ class SelfMMOutput(Output):
     """With the features (B, width) of each task, from which the next unimodal labels follow."""
 
     features: dict[str, Tensor] = field(default_factory=dict)
-
-
-class Recurrent(nn.Module):
-    """LSTM, then a projection of its state at the last valid step: (B, L, D), (B, L) → (B, out)."""
-
-    def __init__(self, in_features: int, hidden: int, out_features: int, dropout: float):
-        super().__init__()
-        self.lstm = LSTM(in_features, hidden)
-        self.dropout = nn.Dropout(dropout)
-        self.projection = nn.Linear(hidden, out_features)
-
-    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
-        return self.projection(self.dropout(last_state(self.lstm(values)[0], mask)))
 
 
 class Task(nn.Module):
@@ -115,12 +92,14 @@ class SelfMM(System):
     yet, whose labels are y.
     """
 
-    def __init__(self, settings: Settings, shapes: Shapes):
+    def __init__(self, settings: SelfMMSettings, shapes: Shapes):
         super().__init__()
         self.settings, self.bound, self.epoch = settings, shapes.bound, 1
-        self.text = TextEncoder(shapes.text_model, first_only=True)
-        self.audio = Recurrent(shapes.audio_dim, settings.audio_hidden, settings.audio_out, settings.audio_lstm_dropout)
-        self.vision = Recurrent(
+        self.text = TextEncoder(shapes.text_model)
+        self.audio = LSTMVector(
+            shapes.audio_dim, settings.audio_hidden, settings.audio_out, settings.audio_lstm_dropout
+        )
+        self.vision = LSTMVector(
             shapes.vision_dim, settings.vision_hidden, settings.vision_out, settings.vision_lstm_dropout
         )
         text, audio, vision = self.text.out_features, settings.audio_out, settings.vision_out
@@ -179,12 +158,12 @@ class SelfMM(System):
             share = 2 / (self.epoch + 1)
             targets[1:] = (1 - share) * targets[1:] + share * moved
         self.labels[:, batch.index] = targets
-        for place, name in enumerate(TASKS):
-            kept, labels = getattr(self, f"features_{name}"), self.labels[place]
-            kept[batch.index] = output.features[name].float()
+        for name, labels in zip(TASKS, self.labels, strict=True):
+            features = getattr(self, f"features_{name}")  # (N, width)
+            features[batch.index] = output.features[name].float()
             positive = labels > 0 if self.settings.exclude_zero else labels >= 0
-            sides = torch.stack([positive, labels < 0]).to(kept.dtype)  # (2, N)
-            getattr(self, f"centres_{name}").copy_(sides @ kept / sides.sum(1, keepdim=True).clamp_min(1.0))
+            sides = torch.stack([positive, labels < 0]).to(features.dtype)  # (2, N)
+            getattr(self, f"centres_{name}").copy_(sides @ features / sides.sum(1, keepdim=True).clamp_min(1.0))
 
     def _nearness(self, name: str, features: Tensor) -> Tensor:
         """How much nearer to the positive centre than to the negative one, relative to the former: (B,)."""
@@ -194,15 +173,21 @@ class SelfMM(System):
 
 
 def moved_labels(labels: Tensor, nearness: Tensor, bound: float) -> Tensor:
-    """Unimodal labels (3, B) from y (B,) and the nearness (4, B) of the tasks M, T, A, V (section 3.3).
+    """Unimodal labels: the mean of y scaled by the ratio of nearnesses and y shifted by their difference (section 3.3).
 
-    The mean of y scaled by the ratio of nearnesses and y shifted by their difference, clipped to the label range.
+    Args:
+        labels: (B,) y.
+        nearness: (4, B) of the tasks M, T, A, V.
+        bound: To which the labels are clipped.
+
+    Returns:
+        (3, B), of the tasks T, A, V.
     """
     ratio = nearness[1:] / (nearness[0] + 1e-8)
     return (0.5 * ratio * labels + 0.5 * (labels + nearness[1:] - nearness[0])).clamp(-bound, bound)
 
 
-SPEC = SystemSpec(
+ENTRY = SystemEntry(
     title="Self-MM",
     build=SelfMM,
     published=PUBLISHED,

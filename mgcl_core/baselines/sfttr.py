@@ -10,18 +10,17 @@ said there of retrieval, means and text holds here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..system import Shapes
+from ..system import Shapes, SystemEntry
 from . import confede
-from .spec import SystemSpec
 
 
 @dataclass(frozen=True)
-class Settings(confede.Settings):
+class SFTTRSettings(confede.ConFEDESettings):
     """Published values for CH-SIMS; what the other datasets change is in `PUBLISHED`."""
 
     similar_dropout: float = 0.3
@@ -31,39 +30,26 @@ class Settings(confede.Settings):
     fusion_dropout: float = 0.1
 
 
-_MOSI = Settings(
-    epochs=25,
-    batch_size=16,
-    vision_layers=2,
-    pretrain_epochs=100,
-    pretrain_batch_size=128,
-    share=1.0,
-    round_labels=True,
-    refresh_epochs=2,
-    unimodal_weight=0.0,
-    learn_retrieved=False,
-)
+_CHANGES = {"unimodal_weight": 0.0, "learn_retrieved": False}
 #: config.py, model/net and train of each dataset's folder in github.com/Mi7914/SFTTR. There, only CH-SIMS has unimodal
 #: predictions and learns the retrieved clips; MOSEI's loader is ConFEDE's.
-PUBLISHED: dict[str, Settings] = {
-    "sims": Settings(),
-    "mosi": _MOSI,
-    "mosei": replace(
-        _MOSI, epochs=6, batch_size=8, vision_layers=3, audio_layers=3, pretrain_epochs=300, share=0.1, candidates=50
-    ),
+PUBLISHED: dict[str, SFTTRSettings] = {
+    "sims": SFTTRSettings(),
+    "mosi": SFTTRSettings(**confede.MOSI_CHANGES, **_CHANGES),
+    "mosei": SFTTRSettings(**confede.MOSEI_CHANGES, **_CHANGES),
 }
 
 
 class CrossEncoder(nn.Module):
-    """Transformer over a few vectors, each with its place and with the side it comes from.
+    """Transformer over a few vectors, each with its position and with the side it comes from.
 
     ``forward(first (…, m, h), second (…, n, h))`` gives (…, m + n, h).
     """
 
-    def __init__(self, places: int, width: int, settings: Settings):
+    def __init__(self, vectors: int, width: int, settings: SFTTRSettings):
         super().__init__()
         dropout = settings.fusion_dropout
-        self.places = nn.Parameter(torch.randn(places, width))
+        self.positions = nn.Parameter(torch.randn(vectors, width))
         self.sides = nn.Parameter(torch.randn(2, width))
         self.norm = nn.LayerNorm(width, eps=1e-12)
         self.dropout = nn.Dropout(dropout)
@@ -80,7 +66,7 @@ class CrossEncoder(nn.Module):
         self.transformer = nn.TransformerEncoder(layer, settings.fusion_layers, enable_nested_tensor=False)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        states = torch.cat([first + self.sides[0], second + self.sides[1]], -2) + self.places
+        states = torch.cat([first + self.sides[0], second + self.sides[1]], -2) + self.positions
         shape = states.shape
         states = self.dropout(self.norm(states)).reshape(-1, *shape[-2:])
         return self.transformer(states).reshape(shape)
@@ -89,7 +75,7 @@ class CrossEncoder(nn.Module):
 class SFTTR(confede.ConFEDE):
     """ConFEDE's decomposition and retrieval with the sequential cross-modal encoder."""
 
-    def __init__(self, settings: Settings, shapes: Shapes):
+    def __init__(self, settings: SFTTRSettings, shapes: Shapes):
         super().__init__(settings, shapes)
         self.audio_vision = CrossEncoder(2, self.half, settings)
         self.with_text = CrossEncoder(3, self.half, settings)
@@ -107,7 +93,7 @@ class SFTTR(confede.ConFEDE):
         return self.decoder(fused).squeeze(-1).float()
 
 
-SPEC = SystemSpec(
+ENTRY = SystemEntry(
     title="SFTTR",
     build=SFTTR,
     published=PUBLISHED,

@@ -3,14 +3,14 @@
 The outer product of the three vectors, each with a one in front, holds all products of one, two and three modalities;
 three layers predict from it, the last one squashed into the range of the labels.
 
-Where this differs from the field's reference (mmsa 2.2.1), unless ``Settings.reference_behaviour`` is set:
+Where this differs from the field's reference (mmsa 2.2.1), unless ``TFNSettings.reference_behaviour`` is set:
 
 - padding is left out of the means of audio and vision and of the text's LSTM
 - the published text dropout is applied, between the LSTM and its projection; there it is set to 0
 - predictions lie in the corpus's range of labels; there in [-3, 3], also on CH-SIMS, whose labels lie in [-1, 1]
 
 In either case the outer product is never formed (`TensorFusion`), and its dropout drops the same entries for every clip
-of a batch, each with the published probability, where the reference draws anew for each clip: to save memory and time.
+of a batch, each with the published probability, where the reference draws for each clip: to save memory and time.
 """
 
 from __future__ import annotations
@@ -18,43 +18,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batches import Batch
-from ..system import Output, Shapes, System
-from .spec import SystemSpec
-from .subnets import Vectors, with_one
+from ..system import Output, Shapes, System, SystemEntry
+from .layers import ModalityVectors, VectorSettings, l1_output, with_one
 
 
 @dataclass(frozen=True)
-class Settings:
+class TFNSettings(VectorSettings):
     """Published values for CH-SIMS; what the other datasets change is in `PUBLISHED`."""
 
-    epochs: int = 50  # ours: the reference trains until its early stop
-    patience: int | None = 8
-    batch_size: int = 32
     lr: float = 5e-4
     weight_decay: float = 0.0
-    warmup_epochs: float = 0.0
-    clip_norm: float = 1.0  # ours: the reference does not clip
 
-    text_hidden: int = 128  # of the LSTM
-    text_out: int = 256
-    audio_hidden: int = 32
-    vision_hidden: int = 128
     fusion_hidden: int = 32
-    text_dropout: float = 0.4
-    audio_dropout: float = 0.4
-    vision_dropout: float = 0.4
     fusion_dropout: float = 0.4  # of the outer product
-    reference_behaviour: bool = False  # True: in evaluation mode the output of mmsa, on batches that are not trimmed
 
 
 #: config_regression.json of mmsa 2.2.1.
-PUBLISHED: dict[str, Settings] = {
-    "sims": Settings(),
-    "mosi": Settings(
+PUBLISHED: dict[str, TFNSettings] = {
+    "sims": TFNSettings(),
+    "mosi": TFNSettings(
         lr=1e-3,
         text_out=32,
         fusion_hidden=64,
@@ -63,7 +48,7 @@ PUBLISHED: dict[str, Settings] = {
         vision_dropout=0.3,
         fusion_dropout=0.5,
     ),
-    "mosei": Settings(lr=5e-3, batch_size=128, text_out=128, audio_hidden=16, fusion_hidden=16),
+    "mosei": TFNSettings(lr=5e-3, batch_size=128, text_out=128, audio_hidden=16, fusion_hidden=16),
 }
 
 
@@ -92,9 +77,9 @@ class TensorFusion(nn.Module):
 class TFN(System):
     """Tensor fusion of three vectors."""
 
-    def __init__(self, settings: Settings, shapes: Shapes):
+    def __init__(self, settings: TFNSettings, shapes: Shapes):
         super().__init__()
-        self.settings, self.vectors = settings, Vectors(settings, shapes)
+        self.settings, self.vectors = settings, ModalityVectors(settings, shapes)
         self.bound = 3.0 if settings.reference_behaviour else shapes.bound
         hidden = settings.fusion_hidden
         self.fusion = TensorFusion(
@@ -106,19 +91,13 @@ class TFN(System):
         )
         self.layers = nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
 
-    def learning_rates(self) -> dict[str, float]:
-        return {"": self.settings.lr}
-
     def forward(self, batch: Batch) -> Output:
         text, audio, vision = (with_one(vector) for vector in self.vectors(batch))
-        squashed = self.layers(self.fusion(audio, vision, text)).squeeze(1).float().sigmoid()
-        output = Output(self.bound * (2 * squashed - 1))
-        if batch.labels is not None:
-            output.losses["pred"] = F.l1_loss(output.prediction, batch.labels)
-        return output
+        squashed = self.layers(self.fusion(audio, vision, text)).float().sigmoid()  # (B, 1)
+        return l1_output(self.bound * (2 * squashed - 1), batch)
 
 
-SPEC = SystemSpec(
+ENTRY = SystemEntry(
     title="TFN",
     build=TFN,
     published=PUBLISHED,

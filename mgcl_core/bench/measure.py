@@ -1,12 +1,12 @@
-"""Measuring: the machine's own rates, and medians of what was timed beside the floor under it."""
+"""How speed is measured: the machine's own rates, and timings beside the floor under them."""
 
 from __future__ import annotations
 
 import os
 import platform
-import tempfile
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,124 +14,125 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.batches import DeviceSplit
-from ..support.memory import keep_freed_memory
-from ..support.provenance import environment, peak_memory
-from ..system import System
-from ..trainer import Schedule, fit
+from ..config import Config
+from ..data import Corpus
+from ..support.provenance import environment
 from .floors import FLOAT, Work
 
-MATRIX = 3072  # of the square float32 product that sets the rate
+MATRIX = 3072  # rows and columns of the matrices whose product sets the rate
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What the machine reaches: ``flops`` per second in a product of `MATRIX`², ``bytes`` per second in a sum of large
-    tensors (read twice, written once), and how many bytes a number has at least in the precision of the product."""
+    """What a device reaches.
+
+    Attributes:
+        flops: Operations per second, in a product of `MATRIX`² matrices.
+        bytes: Bytes per second, in a sum of two large tensors (both read, the result written).
+        number: Bytes of a number in the precision of the product.
+    """
 
     flops: float
     bytes: float
     number: int = FLOAT
 
     def floor(self, work: Work) -> float:
-        """The least seconds that ``work`` can take: its products, or its bytes if they take longer."""
+        """Return the least seconds that ``work`` can take: its products, or its bytes if they take longer."""
         return max(work.flops / self.flops, work.bytes * self.number / FLOAT / self.bytes)
 
 
-def rates(device: torch.device, precision: str = "fp32", repeats: int = 5) -> Rates:
-    """Measure `Rates` in float32 or bfloat16, medians of ``repeats``."""
-    keep_freed_memory()
+@dataclass(frozen=True)
+class Setup:
+    """What the epochs of both stages are measured with: clips, settings, and the device with its rates."""
+
+    corpus: Corpus
+    config: Config
+    rates: Rates
+    device: torch.device
+    repeats: int = 3
+
+
+def measure_rates(device: torch.device, precision: str = "fp32", repeats: int = 5) -> Rates:
+    """Measure `Rates` in float32 ("fp32") or bfloat16 ("bf16"), medians of ``repeats``."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     left, right = (torch.randn(MATRIX, MATRIX, device=device, dtype=dtype) for _ in range(2))
-    product = float(np.median(seconds_of(lambda: left @ right, repeats, device)))
     out = torch.empty_like(left)
-    total = float(np.median(seconds_of(lambda: torch.add(left, right, out=out), repeats, device)))
+    product = np.median(seconds_of(lambda: left @ right, repeats, device))
+    total = np.median(seconds_of(lambda: torch.add(left, right, out=out), repeats, device))
     number = left.element_size()
-    return Rates(2 * MATRIX**3 / product, 3 * left.numel() * number / total, number)
+    return Rates(float(2 * MATRIX**3 / product), float(3 * left.numel() * number / total), number)
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """Name, cores, memory and versions, as plain values for JSON."""
-    known = environment(device) | {"cores": os.cpu_count(), "machine": platform.machine()}
-    return known if device.type == "cuda" else known | {"device": _processor()}
+def rate_rows(device: torch.device, precision: str, repeats: int) -> Iterator[Row]:
+    """Yield the rates of a device, measured ``repeats`` times."""
+    for number in range(1, repeats + 1):
+        rates = measure_rates(device, precision)
+        seconds = [2 * MATRIX**3 / rates.flops]
+        yield row(f"product of {MATRIX}² matrices, {number}", seconds, gflop_per_s=rates.flops / 1e9,
+                  gbyte_per_s=rates.bytes / 1e9)  # fmt: skip
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Return the name, cores and versions of this machine, as plain values for JSON."""
+    described = environment(device) | {"cores": os.cpu_count(), "machine": platform.machine()}
+    cpu_list = Path("/proc/cpuinfo")  # of Linux; elsewhere Python's name of the processor stays
+    if device.type != "cuda" and cpu_list.exists():
+        names = re.findall(r"^model name\s*:\s*(.+)$", cpu_list.read_text(), re.M)
+        described["device"] = names[0] if names else described["device"]
+    return described
 
 
 def seconds_of(work: Callable[[], Any], repeats: int, device: torch.device) -> list[float]:
-    """Seconds of each of ``repeats`` calls, after one that is not counted."""
+    """Return the seconds of each of ``repeats`` calls of ``work``, after one that is not counted."""
     measured = []
     for _ in range(repeats + 1):
-        _wait(device)
+        _synchronize(device)
         started = time.perf_counter()
         work()
-        _wait(device)
+        _synchronize(device)
         measured.append(time.perf_counter() - started)
     return measured[1:]
-
-
-def epochs(
-    system: System,
-    train: DeviceSplit,
-    valid: DeviceSplit,
-    batch_size: int,
-    repeats: int,
-    precision: str = "fp32",
-    length_buckets: int = 1,
-) -> list[float]:
-    """Seconds of ``repeats`` epochs of the package's own loop, validation included, after one that is not counted."""
-    schedule = Schedule(1 + repeats, batch_size, precision=precision, length_buckets=length_buckets)
-    with tempfile.TemporaryDirectory() as folder:
-        history = fit(system, train, valid, schedule, seed=1111, directory=Path(folder)).history
-    return [row["seconds"] for row in history[1:]]
 
 
 def row(
     what: str,
     seconds: list[float],
     work: Work | None = None,
-    rate: Rates | None = None,
+    rates: Rates | None = None,
     *,
     times: float = 1.0,
     **more: Any,
-) -> dict[str, Any]:
-    """A line of the table: median, lowest and highest seconds, and their ratio to the floor.
+) -> Row:
+    """Make a row of the table: median, lowest and highest seconds, and their ratio to the floor.
 
-    ``times`` is how often the measured piece makes up what the line is about (an epoch, of some of its batches).
+    Args:
+        what: What was measured.
+        seconds: Of each repeat.
+        work: What it needs at least; None where no floor is known.
+        rates: Of the device.
+        times: How often the measured piece makes up what the row is about (an epoch, of some of its batches).
+        **more: Further columns.
     """
-    line: dict[str, Any] = {
+    values: Row = {
         "what": what,
         "seconds": float(np.median(seconds)) * times,
         "low": min(seconds) * times,
         "high": max(seconds) * times,
         "repeats": len(seconds),
     }
-    if work is not None and rate is not None:
-        floor = rate.floor(work) * times
-        line |= {
+    if work is not None and rates is not None:
+        floor = rates.floor(work) * times
+        values |= {
             "gflop": work.flops * times / 1e9,
             "gbyte": work.bytes * times / 1e9,
             "floor": floor,
-            "ratio": line["seconds"] / floor,
-            "gflop_per_s": rate.flops / 1e9,
+            "ratio": values["seconds"] / floor,
+            "gflop_per_s": rates.flops / 1e9,
         }
-    return line | more
+    return values | more
 
 
-def peak(device: torch.device) -> Mapping[str, float]:
-    """Highest memory of this process so far (GiB)."""
-    return {name.replace("_gib", " GiB"): value for name, value in peak_memory(device).items()}
-
-
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _processor() -> str:
-    """The processor's name as Linux gives it, else as Python knows it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or "cpu"

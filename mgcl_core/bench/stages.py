@@ -1,205 +1,131 @@
-"""Seconds of the two stages on the synthetic corpora that have the shapes of the real ones."""
+"""Seconds of an epoch of the two stages, on synthetic corpora that have the shapes of the real ones."""
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from transformers import BertConfig, BertModel
 
 from ..config import Config
-from ..data import Corpus, Split
-from ..data.batches import Batch, DeviceSplit, Scaler
-from ..model import MGCL, UnimodalRegressor, encoder_names, frozen_encoders
-from ..system import System
+from ..data import Corpus
+from ..data.batches import Batch, DeviceSplit
+from ..data.corpus import GRANULARITIES, EncoderName
+from ..data.scaling import Scaler
+from ..encoders import encoder_names, frozen_encoders
+from ..model import MGCL
+from ..stage_one import UnimodalRegressor
+from ..support.provenance import peak_memory
+from ..system import Shapes, System
+from ..trainer import Schedule, fit
 from . import floors
-from .compared import WORDS, save_random_bert
-from .floors import Lengths, Work
-from .measure import Rates, epochs, peak, row
+from .floors import Work
+from .measure import Row, Setup, row
 
-SEQUENCE_ENCODERS = ("macro_A", "micro_A", "macro_V", "micro_V")
-
-
-def split_of(split: Split, clips: int, device: torch.device, *, full_length: bool = False) -> DeviceSplit:
-    """The first ``clips`` on the device; ``full_length`` makes every step valid."""
-    cut = split.first(clips)
-    if full_length:
-        masks = {name: np.ones_like(getattr(cut, name)) for name in ("audio_mask", "vision_mask")}
-        cut = dataclasses.replace(cut, **masks)
-    return DeviceSplit(cut, device, scaler=Scaler.fit(cut))
+SEQUENCE_ENCODERS = tuple(EncoderName(granularity, modality) for modality in "AV" for granularity in GRANULARITIES)
+TEXT_ENCODERS = tuple(EncoderName(granularity, "T") for granularity in GRANULARITIES)
+VOCABULARY = 21128  # words of BERT's Chinese vocabulary
+SPECIAL = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
 
 
-def lengths_of(batch: Batch) -> Lengths:
-    """Valid steps of a batch, words without [CLS] and [SEP] for text as stage two reads it."""
-    text = (batch.tokens[:, 1] > 0).sum(1) - 2
-    return Lengths(*(values.cpu().numpy() for values in (text, batch.vision_mask.sum(1), batch.audio_mask.sum(1))))
+def time_sequence_encoders(
+    setup: Setup, *, clips: int = 128, names: Sequence[EncoderName] = SEQUENCE_ENCODERS
+) -> Iterator[Row]:
+    """Time an epoch of each audio and vision encoder.
 
+    Args:
+        setup: What to measure with.
+        clips: Of the training split that are timed; the result is scaled to all of them.
+        names: The encoders.
 
-def work_of(train: DeviceSplit, valid: DeviceSplit, batch_size: int, work: Any) -> Work:
-    """The floor's work of an epoch: ``work(lengths, train=…)`` of every batch, in file order."""
-    total = Work()
-    for split, training in ((train, True), (valid, False)):
-        for batch in split.batches(batch_size):
-            total += work(lengths_of(batch), train=training)
-    return total
-
-
-def stage_one(
-    corpus: Corpus,
-    config: Config,
-    rate: Rates,
-    device: torch.device,
-    *,
-    batches: int = 1,
-    repeats: int = 3,
-    names: tuple[str, ...] = SEQUENCE_ENCODERS,
-    full_length: bool = False,
-) -> Iterator[dict[str, Any]]:
-    """An epoch of each audio and vision encoder."""
-    size = config.sequence_batch_size
-    splits = _shares(corpus, size * batches, device, full_length=full_length)
+    Yields:
+        A row an encoder.
+    """
+    config = setup.config
+    splits = first_clips(setup.corpus, clips, setup.device)
     for name in names:
-        modality = name[-1]
 
-        def work(lengths: Lengths, *, train: bool, modality: str = modality) -> Work:
-            return floors.sequence_encoder(modality, lengths.of(modality), config, train=train)
+        def work(lengths: dict[str, np.ndarray], train: bool, modality: str = name.modality) -> Work:
+            return floors.sequence_encoder(modality, lengths[modality], config, train=train)
 
         torch.manual_seed(1111)
-        system = UnimodalRegressor(name, config).to(device)
-        yield _epoch(
-            f"stage one, {name}, epoch",
-            system,
-            corpus,
-            splits,
-            config,
-            rate,
-            work,
-            size=size,
-            repeats=repeats,
-            full_length=full_length,
-        )
+        system = UnimodalRegressor(name, config)
+        yield _time_epoch(setup, f"stage one, {name}, epoch", system, splits, work, config.sequence_batch_size)
 
 
-def stage_one_text(
-    corpus: Corpus,
-    config: Config,
-    rate: Rates,
-    device: torch.device,
-    *,
-    batches: int = 1,
-    repeats: int = 3,
-    layers: int = 12,
-) -> Iterator[dict[str, Any]]:
-    """An epoch of both text encoders, with a bert-base of random weights (of fewer ``layers`` in tests)."""
-    size = config.text_batch_size
-    splits = _shares(corpus, size * batches, device)
+def time_text_encoders(setup: Setup, *, clips: int = 64, layers: int = 12) -> Iterator[Row]:
+    """Time an epoch of both text encoders, with a bert-base of random weights.
+
+    Args:
+        setup: What to measure with.
+        clips: As in `time_sequence_encoders`.
+        layers: Of the text model.
+
+    Yields:
+        A row an encoder.
+    """
+    splits = first_clips(setup.corpus, clips, setup.device)
     with tempfile.TemporaryDirectory() as folder:
-        words = 1 + max(int(split.text_bert[:, 0].max()) for split in corpus.splits)
-        save_random_bert(Path(folder), layers=layers, size=max(words, WORDS))
-        config = config.override({"text_model": folder})
-        for name in ("macro_T", "micro_T"):
+        words = 1 + max(int(split.text_bert[:, 0].max()) for split in setup.corpus.splits)
+        save_random_bert(Path(folder), layers=layers, words=max(words, VOCABULARY))
+        config = setup.config.override({"text_model": folder})
+        for name in TEXT_ENCODERS:
             torch.manual_seed(1111)
-            system = UnimodalRegressor(name, config, pretrained=False).to(device)
-            shape = system.encoder.bert.config
+            system = UnimodalRegressor(name, config, pretrained=False)
+            bert = system.encoder.bert.config
+            shape = {"width": bert.hidden_size, "inner": bert.intermediate_size, "layers": bert.num_hidden_layers,
+                     "vocabulary": bert.vocab_size, "first_only": name.granularity == "macro"}  # fmt: skip
 
-            def work(
-                lengths: Lengths, *, train: bool, shape: Any = shape, first_only: bool = name == "macro_T"
-            ) -> Work:
-                return floors.bert(
-                    lengths.text + 2,
-                    width=shape.hidden_size,
-                    inner=shape.intermediate_size,
-                    layers=shape.num_hidden_layers,
-                    vocabulary=shape.vocab_size,
-                    train=train,
-                    first_only=first_only,
-                )
+            def work(lengths: dict[str, np.ndarray], train: bool, shape: dict[str, int] = shape) -> Work:
+                return floors.bert(lengths["T"] + 2, train=train, **shape)
 
-            yield _epoch(
-                f"stage one, {name}, epoch", system, corpus, splits, config, rate, work, size=size, repeats=repeats
-            )
+            yield _time_epoch(setup, f"stage one, {name}, epoch", system, splits, work, config.text_batch_size)
 
 
-def stage_two(
-    corpus: Corpus,
-    config: Config,
-    rate: Rates,
-    device: torch.device,
-    what: str,
-    *,
-    text_width: int = 768,
-    batches: int = 3,
-    repeats: int = 3,
-    full_length: bool = False,
-) -> dict[str, Any]:
-    """An epoch of MGCL; frozen features are random numbers."""
-    size = config.mgcl_batch_size
-    splits = _shares(corpus, size * batches, device, full_length=full_length)
+def time_mgcl(setup: Setup, what: str = "stage two, epoch", *, clips: int = 128, text_width: int = 768) -> Row:
+    """Time an epoch of MGCL; features of frozen encoders are random numbers.
+
+    Args:
+        setup: What to measure with.
+        what: Name of the row.
+        clips: As in `time_sequence_encoders`.
+        text_width: Of a hidden state of the text encoder.
+    """
+    corpus, config = setup.corpus, setup.config
+    splits = first_clips(corpus, clips, setup.device)
     for split in splits:
         split.features = random_features(split, config, text_width)
+    shapes = Shapes(text_width, 0, config.audio_dim, config.audio_steps, config.vision_dim, config.vision_steps,
+                    bound=corpus.bound, clips=len(splits[0]), text_model=config.text_model)  # fmt: skip
     frozen = frozen_encoders(config)
     torch.manual_seed(1111)
-    system = MGCL(
-        config,
-        bound=corpus.bound,
-        encoders=[name for name in encoder_names(config) if name not in frozen],
-        text_width=text_width,
-    ).to(device)
+    system = MGCL(config, shapes, encoders=[name for name in encoder_names(config) if name not in frozen])
 
-    def work(lengths: Lengths, *, train: bool) -> Work:
+    def work(lengths: dict[str, np.ndarray], train: bool) -> Work:
         return floors.stage_two(lengths, config, text_width, train=train)
 
-    return _epoch(what, system, corpus, splits, config, rate, work, size=size, repeats=repeats, full_length=full_length)
+    return _time_epoch(setup, what, system, splits, work, config.mgcl_batch_size)
 
 
-def _shares(corpus: Corpus, clips: int, device: torch.device, *, full_length: bool = False) -> list[DeviceSplit]:
-    """The first ``clips`` of training, and their share of validation."""
-    clips = min(clips, len(corpus.train))
-    valid_clips = max(1, round(clips * len(corpus.valid) / len(corpus.train)))
-    return [
-        split_of(part, count, device, full_length=full_length)
-        for part, count in ((corpus.train, clips), (corpus.valid, valid_clips))
-    ]
+def first_clips(corpus: Corpus, clips: int, device: torch.device) -> tuple[DeviceSplit, DeviceSplit]:
+    """Take the first ``clips`` of the training split, and as large a share of validation, on the device."""
+    train = corpus.train.first(clips)
+    valid = corpus.valid.first(max(1, round(len(train) * len(corpus.valid) / len(corpus.train))))
+    scaler = Scaler.fit(train)
+    return DeviceSplit(train, device, scaler=scaler), DeviceSplit(valid, device, scaler=scaler)
 
 
-def _epoch(
-    what: str,
-    system: System,
-    corpus: Corpus,
-    splits: list[DeviceSplit],
-    config: Config,
-    rate: Rates,
-    work: Any,
-    *,
-    size: int,
-    repeats: int,
-    full_length: bool = False,
-) -> dict[str, Any]:
-    """An epoch of ``system``, validation included, timed on ``splits`` (`_shares`) and scaled to all clips."""
-    train, device = splits[0], splits[0].device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    seconds = epochs(system, *splits, size, repeats, config.precision, config.length_buckets)
-    return row(
-        what,
-        seconds,
-        work_of(*splits, size, work),
-        rate,
-        times=len(corpus.train) / len(train),
-        batch=size,
-        corpus=corpus.name,
-        lengths="full" if full_length else "as drawn",
-        measured_clips=len(train),
-        **peak(device),
-    )
+def valid_steps(batch: Batch) -> dict[str, np.ndarray]:
+    """Count the valid steps (B,) of each clip by modality; text without [CLS] and [SEP], as stage two reads it."""
+    counts = {"T": (batch.tokens[:, 1] > 0).sum(1) - 2, "V": batch.vision_mask.sum(1), "A": batch.audio_mask.sum(1)}
+    return {modality: values.cpu().numpy() for modality, values in counts.items()}
 
 
 def random_features(split: DeviceSplit, config: Config, text_width: int) -> dict[str, torch.Tensor]:
-    """Stand-ins for the features of frozen encoders, of their shapes and masks."""
+    """Make random features in place of the frozen encoders', with their shapes and masks."""
     generator = torch.Generator(split.device).manual_seed(0)
     tokens = split.tokens[:, 1] > 0
     words = torch.zeros_like(tokens)
@@ -207,15 +133,53 @@ def random_features(split: DeviceSplit, config: Config, text_width: int) -> dict
     masks = {"T": words, "V": split.vision_mask, "A": split.audio_mask}
     features = {}
     for name in frozen_encoders(config):
-        kind, m = name.split("_")
-        width, mask = text_width if m == "T" else config.width, masks[m]
-        if kind == "macro":
-            shape: tuple[int, ...] = (len(mask), width)
-        elif config.micro == "pooled":
-            shape, mask = (len(mask), 1, 2 * width), mask[:, :1] | True
-        else:
-            shape = (*mask.shape, width)
-        features[name] = torch.randn(shape, generator=generator, device=split.device)
-        if kind == "micro":
-            features[f"{name}_mask"] = mask
+        width, mask = text_width if name.modality == "T" else config.width, masks[name.modality]
+        shape: tuple[int, ...] = (len(mask), width)
+        if name.granularity == "micro":
+            if config.micro == "pooled":
+                width, mask = 2 * width, torch.ones_like(mask[:, :1])
+            shape, features[f"{name}_mask"] = (*mask.shape, width), mask
+        features[str(name)] = torch.randn(shape, generator=generator, device=split.device)
     return features
+
+
+def save_random_bert(folder: Path, *, layers: int, words: int = VOCABULARY) -> None:
+    """Write a BERT of width 768 with random weights, and a vocabulary of placeholders."""
+    BertModel(BertConfig(vocab_size=words, num_hidden_layers=layers)).save_pretrained(folder)
+    lines = [SPECIAL.get(number, f"[unused{number}]") for number in range(words)]
+    (folder / "vocab.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _time_epoch(
+    setup: Setup,
+    what: str,
+    system: System,
+    splits: tuple[DeviceSplit, DeviceSplit],
+    work: Callable[[dict[str, np.ndarray], bool], Work],
+    batch_size: int,
+) -> Row:
+    """Time the package's own training loop, validation included, and scale an epoch to all clips of the corpus.
+
+    ``work`` counts a batch, given its valid steps and whether it trains.
+    """
+    (train, valid), config = splits, setup.config
+    if setup.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(setup.device)
+    # One epoch more than is counted, to warm up.
+    schedule = Schedule(1 + setup.repeats, batch_size, precision=config.precision, length_buckets=config.length_buckets)
+    with tempfile.TemporaryDirectory() as folder:
+        history = fit(system.to(setup.device), train, valid, schedule, seed=1111, directory=Path(folder)).history
+    total = Work()
+    for split, training in ((train, True), (valid, False)):
+        total = sum((work(valid_steps(batch), training) for batch in split.batches(batch_size)), total)
+    return row(
+        what,
+        [epoch["seconds"] for epoch in history[1:]],
+        total,
+        setup.rates,
+        times=len(setup.corpus.train) / len(train),
+        batch=batch_size,
+        corpus=setup.corpus.name,
+        measured_clips=len(train),
+        **peak_memory(setup.device),
+    )

@@ -1,35 +1,33 @@
-"""Batches on the device: scaling, seeded order, and trimming to the longest valid step."""
+"""Batches on the device: seeded order, and trimming to the longest valid step."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from ..support.errors import RunError
-from ..support.files import atomic
-from .corpus import Split
+from .corpus import MODALITIES, Split
+from .scaling import Scaler
 
 
 @dataclass
 class Batch:
     """B clips on one device, trimmed to the longest valid step of each modality.
 
-    - ``index`` (B,): rows of the split
-    - ``tokens`` (B, 3, L) int64: token ids, attention mask, token types
-    - ``text`` (B, L, D) or None: the file's own contextual embeddings
-    - ``audio`` (B, La, Da), ``vision`` (B, Lv, Dv), zero where not valid
-    - ``audio_mask`` (B, La), ``vision_mask`` (B, Lv), True where valid
-    - ``labels`` (B,): y, or None when predicting
-    - ``unimodal_labels`` (3, B): y_T, y_V, y_A (y where the corpus has none), or None when predicting
-    - ``features``: outputs of frozen encoders by name, `mgcl_core.model.encode_frozen`
+    Attributes:
+        index: (B,) rows of the split.
+        tokens: (B, 3, L) int64 token ids, attention mask, token types.
+        text: (B, L, D) the file's own contextual embeddings, or None.
+        audio: (B, La, Da), zero at padding.
+        audio_mask: (B, La) padding mask, True at valid steps.
+        vision: (B, Lv, Dv), zero at padding.
+        vision_mask: (B, Lv) padding mask, True at valid steps.
+        labels: (B,) y, or None when predicting.
+        unimodal_labels: (3, B) y_T, y_V, y_A (y where the corpus has none), or None when predicting.
+        features: outputs of frozen encoders by name, `mgcl_core.encoders.encode`.
     """
 
     index: Tensor
@@ -47,7 +45,7 @@ class Batch:
         return len(self.index)
 
     def parts(self, size: int) -> Iterator[Batch]:
-        """The same clips, at most ``size`` at a time, padded as the whole batch is."""
+        """Iterate over the clips, at most ``size`` at a time, padded as the whole batch is."""
         for start in range(0, len(self), size):
             rows = slice(start, start + size)
             cut = {
@@ -63,63 +61,15 @@ class Batch:
             )
 
 
-@dataclass(frozen=True)
-class Scaler:
-    """z-scores of audio and vision per dimension, clipped to ±10 (decision 18)."""
-
-    statistics: dict[str, np.ndarray]  # audio_mean (Da,), audio_std (Da,), vision_mean (Dv,), vision_std (Dv,)
-    limit: float = 10.0
-
-    @classmethod
-    def fit(cls, train: Split) -> Scaler:
-        """Statistics over the valid steps of the training split; a constant dimension keeps its scale."""
-        statistics = {}
-        for name in ("audio", "vision"):
-            mean, std = _moments(getattr(train, name), getattr(train, f"{name}_mask"))
-            statistics[f"{name}_mean"] = mean.astype(np.float32)
-            statistics[f"{name}_std"] = np.where(std > 1e-8, std, 1.0).astype(np.float32)
-        return cls(statistics)
-
-    def save(self, path: Path) -> None:
-        """Write the statistics as safetensors."""
-        with atomic(path) as temporary:
-            save_file(self.statistics, temporary)
-
-    @classmethod
-    def load(cls, path: Path) -> Scaler:
-        """Read what `save` wrote.
-
-        Raises:
-            RunError: the file is missing or damaged, or holds statistics by which nothing can be scaled.
-        """
-        try:
-            statistics = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise RunError(f"the scaler {path} cannot be read: {error}") from error
-        expected = {f"{name}_{kind}" for name in ("audio", "vision") for kind in ("mean", "std")}
-        if set(statistics) != expected:
-            raise RunError(f"the scaler {path} holds {sorted(statistics)}, not {sorted(expected)}")
-        for name, values in statistics.items():
-            if not np.isfinite(values).all() or (name.endswith("_std") and (values <= 0).any()):
-                raise RunError(f"the scaler {path}: {name} holds numbers by which nothing can be scaled")
-        return cls(statistics)
-
-    def apply(self, name: str, values: np.ndarray) -> np.ndarray:
-        """Scaled copy of ``values`` (N, L, D) of modality ``name``."""
-        scaled = np.asarray(values, dtype=np.float32) - self.statistics[f"{name}_mean"]
-        scaled /= self.statistics[f"{name}_std"]
-        return np.clip(scaled, -self.limit, self.limit, out=scaled)
-
-
 class DeviceSplit:
     """A split as tensors on ``device``, indexed per batch.
 
     Args:
-        split: the clips.
-        device: where the tensors live.
-        scaler: scaling of audio and vision, or None for the file's own values.
-        tokens: (N, 3, L) to use in place of the file's ``text_bert``.
-        labelled: whether batches carry labels, where the split has any; False makes sure that none are seen.
+        split: The clips.
+        device: Where the tensors live.
+        scaler: Scaling of audio and vision, or None for the file's own values.
+        tokens: (N, 3, L) to use instead of the file's ``text_bert``.
+        labelled: Whether batches carry labels where the split has any; with False none can be read.
     """
 
     def __init__(
@@ -151,47 +101,47 @@ class DeviceSplit:
         self.features: dict[str, Tensor] = {}
         # Lengths are kept off the device: trimming must not wait for it.
         self._lengths = {
-            "text": _last_valid(self.tokens[:, 1] > 0),
-            "audio": _last_valid(self.audio_mask),
-            "vision": _last_valid(self.vision_mask),
+            "T": _last_valid(self.tokens[:, 1] > 0),
+            "V": _last_valid(self.vision_mask),
+            "A": _last_valid(self.audio_mask),
         }
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def batch(self, rows: np.ndarray | None = None) -> Batch:
-        """The clips ``rows`` (all when None) as one trimmed batch."""
+        """Take the clips ``rows`` (all when None) as one trimmed batch."""
         rows = np.arange(len(self)) if rows is None else np.asarray(rows)
         index = torch.as_tensor(rows, device=self.device)
-        text_steps, audio_steps, vision_steps = (
-            max(1, int(self._lengths[name][rows].max())) for name in ("text", "audio", "vision")
-        )
-        steps = {"T": text_steps, "V": vision_steps, "A": audio_steps}
+        steps = {modality: max(1, int(lengths[rows].max())) for modality, lengths in self._lengths.items()}
+        trimmed = {f"micro_{modality}{suffix}": steps[modality] for modality in MODALITIES for suffix in ("", "_mask")}
         features = {
-            name: _full(values[index, : steps[name[6]]] if name.startswith("micro") else values[index])
+            name: _to_float32(values[index, : trimmed[name]] if name in trimmed else values[index])
             for name, values in self.features.items()
         }
         return Batch(
             index=index,
-            tokens=self.tokens[index, :, :text_steps],
-            text=None if self.text is None else _full(self.text[index, :text_steps]),
-            audio=self.audio[index, :audio_steps],
-            audio_mask=self.audio_mask[index, :audio_steps],
-            vision=self.vision[index, :vision_steps],
-            vision_mask=self.vision_mask[index, :vision_steps],
+            tokens=self.tokens[index, :, : steps["T"]],
+            text=None if self.text is None else _to_float32(self.text[index, : steps["T"]]),
+            audio=self.audio[index, : steps["A"]],
+            audio_mask=self.audio_mask[index, : steps["A"]],
+            vision=self.vision[index, : steps["V"]],
+            vision_mask=self.vision_mask[index, : steps["V"]],
             labels=self.labels[index] if self.labelled else None,
             unimodal_labels=self.unimodal_labels[:, index] if self.labelled else None,
             features=features,
         )
 
     def batches(self, size: int, *, seed: int | None = None, buckets: int = 1) -> Iterator[Batch]:
-        """All clips in batches of at most ``size``: in file order, or shuffled by ``seed``.
+        """Iterate over all clips in batches.
 
-        With ``buckets`` above 1, the shuffled clips of that many batches are sorted by length before they are cut, and
-        the batches shuffled in turn: less padding, but clips of like length always meet.
+        The order is a function of the seed alone, so that a resumed epoch repeats the batches of the one that was lost.
 
-        The order is a function of the seed alone, so that a resumed epoch repeats the batches of the
-        one that was lost.
+        Args:
+            size: Clips in a batch; the last batch may be smaller.
+            seed: Seed of the shuffle, or None for the order of the file.
+            buckets: Above 1, the shuffled clips of that many batches are sorted by length before they are cut into
+                batches, and the batches are shuffled: less padding, but clips of similar length are always together.
         """
         order = np.arange(len(self))
         cuts = np.arange(size, len(order), size)
@@ -199,22 +149,16 @@ class DeviceSplit:
             generator = np.random.Generator(np.random.PCG64(seed))
             order = generator.permutation(order)
             if buckets > 1:
-                longest = np.maximum(self._lengths["audio"], self._lengths["vision"])[order]
+                longest = np.maximum(self._lengths["A"], self._lengths["V"])[order]
                 drawn = np.arange(len(order)) // (size * buckets)
                 batches = np.split(order[np.lexsort((longest, drawn))], cuts)
-                yield from (self.batch(batches[place]) for place in generator.permutation(len(batches)))
+                yield from (self.batch(batches[number]) for number in generator.permutation(len(batches)))
                 return
         yield from (self.batch(rows) for rows in np.split(order, cuts))
 
-    def steps(self, size: int) -> int:
-        """Number of batches of ``batches(size)``."""
+    def batch_count(self, size: int) -> int:
+        """Count the batches of ``batches(size)``."""
         return -(-len(self) // size)
-
-
-def derive_seed(seed: int, *purpose: object) -> int:
-    """An independent 63-bit seed for ``purpose`` (for example ``"order", epoch``) of a run's ``seed``."""
-    text = "/".join(map(str, (seed, *purpose)))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def _tensor(values: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -222,8 +166,8 @@ def _tensor(values: np.ndarray, device: torch.device, dtype: torch.dtype) -> Ten
     return torch.from_numpy(np.array(values)).to(device=device, dtype=dtype)
 
 
-def _full(values: Tensor) -> Tensor:
-    """Numbers that were kept in half precision as float32."""
+def _to_float32(values: Tensor) -> Tensor:
+    """Frozen features may be kept in half precision."""
     return values.float() if values.dtype == torch.float16 else values
 
 
@@ -231,17 +175,3 @@ def _last_valid(mask: Tensor) -> np.ndarray:
     """(N, L) bool → (N,) number of steps up to the last valid one, 0 where there is none."""
     steps = torch.arange(1, mask.shape[1] + 1, device=mask.device)
     return (mask * steps).amax(dim=1).cpu().numpy()
-
-
-def _moments(values: np.ndarray, mask: np.ndarray, rows: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (D,) over the valid steps of (N, L, D), in float64, ``rows`` clips at a time."""
-    count, total = 0, np.zeros(values.shape[2])
-    for start in range(0, len(values), rows):
-        valid = np.asarray(values[start : start + rows], dtype=np.float64)[mask[start : start + rows]]  # (steps, D)
-        count, total = count + len(valid), total + valid.sum(axis=0)
-    mean = total / max(count, 1)
-    squares = np.zeros_like(mean)
-    for start in range(0, len(values), rows):
-        valid = np.asarray(values[start : start + rows], dtype=np.float64)[mask[start : start + rows]]
-        squares += ((valid - mean) ** 2).sum(axis=0)
-    return mean, np.sqrt(squares / max(count, 1))

@@ -1,8 +1,8 @@
-"""Memory-mapped copies of what was read, so that a corpus is unpickled and checked once.
+"""Memory-mapped copies of feature files, so that each file is unpickled and checked once.
 
-A file's cache is one folder, ``<stem>-<hash of its path>/<hash of its size, time and the format>``:
-the arrays as .npy files and ``corpus.json`` with the rest. It is built under the name ``building`` and
-renamed when complete; a lock lets one process build while others wait.
+The cache of a feature file is the folder ``<stem>-<hash of its path>/<hash of its size, time and the cache format>``:
+arrays as .npy files and everything else in ``corpus.json``. It is built under the name ``building`` and renamed when
+complete; a lock lets one process build while others wait.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from filelock import FileLock
 
 from .corpus import SPLITS, Split
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
-FORMAT = 1  # rises with every change of what is kept
+CACHE_FORMAT = 1  # raise it with every change of the cached content
 _INDEX = "corpus.json"
 _BUILDING = "building"
 _TEXTS = ("name", "ids", "raw_text")
@@ -32,7 +32,14 @@ _ARRAYS = tuple(field.name for field in fields(Split) if field.name not in _TEXT
 
 @dataclass(frozen=True)
 class Contents:
-    """What a feature file holds, checked and converted, before it has a name and a scheme."""
+    """The checked and converted content of a feature file, which has no corpus name and label scheme yet.
+
+    Attributes:
+        splits: train, valid and test by name.
+        sha256: Hash of the file.
+        aligned: Whether the three modalities share their steps.
+        notes: Counts of what reading changed, as in `Corpus`.
+    """
 
     splits: dict[str, Split]
     sha256: str
@@ -41,13 +48,23 @@ class Contents:
 
 
 class Store:
-    """Keeps arrays as .npy files in a folder, or in memory where there is none."""
+    """Keeps arrays as .npy files in ``folder``, or in memory if that is None."""
 
     def __init__(self, folder: Path | None = None):
         self.folder = folder
 
     def keep(self, name: str, shape: tuple, dtype: type, chunks: Iterable[np.ndarray]) -> np.ndarray:
-        """The array whose chunks along the first axis are given; read-only."""
+        """Store an array.
+
+        Args:
+            name: Stem of the .npy file.
+            shape: Shape of the whole array.
+            dtype: Its type.
+            chunks: Its parts along the first axis, in order.
+
+        Returns:
+            The array, read-only.
+        """
         if self.folder is None:
             array = np.empty(shape, dtype)
             start = 0
@@ -66,31 +83,39 @@ class Store:
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def cached(path: Path, cache_dir: Path, read: Callable[[Store], Contents]) -> Contents:
-    """The contents of ``path`` from its cache, which is built by ``read`` where there is no valid one.
+def open_cached(path: Path, cache_dir: Path, read: Callable[[Store], Contents]) -> Contents:
+    """Open the cache of a feature file, after building it if there is no valid one.
 
-    Where the cache cannot be written (a read-only or full disk), what was read stays in memory.
+    If the cache cannot be written (a read-only or full disk), the contents stay in memory.
+
+    Args:
+        path: The feature file.
+        cache_dir: Folder of all caches.
+        read: Reads the file and keeps its arrays in a `Store`.
+
+    Returns:
+        The contents, with memory-mapped arrays.
     """
     source = _fingerprint(path)
-    home = cache_dir / f"{path.stem}-{_hash(str(path))}"
-    entry = home / _hash(json.dumps(source))
+    folder = cache_dir / f"{path.stem}-{_hash(str(path))}"
+    entry = folder / _hash(json.dumps(source))
     contents = _open(entry, source)
     if contents is not None:
         return contents
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        with FileLock(home / "lock"):
-            contents = _open(entry, source)  # another process may have built it meanwhile
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):
+            contents = _open(entry, source)  # another process may have built it
             if contents is None:
                 _build(entry, source, read)
                 contents = _open(entry, source)
     except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
-        logger.warning("no cache of %s in %s (%s): it is kept in memory", path, cache_dir, error)
+        log.warning("no cache of %s in %s (%s): it is kept in memory", path, cache_dir, error)
     return contents if contents is not None else read(Store())
 
 
 def _build(entry: Path, source: list, read: Callable[[Store], Contents]) -> None:
-    """Needs the lock: all else in the folder is stale or was left behind by a killed process."""
+    """Build the cache, under the lock; anything else in the folder is stale or was left by a killed process."""
     for old in entry.parent.iterdir():
         if old.is_dir():
             shutil.rmtree(old)
@@ -112,11 +137,11 @@ def _build(entry: Path, source: list, read: Callable[[Store], Contents]) -> None
 
 
 def _index(split: Split) -> dict:
-    kept = {name: getattr(split, name) for name in _ARRAYS}
+    arrays = {name: array for name in _ARRAYS if (array := getattr(split, name)) is not None}
     return {
         "ids": split.ids,
         "raw_text": split.raw_text,
-        "arrays": {name: [a.dtype.str, list(a.shape)] for name, a in kept.items() if a is not None},
+        "arrays": {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()},
     }
 
 
@@ -130,7 +155,7 @@ def _open(entry: Path, source: list) -> Contents | None:
         splits = {name: _open_split(entry, name, index["splits"][name]) for name in SPLITS}
         return Contents(splits, index["sha256"], index["aligned"], index["notes"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
-        logger.info("the cache %s is unusable and is built again: %r", entry, error)
+        log.info("the cache %s is unusable and is built again: %r", entry, error)
         return None
 
 
@@ -146,7 +171,7 @@ def _open_split(entry: Path, name: str, index: dict) -> Split:
 
 def _fingerprint(path: Path) -> list:
     status = path.stat()
-    return [FORMAT, str(path), status.st_size, status.st_mtime_ns]
+    return [CACHE_FORMAT, str(path), status.st_size, status.st_mtime_ns]
 
 
 def _hash(text: str) -> str:

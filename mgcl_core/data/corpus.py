@@ -1,30 +1,70 @@
-"""What every later room sees of a feature file: splits of arrays, masks, labels and ids."""
+"""A corpus as the rest of the package sees it: three splits of arrays, padding masks, labels and ids."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from ..support.errors import ConfigError, nearest
+
 SPLITS = ("train", "valid", "test")
 MODALITIES = ("T", "V", "A")
+GRANULARITIES = ("macro", "micro")
 #: Half-width of each scheme's label range.
 BOUNDS = {"sims": 1.0, "mosi": 3.0}
 
 
+class EncoderName(NamedTuple):
+    """An encoder of stage one, by what it reads and what it is for; written as ``macro_T`` … ``micro_A``, ``shared_T``.
+
+    - ``granularity``: "macro", "micro", or "shared" for one that gives both features (decision 1)
+    - ``modality``: "T", "V" or "A"
+    """
+
+    granularity: str
+    modality: str
+
+    def __str__(self) -> str:
+        return f"{self.granularity}_{self.modality}"
+
+    @classmethod
+    def parse(cls, text: str) -> EncoderName:
+        """The encoder that is written as ``text``.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        known = {str(name): name for g in (*GRANULARITIES, "shared") for m in MODALITIES if (name := cls(g, m))}
+        if text not in known:
+            raise ConfigError(f"no encoder is called {text!r}: {nearest(text, known)}")
+        return known[text]
+
+    @property
+    def granularities(self) -> tuple[str, ...]:
+        """Granularities of the features that it gives."""
+        return GRANULARITIES if self.granularity == "shared" else (self.granularity,)
+
+
 @dataclass(frozen=True)
 class Split:
-    """One split of a corpus: N clips. Arrays may be memory-mapped and must not be written to.
+    """One split of a corpus: N clips. Arrays may be memory-mapped and are read-only.
 
-    - ``ids``: N strings, ``video$_$clip``; ``raw_text``: N strings
-    - ``text_bert`` (N, 3, L) int64: token ids, attention mask, token types
-    - ``text`` (N, L, D) float32 or None: the file's own contextual embeddings
-    - ``audio`` (N, La, Da), ``vision`` (N, Lv, Dv) float32, finite (audio -inf became 0)
-    - ``audio_mask`` (N, La), ``vision_mask`` (N, Lv) bool, True at the valid steps
-    - ``labels`` (N,) float32: the multimodal label y, in the units of the file (None only in clips to predict)
-    - ``unimodal_labels`` (3, N) float32 in the order T, V, A, or None where the file has none
+    Attributes:
+        name: "train", "valid" or "test".
+        ids: N strings, ``video$_$clip``.
+        raw_text: N strings.
+        text_bert: (N, 3, L) int64 token ids, attention mask, token types.
+        text: (N, L, D) float32 contextual embeddings of the file, or None.
+        audio: (N, La, Da) float32, finite (-inf became 0).
+        audio_mask: (N, La) bool padding mask, True at valid steps.
+        vision: (N, Lv, Dv) float32, finite.
+        vision_mask: (N, Lv) bool padding mask, True at valid steps.
+        labels: (N,) float32 multimodal labels y, in the units of the file; None only in clips to predict.
+        unimodal_labels: (3, N) float32 in the order T, V, A, or None if the file has none.
     """
 
     name: str
@@ -43,7 +83,7 @@ class Split:
         return len(self.ids)
 
     def first(self, clips: int) -> Split:
-        """The first ``clips`` of the split."""
+        """Take the first ``clips`` of the split."""
         cut = {
             item.name: value[:clips]
             for item in fields(self)
@@ -57,10 +97,15 @@ class Split:
 class Corpus:
     """The three splits of one dataset.
 
-    ``name`` labels tables and directories; ``scheme`` is ``"sims"`` or ``"mosi"`` (``BOUNDS``);
-    ``sha256`` is the source file's hash; ``aligned`` says that all three modalities share their
-    steps; ``synthetic`` marks what this package generated; ``notes`` counts what reading changed
-    (for example ``{"audio_neg_inf": 12}``).
+    Attributes:
+        name: As it stands in tables and directories.
+        scheme: Label scheme, "sims" or "mosi" (``BOUNDS``).
+        path: The feature file.
+        sha256: Its hash.
+        aligned: Whether the three modalities share their steps.
+        synthetic: Whether this package generated it.
+        language: As it stands in Table 1.
+        notes: Counts of what reading changed, for example ``{"audio_neg_inf": 12}``.
     """
 
     name: str
@@ -86,7 +131,7 @@ class Corpus:
 
 
 def table1(corpora: list[Corpus]) -> pd.DataFrame:
-    """Table 1 of the paper, a row a corpus: clips in each split and in total, and the language."""
+    """Make Table 1 of the paper: for each corpus the clips of each split and in total, and the language."""
     rows = []
     for corpus in corpora:
         sizes = [len(split) for split in corpus.splits]

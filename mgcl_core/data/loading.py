@@ -1,4 +1,4 @@
-"""``load_corpus``: from a name or a path to a checked ``Corpus``."""
+"""From the name of a corpus or the path of a feature file to a checked `Corpus`."""
 
 from __future__ import annotations
 
@@ -14,37 +14,43 @@ from filelock import FileLock
 
 from ..support.errors import ConfigError, CorpusError, nearest
 from ..support.paths import data_directory
-from . import cache
-from . import validation as checks
-from .cache import Contents, Store
+from .cache import Contents, Store, open_cached
 from .corpus import BOUNDS, SPLITS, Corpus, Split
-from .safe_pickle.reader import read_pickle
+from .safe_pickle import read_pickle
+from .validation import UNIMODAL, CheckedSplit, FeatureStream, Location, check_clips, check_file, decide_scheme
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Known:
-    """A corpus with a name: its label scheme, and its place in the data folder unless it is generated."""
+class KnownCorpus:
+    """A corpus that is loaded by name.
+
+    Attributes:
+        name: As it stands in tables and folders.
+        scheme: Its label scheme.
+        language: As it stands in Table 1.
+        file: Path of its feature file in the data folder; None for a synthetic corpus.
+    """
 
     name: str
     scheme: str
     language: str
-    place: str | None = None
+    file: str | None = None
 
 
 _SYNTHETIC = "English (synthetic)"
-KNOWN = {
-    "demo": Known("demo", "sims", _SYNTHETIC),
-    "demo-mosi": Known("demo-mosi", "mosi", _SYNTHETIC),
-    "synthetic-sims": Known("synthetic-sims", "sims", _SYNTHETIC),
-    "synthetic-mosi": Known("synthetic-mosi", "mosi", _SYNTHETIC),
-    "synthetic-mosei": Known("synthetic-mosei", "mosi", _SYNTHETIC),
-    "sims": Known("CH-SIMS", "sims", "Chinese", "CH-SIMS/unaligned_39.pkl"),
-    "mosi": Known("CMU-MOSI", "mosi", "English", "CMU-MOSI/unaligned_50.pkl"),
-    "mosei": Known("CMU-MOSEI", "mosi", "English", "CMU-MOSEI/unaligned_50.pkl"),
+KNOWN_CORPORA = {
+    "demo": KnownCorpus("demo", "sims", _SYNTHETIC),
+    "demo-mosi": KnownCorpus("demo-mosi", "mosi", _SYNTHETIC),
+    "synthetic-sims": KnownCorpus("synthetic-sims", "sims", _SYNTHETIC),
+    "synthetic-mosi": KnownCorpus("synthetic-mosi", "mosi", _SYNTHETIC),
+    "synthetic-mosei": KnownCorpus("synthetic-mosei", "mosi", _SYNTHETIC),
+    "sims": KnownCorpus("CH-SIMS", "sims", "Chinese", "CH-SIMS/unaligned_39.pkl"),
+    "mosi": KnownCorpus("CMU-MOSI", "mosi", "English", "CMU-MOSI/unaligned_50.pkl"),
+    "mosei": KnownCorpus("CMU-MOSEI", "mosi", "English", "CMU-MOSEI/unaligned_50.pkl"),
 }
-_ALIASES = {known.name.lower(): key for key, known in KNOWN.items()}
+_ALIASES = {known.name.lower(): key for key, known in KNOWN_CORPORA.items()}
 
 #: Published by the authors of the files (https://github.com/thuiar/MMSA), by folder and file name.
 SHA256 = {
@@ -57,10 +63,14 @@ SHA256 = {
 
 
 def known_name(name: object) -> str | None:
-    """The key of ``name`` in `KNOWN`, however it is written (``Demo``, ``CH-SIMS``); None for the path of a file."""
+    """Look up ``name`` in `KNOWN_CORPORA`, in any spelling (``Demo``, ``CH-SIMS``).
+
+    Returns:
+        The key there, or None for the path of a file.
+    """
     key = str(name).lower()
     key = _ALIASES.get(key, key)
-    return key if isinstance(name, str) and key in KNOWN else None
+    return key if isinstance(name, str) and key in KNOWN_CORPORA else None
 
 
 def load_corpus(
@@ -70,29 +80,36 @@ def load_corpus(
     data_dir: str | os.PathLike | None = None,
     cache_dir: str | os.PathLike | None = None,
 ) -> Corpus:
-    """Reads a feature file of the field's pickle format, checks it whole, and caches it memory-mapped.
+    """Load a corpus: read its feature file, check all of it, and cache it memory-mapped.
 
-    ``name_or_path`` is a known name (``demo``, ``demo-mosi``, ``sims``, ``mosi``, ``mosei``,
-    ``synthetic-sims``, ``synthetic-mosi``, ``synthetic-mosei``, in any case) or a file. ``scheme`` is
-    ``"sims"`` (labels in [-1, 1]) or ``"mosi"`` ([-3, 3]); without it a known name or else the labels'
-    range decides, and what was decided is logged. Known files are looked for in ``data_dir``
-    (``MGCL_DATA``, else ``data`` in the project), and generated ones are written there once. The cache
-    goes to ``cache_dir`` (``.cache`` in ``data_dir``).
+    A file whose SHA-256 differs from the published one is read with a logged warning.
 
-    Raises ``CorpusError`` for an unknown name, a missing file and a file that breaks the format, and
-    ``ConfigError`` for an unknown scheme. A file whose SHA-256 is not the published one is read with
-    a logged warning.
+    Args:
+        name_or_path: A known name (``demo``, ``demo-mosi``, ``sims``, ``mosi``, ``mosei``, ``synthetic-sims``,
+            ``synthetic-mosi``, ``synthetic-mosei``, in any case) or a feature file.
+        scheme: ``"sims"`` (labels in [-1, 1]) or ``"mosi"`` ([-3, 3]). By default the known name or else the range of
+            the labels decides, and the decision is logged.
+        data_dir: Where known feature files are, and where synthetic ones are written once. By default ``MGCL_DATA``,
+            else ``data`` in the project.
+        cache_dir: By default ``.cache`` in ``data_dir``.
+
+    Returns:
+        The corpus, with read-only arrays.
+
+    Raises:
+        CorpusError: The name is unknown, or the file is missing or breaks the format.
+        ConfigError: The scheme is unknown.
     """
     if scheme is not None and scheme not in BOUNDS:
         raise ConfigError(f"unknown label scheme {scheme!r}: {nearest(str(scheme), BOUNDS)}")
     data_dir = Path(data_dir) if data_dir is not None else data_directory()
     cache_dir = Path(cache_dir) if cache_dir is not None else data_dir / ".cache"
-    known, path = _find(name_or_path, data_dir)
+    known, path = _resolve(name_or_path, data_dir)
     name = known.name if known else _name_of(path)
-    contents = cache.cached(path, cache_dir, lambda store: read_file(path, store))
+    contents = open_cached(path, cache_dir, lambda store: read_file(path, store))
     _compare_hash(path, contents.sha256)
     if contents.notes["audio_neg_inf"]:
-        logger.info("%s: %d audio numbers were -inf and became 0", name, contents.notes["audio_neg_inf"])
+        log.info("%s: %d audio numbers were -inf and became 0", name, contents.notes["audio_neg_inf"])
     return Corpus(
         name=name,
         scheme=_decide_scheme(name, known, contents, scheme, path),
@@ -100,15 +117,23 @@ def load_corpus(
         path=path,
         sha256=contents.sha256,
         aligned=contents.aligned,
-        synthetic=known is not None and known.place is None,
+        synthetic=known is not None and known.file is None,
         language=known.language if known else "",
         notes=dict(contents.notes),
     )
 
 
 def read_file(path: Path, store: Store) -> Contents:
-    """Unpickles and checks a feature file and copies its arrays into ``store``, without a cache."""
-    checked = checks.check_file(read_pickle(path), path)
+    """Unpickle and check a feature file, without a cache.
+
+    Args:
+        path: The feature file.
+        store: Keeps the arrays.
+
+    Raises:
+        CorpusError: The file breaks the format.
+    """
+    checked = check_file(read_pickle(path), path)
     notes = {"audio_neg_inf": 0}
     splits = {name: _copy(name, checked[name], path, store, notes) for name in SPLITS}
     train = checked["train"]
@@ -122,26 +147,34 @@ def read_file(path: Path, store: Store) -> Contents:
 def load_clips(
     name_or_path: str | os.PathLike, *, audio_dim: int, vision_dim: int, data_dir: str | os.PathLike | None = None
 ) -> dict[str, Split]:
-    """The splits of a file of clips to predict: any of train, valid and test, labels neither needed nor kept.
+    """Load clips to predict: any of the splits train, valid and test, with or without labels, which are not kept.
 
-    ``audio_dim`` and ``vision_dim`` are what the model takes. Raises ``CorpusError`` as ``load_corpus``
-    does, and where the features are of another width.
+    Args:
+        name_or_path: As for `load_corpus`.
+        audio_dim: Features per step of audio that the model takes.
+        vision_dim: The same for vision.
+        data_dir: As for `load_corpus`.
+
+    Returns:
+        The splits by name.
+
+    Raises:
+        CorpusError: As `load_corpus`, or the features have another width.
     """
-    _, path = _find(name_or_path, Path(data_dir) if data_dir is not None else data_directory())
-    checked = checks.check_clips(read_pickle(path), path)
+    _, path = _resolve(name_or_path, Path(data_dir) if data_dir is not None else data_directory())
+    checked = check_clips(read_pickle(path), path)
     for name, split in checked.items():
         for key, width in (("audio", audio_dim), ("vision", vision_dim)):
-            if split.features[key].shape[2] != width:
-                found = f"{split.features[key].shape[2]} values"
-                checks.Where(path, name).fail("features of another width", key, f"{width} values a step", found)
+            if (dims := split.features[key].shape[2]) != width:
+                Location(path, name).fail("features of another width", key, f"{width} values a step", f"{dims} values")
     notes = {"audio_neg_inf": 0}
     return {name: _copy(name, split, path, Store(), notes) for name, split in checked.items()}
 
 
-def _copy(name: str, split: checks.CheckedSplit, path: Path, store: Store, notes: dict[str, int]) -> Split:
+def _copy(name: str, split: CheckedSplit, path: Path, store: Store, notes: dict[str, int]) -> Split:
     arrays = {"text": None}
     for key, source in split.features.items():
-        stream = checks.FeatureStream(source, key, checks.Where(path, name))
+        stream = FeatureStream(source, key, Location(path, name))
         arrays[key] = store.keep(f"{name}-{key}", source.shape, np.float32, stream.chunks())
         notes["audio_neg_inf"] += stream.negative_infinities
         if key in split.lengths:  # audio and vision
@@ -155,14 +188,13 @@ def _copy(name: str, split: checks.CheckedSplit, path: Path, store: Store, notes
     return Split(name=name, ids=tuple(split.ids), raw_text=tuple(split.raw_text), **arrays)
 
 
-def _find(name_or_path: str | os.PathLike, data_dir: Path) -> tuple[Known | None, Path]:
-    """The known corpus, if it is one, and the resolved path of its file."""
-    key = known_name(name_or_path)
-    if key is not None:
-        known = KNOWN[key]
-        if known.place is None:
+def _resolve(name_or_path: str | os.PathLike, data_dir: Path) -> tuple[KnownCorpus | None, Path]:
+    """Find the known corpus, if it is one, and the resolved path of the feature file."""
+    if (key := known_name(name_or_path)) is not None:
+        known = KNOWN_CORPORA[key]
+        if known.file is None:
             return known, _generated(key, data_dir).resolve()
-        path = data_dir / known.place
+        path = data_dir / known.file
         if not path.is_file():
             problem = f"the features of {known.name} are missing; data/README.md says where to get them"
             raise CorpusError(problem, file=path, expected=f"the file {path}", found="none")
@@ -171,30 +203,30 @@ def _find(name_or_path: str | os.PathLike, data_dir: Path) -> tuple[Known | None
     if path.is_file():
         return None, path.resolve()
     if path.is_dir():
-        raise CorpusError("a folder is no corpus", file=path, expected="a feature file", found="a folder")
-    problem = f"no corpus and no file is called {str(name_or_path)!r}: {nearest(str(name_or_path).lower(), KNOWN)}"
+        raise CorpusError("a folder is not a corpus", file=path, expected="a feature file", found="a folder")
+    problem = (
+        f"no corpus and no file is called {str(name_or_path)!r}: {nearest(str(name_or_path).lower(), KNOWN_CORPORA)}"
+    )
     raise CorpusError(problem, expected="a known name or a feature file", found="neither")
 
 
 def _generated(key: str, data_dir: Path) -> Path:
-    """The synthetic corpus of this version of the generator, written if it is not there yet."""
-    from .synthetic import demo
+    """Write a synthetic corpus, unless this version of it is there already."""
+    from . import synthetic  # only the demos need it
 
     folder = data_dir / "demo"
-    path = folder / f"{key}.v{demo.VERSION}.pkl"
+    path = folder / f"{key}.v{synthetic.VERSION}.pkl"
     if path.is_file():
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{key}.lock"):
-            if path.is_file():  # another process wrote it meanwhile
+            if path.is_file():  # another process wrote it
                 return path
-            for old in folder.glob(f"{key}.v*"):
-                old.unlink()
-            logger.info("generating the synthetic corpus %s", path)
-            unfinished = path.with_suffix(".unfinished")
-            demo.write(key, unfinished)
-            os.replace(unfinished, path)
+            for outdated in folder.glob(f"{key}.v*"):
+                outdated.unlink()
+            log.info("generating the synthetic corpus %s", path)
+            synthetic.write_corpus(key, path)
     except OSError as error:
         problem = "a synthetic corpus cannot be written; set MGCL_DATA to a folder that takes it"
         raise CorpusError(problem, file=path, found=error) from error
@@ -202,7 +234,7 @@ def _generated(key: str, data_dir: Path) -> Path:
 
 
 def _name_of(path: Path) -> str:
-    """The file's stem, after the folder's name where the stem alone says nothing (`unaligned_50`)."""
+    """Name a corpus by its file's stem, with the folder's name before a stem that says nothing (`unaligned_50`)."""
     if not re.fullmatch(r"(un)?aligned(_\d+)?|features?|data", path.stem):
         return path.stem
     folder = path.parent.parent if path.parent.name == "Processed" else path.parent
@@ -212,17 +244,16 @@ def _name_of(path: Path) -> str:
 def _compare_hash(path: Path, sha256: str) -> None:
     published = SHA256.get(f"{path.parent.name}/{path.name}", sha256)
     if published != sha256:
-        logger.warning("%s has SHA-256 %s, but the published file has %s", path, sha256, published)
+        log.warning("%s has SHA-256 %s, but the published file has %s", path, sha256, published)
 
 
-def _decide_scheme(name: str, known: Known | None, contents: Contents, scheme: str | None, path: Path) -> str:
+def _decide_scheme(name: str, known: KnownCorpus | None, contents: Contents, scheme: str | None, path: Path) -> str:
     labels = {}
     for split in contents.splits.values():
         labels[split.name, "regression_labels"] = split.labels
-        for index, key in enumerate(checks.UNIMODAL if split.unimodal_labels is not None else ()):
+        for index, key in enumerate(UNIMODAL if split.unimodal_labels is not None else ()):
             labels[split.name, key] = split.unimodal_labels[index]
-    wanted = scheme or (known.scheme if known else None)
-    decided = checks.decide_scheme(labels, wanted, path)
+    decided = decide_scheme(labels, scheme or (known.scheme if known else None), path)
     reason = "as given" if scheme else "by its name" if known else "by the range of its labels"
-    logger.info("%s: label scheme %r, [-%g, %g], %s", name, decided, BOUNDS[decided], BOUNDS[decided], reason)
+    log.info("%s: label scheme %r, [-%g, %g], %s", name, decided, BOUNDS[decided], BOUNDS[decided], reason)
     return decided

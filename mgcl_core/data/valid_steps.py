@@ -1,58 +1,70 @@
-"""The valid steps of a padded batch, side by side, so that nothing is computed for padding."""
+"""Layout of padded batches: their valid steps packed together, and clips of similar length read together.
+
+Padding is not computed, and results do not depend on it. The same on every device, but that an accelerator reads all
+clips as one group.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-#: Clips read together on a CPU: enough for its matrix products, few enough to be alike.
-GROUP = 16
-#: More steps than any clip has.
-FAR = torch.iinfo(torch.long).max
+#: Clips of a group: enough for a CPU's matrix products, few enough to be of similar length.
+GROUP_SIZE = 8
 
 
 class ValidSteps:
-    """Where the valid steps of a batch lie.
+    """Where the valid steps of a batch lie, and their packing: clip by clip, those with most valid steps first.
 
-    - ``mask`` (B, L), True where valid
-    - ``rows`` (n,): places of the n valid steps among the B·L, in order; None on CUDA, where all B·L are kept, since
-      counting them would make the device wait
-    - ``times`` (n,): which step of its clip each of them is
+    Attributes:
+        mask: (B, L), True at valid steps.
+        clips: (n,) the clip of each packed step.
+        times: (n,) its step within the clip.
     """
 
     def __init__(self, mask: Tensor):
         self.mask = mask
-        self.rows = None if mask.is_cuda else mask.flatten().nonzero()[:, 0]
-        times = torch.arange(mask.shape[1], device=mask.device)
-        self.times = times.repeat(len(mask)) if self.rows is None else self.rows % mask.shape[1]
+        counts = mask.sum(1)
+        order = counts.argsort(descending=True, stable=True)
+        place, self.times = mask[order].nonzero(as_tuple=True)
+        self.clips = order[place]
+        self._rows = self.clips * mask.shape[1] + self.times  # among the B·L
+        self._counts = counts[order]
 
     def pack(self, values: Tensor) -> Tensor:
-        """(B, L, …) → (n, …)."""
-        values = values.flatten(0, 1)
-        return values if self.rows is None else _Pack.apply(values, self.rows)
+        """The valid steps of a padded batch: (B, L, …) → (n, …)."""
+        return values.flatten(0, 1)[self._rows]
 
-    def apart(self, shift: int) -> Tensor:
-        """(n,): steps of time from packed step i to i + ``shift``; `FAR` unless both are valid and of one clip."""
-        places = torch.arange(self.mask.numel(), device=self.mask.device) if self.rows is None else self.rows
-        other = torch.arange(len(places), device=places.device) + shift
-        inside = (other >= 0) & (other < len(places))
-        other = other.clamp(0, max(0, len(places) - 1))
-        apart = self.times[other] - self.times
-        same_clip = places[other] - places == apart
-        valid = self.mask.flatten()[places]
-        return torch.where(inside & same_clip & valid & valid[other], apart, FAR)
+    def unpack(self, packed: Tensor) -> Tensor:
+        """The padded batch, zero where not valid: (n, …) → (B, L, …)."""
+        padded = packed.new_zeros(self.mask.numel(), *packed.shape[1:])
+        return padded.index_copy_(0, self._rows, packed).unflatten(0, self.mask.shape)
 
     def mean(self, packed: Tensor) -> Tensor:
         """Mean over the valid steps of each clip: (n, d) → (B, d); zero where none is valid."""
         return masked_mean(self.unpack(packed), self.mask)
 
-    def unpack(self, packed: Tensor) -> Tensor:
-        """(n, …) → (B, L, …), on the CPU zero where not valid."""
-        if self.rows is not None:
-            packed = _Unpack.apply(packed, self.rows, self.mask.numel())
-        return packed.unflatten(0, self.mask.shape)
+    def within(self, shift: int, reach: int) -> Tensor:
+        """(n, 1) bool: whether the packed step ``shift`` places on is of its clip and at most ``reach`` steps away."""
+        place = torch.arange(len(self.times), device=self.times.device) + shift
+        inside = (place >= 0) & (place < len(self.times))  # rolling starts again at the other end
+        same_clip = self.clips.roll(-shift) == self.clips
+        near = (self.times.roll(-shift) - self.times).abs() <= reach
+        return (inside & same_clip & near)[:, None]
+
+    def groups(self, packed: Tensor) -> Iterator[tuple[Tensor, ValidSteps]]:
+        """Cut (n, …) into groups of clips of similar length.
+
+        Yields:
+            The packed steps of a group, and where they lie in a batch of that group alone, (G, longest). Concatenated,
+            the groups are in packed order again.
+        """
+        groups = [group for group in self._counts.split(_group_size(self._counts)) if group.any()]
+        parts = packed.split([int(group.sum()) for group in groups])
+        for part, counts in zip(parts, groups, strict=True):
+            yield part, ValidSteps(torch.arange(int(counts[0]), device=counts.device) < counts[:, None])
 
 
 def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
@@ -67,47 +79,22 @@ def lengths(mask: Tensor) -> Tensor:
     return (mask * steps).amax(1).clamp_min(1)
 
 
-def read_by_length(mask: Tensor, read: Callable[[Tensor, int], Tensor], size: int = GROUP) -> Tensor:
-    """What ``read`` gives for all clips, read in groups of like length on a CPU, elsewhere all at once.
+def read_by_length(mask: Tensor, read: Callable[[Tensor, int], Tensor], size: int = GROUP_SIZE) -> Tensor:
+    """Read clips in groups of similar length.
 
     Args:
         mask: (B, L), True where valid.
-        read: given rows (G,) and the steps of the longest of them, something (G, …) for them.
-        size: G, clips of a group.
+        read: given rows (G,) of the batch and the length of the longest of them, returns (G, …).
+        size: G, clips of a group on a CPU.
 
     Returns:
         (B, …), in the order of the batch.
     """
-    if mask.device.type != "cpu" or len(mask) <= size:
-        return read(torch.arange(len(mask), device=mask.device), mask.shape[1])
     counts = lengths(mask)
     order = counts.argsort(descending=True, stable=True)
-    parts = [read(rows, int(counts[rows[0]])) for rows in order.split(size)]
+    parts = [read(rows, int(counts[rows[0]])) for rows in order.split(_group_size(counts, size))]
     return torch.cat(parts)[order.argsort()]
 
 
-class _Pack(torch.autograd.Function):
-    """Rows ``rows`` of (N, …). Each is taken once, so the gradient needs no sums, which torch's own would make."""
-
-    @staticmethod
-    def forward(ctx, values: Tensor, rows: Tensor) -> Tensor:
-        ctx.save_for_backward(rows)
-        ctx.size = len(values)
-        return values.index_select(0, rows)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return _Unpack.apply(gradient, *ctx.saved_tensors, ctx.size), None
-
-
-class _Unpack(torch.autograd.Function):
-    """The reverse of `_Pack`: zero in all other rows."""
-
-    @staticmethod
-    def forward(ctx, packed: Tensor, rows: Tensor, size: int) -> Tensor:
-        ctx.save_for_backward(rows)
-        return packed.new_zeros(size, *packed.shape[1:]).index_copy_(0, rows, packed)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _Pack.apply(gradient, *ctx.saved_tensors), None, None
+def _group_size(clips: Tensor, size: int = GROUP_SIZE) -> int:
+    return size if clips.device.type == "cpu" else max(1, len(clips))

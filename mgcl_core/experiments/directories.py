@@ -14,20 +14,24 @@ from typing import Any
 
 from ..support.files import write_json
 
-NOTE = "overrides.json"
+OVERRIDES = "overrides.json"
 
 
-def own_folder(directory: Path, changes: Mapping[str, Any]) -> Path:
+def artifact_directory(directory: Path, changes: Mapping[str, Any]) -> Path:
     """``directory``, or ``changed/NAMES-HASH`` in it where ``changes`` (`Study.changes`) says that something is."""
     if not changes:
         return directory
     names = [name for kind, changed in changes.items() for name in ([kind] if kind == "seeds" else sorted(changed))]
     label = "+".join(names) if len(names) < 4 else f"{len(names)}-settings"
-    digest = hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:10]
-    return directory / "changed" / f"{label}-{digest}"
+    return directory / "changed" / f"{label}-{digest(changes)}"
 
 
-def write_note(directory: Path, changes: Mapping[str, Any]) -> None:
-    """Say in ``overrides.json`` of an own folder what is changed there."""
+def write_overrides(directory: Path, changes: Mapping[str, Any]) -> None:
+    """Say in ``overrides.json`` of such a folder what is changed there."""
     if changes:
-        write_json(directory / NOTE, changes)
+        write_json(directory / OVERRIDES, changes)
+
+
+def digest(value: Any) -> str:
+    """Ten hexadecimal digits that name ``value``, of plain values for JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]

@@ -13,8 +13,9 @@ import pandas as pd
 import torch
 
 from ..data import load_clips
-from ..data.batches import DeviceSplit, Scaler
+from ..data.batches import DeviceSplit
 from ..data.corpus import BOUNDS
+from ..data.scaling import Scaler
 from ..data.text_model import (
     check_token_ids,
     check_vocabulary,
@@ -23,12 +24,14 @@ from ..data.text_model import (
     local_files_only,
     text_config,
 )
-from ..model import encode_frozen, frozen_encoders
 from ..support.devices import choose_device
 from ..support.errors import RunError, nearest
 from ..support.files import atomic
 from ..trainer import predict
-from .runs import SCALER, UNIMODAL_COLUMNS, Run, build_system, load_run, schedule_of, shapes_of
+from .frozen_features import encode_frozen
+from .runs import SCALER, UNIMODAL_COLUMNS, Run, load_run
+from .splits import shapes_of
+from .stages import MGCLStage
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +77,8 @@ def predict_file(
 def _predict(
     run: Run, file: Path | str, splits: Sequence[str], device: torch.device, tokens: str | None
 ) -> pd.DataFrame:
-    if run.stage != "mgcl":
-        raise RunError(f"{run.name} is a run of {run.stage!r}: predictions need a run of MGCL")
+    if not isinstance(run.stage, MGCLStage):
+        raise RunError(f"{run.name} is a run of {run.stage.name!r}: predictions need a run of MGCL")
     config = run.config if tokens is None else run.config.override({"tokens": tokens})
     log.info("%s on %s; text model: %s", run.name, device, describe_source(config.text_model))
     clips = load_clips(file, audio_dim=config.audio_dim, vision_dim=config.vision_dim)
@@ -90,17 +93,16 @@ def _predict(
     scaler = Scaler.load(run.directory / SCALER) if config.normalize else None
     source = run.record()["corpus"]
     shapes = shapes_of(
-        run,
+        config,
         bound=BOUNDS[source["scheme"]],
         clips=source["clips"][0],
         text_dim=text_config(config.text_model).hidden_size,
-        text_steps=0,
-    )  # MGCL takes any number of tokens
-    system, schedule = build_system(run, shapes=shapes, device=device, trained=True), schedule_of(run)
+        text_steps=0,  # MGCL takes any number of tokens
+    )
+    system = run.build(shapes, device, trained=True)
     frozen = {
-        parent.stage: build_system(parent, shapes=shapes, device=device, trained=True).encoder
-        for parent in run.parents
-        if parent.stage in frozen_encoders(config)
+        parent.stage.encoder: parent.build(shapes, device, trained=True).encoder
+        for parent in run.stage.feature_runs(run.parents)
     }
     frames = []
     for name, clip_split in chosen.items():
@@ -111,11 +113,10 @@ def _predict(
             labelled=False,
             tokens=corpus_tokens(clip_split, config.text_model, config.tokens),
         )
-        for stage, encoder in frozen.items():
-            split.features.update(
-                {key: values.to(device) for key, values in encode_frozen(encoder, stage, split, config).items()}
-            )
-        outputs = predict(system, split, schedule)
+        for encoder_name, encoder in frozen.items():
+            features = encode_frozen(encoder, encoder_name, split, config)
+            split.features.update({key: values.to(device) for key, values in features.items()})
+        outputs = predict(system, split, run.stage.schedule)
         frames.append(
             pd.DataFrame(
                 {

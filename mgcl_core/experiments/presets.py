@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..config import Config
+from ..config import read_overrides
 from ..support.errors import ConfigError, nearest
 from ..support.files import read_json, write_json
-from ..support.provenance import PACKAGES, environment_versions, git_state
+from ..support.provenance import PACKAGES, git_state, package_versions
 
 
 def read_preset(path: Path | str) -> dict[str, Any]:
@@ -38,7 +37,7 @@ def write_preset(path: Path, overrides: Mapping[str, Any], origin: Mapping[str, 
     made = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "git": git_state(),
-        "packages": environment_versions([*PACKAGES, "optuna"]),
+        "packages": package_versions([*PACKAGES, "optuna"]),
     }
     write_json(path, {"overrides": overrides, "from": {**origin, **made}})
     return _read(path)
@@ -51,9 +50,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"preset {str(path)!r} cannot be read: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("overrides"), dict):
         raise ConfigError(f"preset {str(path)!r}: expected a JSON object with an object 'overrides'")
-    settings = [item.name for item in fields(Config)]
-    for names, known in ((content, ("overrides", "from")), (content["overrides"], settings)):
-        for name in names:
-            if name not in known:
-                raise ConfigError(f"preset {str(path)!r}: unknown key {name!r}: {nearest(name, known)}")
+    for name in content:
+        if name not in ("overrides", "from"):
+            raise ConfigError(f"preset {str(path)!r}: unknown key {name!r}: {nearest(name, ('overrides', 'from'))}")
+    try:
+        content["overrides"] = read_overrides(content["overrides"])
+    except ConfigError as error:
+        raise ConfigError(f"preset {str(path)!r}: {error}") from error
     return content

@@ -7,23 +7,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import baselines
-from ..baselines.spec import SystemSpec
 from ..config import DATASETS, PROFILES, Config, preset
+from ..data import Corpus
 from ..model import MGCL
 from ..support.errors import ConfigError, nearest
-from ..system import Shapes
-
-
-def _build_mgcl(config: Config, shapes: Shapes) -> MGCL:
-    return MGCL(config, bound=shapes.bound)
-
+from ..support.typed_values import read_fields
+from ..system import LoopSettings, SystemEntry
 
 #: Name → what builds it, in the order of Tables 3 and 4, MGCL last as there.
-SYSTEMS: dict[str, SystemSpec] = {
-    **baselines.SYSTEMS,
-    "mgcl": SystemSpec(
+SYSTEMS: dict[str, SystemEntry] = {
+    **baselines.COMPARED_SYSTEMS,
+    "mgcl": SystemEntry(
         title="MGCL",
-        build=_build_mgcl,
+        build=MGCL,
         published={name: preset(name) for name in DATASETS},
         text="pretrained",
         reference="Liu and Tao, the paper that this package reproduces",
@@ -50,7 +46,7 @@ _SYSTEM_CHANGES: dict[tuple[str, str], dict[str, Any]] = {
 }
 
 
-def system_spec(name: str) -> SystemSpec:
+def system_entry(name: str) -> SystemEntry:
     """The entry of `SYSTEMS` called ``name``.
 
     Raises:
@@ -61,22 +57,45 @@ def system_spec(name: str) -> SystemSpec:
     return SYSTEMS[name]
 
 
-def system_settings(name: str, dataset: str, profile: str, changes: Mapping[str, Any] | None = None) -> Any:
-    """Published settings of a baseline for ``dataset``, as ``profile`` and ``changes`` have them.
+def compared_systems() -> list[str]:
+    """Names of the systems beside MGCL, in the order of Tables 3 and 4."""
+    return [name for name in SYSTEMS if name != "mgcl"]
+
+
+def system_settings(name: str, dataset: str, profile: str, changes: Mapping[str, Any] | None = None) -> LoopSettings:
+    """Published settings of a compared system for ``dataset``, as ``profile`` and ``changes`` have them.
 
     Raises:
-        ConfigError: an unknown system, profile or setting, with the nearest name.
+        ConfigError: an unknown system, profile or setting, with the nearest name, or a value of a wrong type.
     """
-    spec = system_spec(name)
+    entry = system_entry(name)
     if profile not in PROFILES:
         raise ConfigError(f"unknown profile {profile!r}: {nearest(profile, PROFILES)}")
-    settings = spec.published[dataset]
+    settings = entry.published[dataset]
     known = {field.name for field in dataclasses.fields(settings)}
-    for setting in changes or {}:
-        if setting not in known:
-            raise ConfigError(f"{name} has no setting {setting!r}: {nearest(setting, known)}")
     profiled = {setting: value for setting, value in _PROFILE_CHANGES[profile].items() if setting in known}
-    if spec.text == "finetuned" and profile in _FINETUNED_EPOCHS:
+    if entry.text == "finetuned" and profile in _FINETUNED_EPOCHS:
         profiled["epochs"] = _FINETUNED_EPOCHS[profile]
     profiled.update(_SYSTEM_CHANGES.get((name, profile), {}))
-    return dataclasses.replace(settings, **{**profiled, **(changes or {})})
+    changed = read_fields(type(settings), changes or {}, f"setting of {name}")
+    return dataclasses.replace(settings, **{**profiled, **changed})
+
+
+def config_for(corpus: Corpus, profile: str) -> Config:
+    """Preset of a corpus under ``profile``, with the shapes of its features."""
+    train = corpus.train
+    return preset(paper_dataset(corpus), profile).override(
+        {
+            "audio_dim": train.audio.shape[2],
+            "audio_steps": train.audio.shape[1],
+            "vision_dim": train.vision.shape[2],
+            "vision_steps": train.vision.shape[1],
+        }
+    )
+
+
+def paper_dataset(corpus: Corpus) -> str:
+    """The dataset of the paper that ``corpus`` stands beside: "sims", "mosi" or "mosei"."""
+    if "mosei" in corpus.name.lower():
+        return "mosei"
+    return corpus.scheme

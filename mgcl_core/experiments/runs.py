@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,45 +11,45 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 
-from ..config import Config
+from ..config import Config, plain_settings
 from ..data import Corpus
-from ..data.batches import derive_seed
-from ..model import MGCL, UnimodalRegressor, encoder_names, frozen_encoders
 from ..support.errors import RunError
 from ..support.files import atomic, read_json, read_json_lines
 from ..support.provenance import environment, peak_memory
 from ..system import Shapes, System
-from ..trainer import HISTORY, SELECTION, WEIGHTS, Fit, Schedule, load_weights
-from .registry import system_spec
+from ..trainer import HISTORY, SELECTION, WEIGHTS, Fit
+from .stages import Stage, stage_from_record
 
 UNIMODAL_COLUMNS = ("T_macro", "V_macro", "A_macro", "T_micro", "V_micro", "A_micro")
 RECORD, DONE, SCALER = "record.json", "done", "scaler.safetensors"
+#: Of a run directory; part of every run's name, so that runs of another format are never taken for one of this.
+RUN_FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training, planned or finished: what it is and where it lives.
+    """One training, planned or finished: what it trains, where it lives, and the stage-one runs that it starts from."""
 
-    ``stage`` is the name of a stage-one encoder ("macro_T" …) or of a system ("mgcl"); ``parents`` are
-    the stage-one runs whose encoders it starts from.
-    """
-
-    stage: str
-    variant: str
-    config: Config
+    stage: Stage
     directory: Path
     parents: tuple[Run, ...] = field(default=(), repr=False)
-    settings: Any = field(default=None, repr=False)  # of a compared system
 
     @property
     def name(self) -> str:
         return self.directory.name
 
     @property
+    def config(self) -> Config:
+        return self.stage.config
+
+    @property
     def seed(self) -> int:
         return self.config.seed
+
+    @property
+    def variant(self) -> str:
+        return self.stage.variant
 
     @property
     def trained(self) -> bool:
@@ -80,6 +79,11 @@ class Run:
         """Provenance: settings, data, versions, cost."""
         return read_json(self._finished(RECORD))
 
+    def build(self, shapes: Shapes, device: torch.device, *, trained: bool = False) -> System:
+        """Its system on ``device``, as it starts or with its final weights."""
+        weights = self.directory / WEIGHTS if trained else None
+        return self.stage.build(shapes, device, parents=self.parents, weights=weights)
+
     def _finished(self, file: str) -> Path:
         if not (self.trained and (self.directory / file).exists()):
             raise RunError(f"run {self.name} is not finished ({self.directory})")
@@ -90,7 +94,7 @@ def load_run(directory: Path) -> Run:
     """The finished run in ``directory``, with the stage-one runs that it starts from.
 
     Raises:
-        RunError: there is no finished run, or its record is damaged.
+        RunError: there is no finished run, its record is damaged, or it is of an earlier format.
     """
     return _load(Path(directory))
 
@@ -101,109 +105,37 @@ def _load(directory: Path, child: str | None = None) -> Run:
         raise RunError(f"{directory} holds no finished run (no file {DONE!r})")
     try:
         record = read_json(directory / RECORD)
-        stage, names = record["stage"], record["parents"]
+        if record.get("format") != RUN_FORMAT:
+            raise RunError(f"{directory} is a run of another version of this package; train it again")
+        names = record["parents"]
         if child is not None and names:
             raise RunError(f"{directory}: {child} is said to start from it, and it from {names[0]}")
         parents = tuple(_load(directory.parent / name, directory.name) for name in names)
-        chosen = None
-        if record["system"] is not None:
-            chosen = type(next(iter(system_spec(stage).published.values())))(**record["system"])
-        return Run(stage, record["variant"], Config.from_dict(record["config"]), directory, parents, chosen)
+        return Run(stage_from_record(record), directory, parents)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{directory / RECORD} is damaged: {type(error).__name__}: {error}") from error
 
 
-def build_system(run: Run, *, shapes: Shapes, device: torch.device, trained: bool = False) -> System:
-    """The system of ``run`` as it starts, or with its final weights when ``trained``.
-
-    It starts from the seed of the run, and MGCL from the encoders of stage one. MGCL holds only the
-    encoders that it trains: the features of frozen ones come with the batches.
-    """
-    torch.manual_seed(derive_seed(run.seed, run.stage, "initialisation"))
-    if run.settings is not None:
-        system: System = system_spec(run.stage).build(run.settings, shapes)
-    elif run.stage != "mgcl":
-        system = UnimodalRegressor(run.stage, run.config, pretrained=not trained)
-    else:
-        frozen = frozen_encoders(run.config)
-        held = [name for name in encoder_names(run.config) if name not in frozen]
-        system = MGCL(run.config, bound=shapes.bound, encoders=held, pretrained=False, text_width=shapes.text_dim)
-        for parent in run.parents:
-            if parent.stage in held and not trained:
-                weights = load_file(parent.directory / WEIGHTS)
-                system.encoders[parent.stage].load_state_dict(
-                    {
-                        name.removeprefix("encoder."): values
-                        for name, values in weights.items()
-                        if name.startswith("encoder.")
-                    }
-                )
-    if trained:
-        load_weights(system, run.directory / WEIGHTS)
-    return system.to(device)
-
-
-def shapes_of(run: Run, *, bound: float, clips: int, text_dim: int, text_steps: int) -> Shapes:
-    """What `build_system` must know of the corpus of ``run``."""
-    config = run.config
-    return Shapes(
-        text_dim=text_dim,
-        text_steps=text_steps,
-        audio_dim=config.audio_dim,
-        audio_steps=config.audio_steps,
-        vision_dim=config.vision_dim,
-        vision_steps=config.vision_steps,
-        bound=bound,
-        clips=clips,
-        text_model=config.text_model,
-    )
-
-
-def schedule_of(run: Run) -> Schedule:
-    """Epochs, batch size and optimiser of the stage of ``run`` (Table 2), or of a compared system."""
-    config = run.config
-    if run.settings is not None:
-        return _schedule(run.settings, "", config.precision)
-    prefix = "mgcl" if run.stage == "mgcl" else "text" if run.stage.endswith("_T") else "sequence"
-    return Schedule(
-        getattr(config, f"{prefix}_epochs"),
-        getattr(config, f"{prefix}_batch_size"),
-        config.weight_decay,
-        config.warmup_epochs,
-        config.clip_norm,
-        config.patience,
-        config.precision,
-        config.length_buckets,
-    )
-
-
-def pretraining_schedule(run: Run) -> Schedule:
-    """Schedule of the parts that a compared system trains before itself (`System.pretraining`)."""
-    return _schedule(run.settings, "pretrain_", run.config.precision)
-
-
-def _schedule(chosen: Any, prefix: str, precision: str) -> Schedule:
-    epochs, batch_size, warmup = (
-        getattr(chosen, f"{prefix}{name}") for name in ("epochs", "batch_size", "warmup_epochs")
-    )
-    return Schedule(
-        epochs,
-        batch_size,
-        chosen.weight_decay,
-        warmup,
-        chosen.clip_norm,
-        None if prefix else chosen.patience,
-        precision,
-    )
+def runs_of_other_formats(folder: Path) -> int:
+    """How many runs in ``folder`` another version of this package has left there."""
+    count = 0
+    for record in folder.glob(f"*/{RECORD}"):
+        try:
+            count += read_json(record).get("format") != RUN_FORMAT
+        except (OSError, ValueError, AttributeError):
+            continue  # a damaged record is an error where its run is asked for
+    return count
 
 
 def make_record(
-    run: Run, system: System, result: Fit, *, corpus: Corpus, profile: str, device: torch.device, seconds: float
+    run: Run, system: System, fit: Fit, *, corpus: Corpus, profile: str, device: torch.device, seconds: float
 ) -> dict[str, Any]:
     """Provenance of a run whose training took ``seconds``: settings, data, versions, cost."""
     encoder = getattr(system, "encoder", None)
+    own = run.stage.system_settings
     return {
-        "stage": run.stage,
+        "format": RUN_FORMAT,
+        "stage": run.stage.name,
         "variant": run.variant,
         "seed": run.seed,
         "profile": profile,
@@ -216,13 +148,13 @@ def make_record(
         },
         "parents": [parent.name for parent in run.parents],
         "config": run.config.as_dict(),
-        "system": None if run.settings is None else dataclasses.asdict(run.settings),
+        "system": None if own is None else plain_settings(own),
         "environment": environment(device),
         "parameters": sum(p.numel() for p in system.parameters()),
         "trained_parameters": sum(p.numel() for p in system.parameters() if p.requires_grad),
         "encoder_width": None if encoder is None else encoder.out_features,
         "seconds": seconds,
-        "seconds_per_epoch": float(np.median([row["seconds"] for row in result.history])),
+        "seconds_per_epoch": float(np.median([row["seconds"] for row in fit.history])),
         "peak_memory": peak_memory(device),
     }
 
@@ -246,6 +178,5 @@ def write_predictions(
     columns["prediction"] = outputs["prediction"]
     columns |= dict(zip(UNIMODAL_COLUMNS, outputs.get("unimodal", ()), strict=False))
     with atomic(path) as temporary:
-        pd.DataFrame(columns).to_csv(
-            temporary, index=False, na_rep="nan", quoting=csv.QUOTE_NONNUMERIC
-        )  # an id may hold anything
+        # Text is quoted, since an id may hold anything, a line break too.
+        pd.DataFrame(columns).to_csv(temporary, index=False, na_rep="nan", quoting=csv.QUOTE_NONNUMERIC)

@@ -8,8 +8,6 @@ continues, and proposes what it would have proposed.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import shutil
@@ -22,14 +20,15 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from ..data.batches import derive_seed
 from ..support.errors import ConfigError, RunError
 from ..support.files import atomic, read_json_lines
+from ..support.runtime import derive_seed
 from ..trainer import HISTORY, NonFiniteLoss
-from .directories import write_note
+from .directories import digest, write_overrides
 from .presets import write_preset
-from .runs import Run
-from .study import FORMAT, Study
+from .runs import RUN_FORMAT, Run
+from .stages import MGCLStage
+from .study import Study
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ SPACE: dict[str, Range | dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search leaves: every trial, and the preset with the file that holds it.
 
     ``trials`` has a row a trial: ``number``; ``state``, "complete", "pruned" or "failed" (stopped from outside, its
@@ -89,7 +88,7 @@ class _Pruned(Exception):
     """The median pruner stopped a trial."""
 
 
-def search(study: Study, trials: int = TRIALS, *, out: Path | None = None) -> Found:
+def run_search(study: Study, trials: int = TRIALS, *, out: Path | None = None) -> SearchResult:
     """Run what is missing of ``trials`` trials, completed or pruned, and write the preset of the best.
 
     The first trial has the study's own settings, so the chosen ones are never worse on validation. What the study
@@ -110,14 +109,14 @@ def search(study: Study, trials: int = TRIALS, *, out: Path | None = None) -> Fo
         raise ConfigError(f"trials={trials}: must be at least 1")
     job = _Job(optuna, study)
     job.folder.mkdir(parents=True, exist_ok=True)
-    write_note(study.output, study.changes)
+    write_overrides(study.artifacts, study.changes)
     with FileLock(job.folder / "search.lock"):
         job.open()
         while len(job.finished()) < trials:
             job.one_trial()
             job.write_trials()
         path = Path(out or job.folder / "preset.json")
-        return Found(job.write_trials(), tuple(job.space), job.write_preset(path), path)
+        return SearchResult(job.write_trials(), tuple(job.space), job.write_preset(path), path)
 
 
 class _Job:
@@ -129,17 +128,17 @@ class _Job:
         if not self.space:
             raise ConfigError("nothing is left to search: every setting of the search is overridden")
         self.default = {name: _default(values, getattr(study.base, name), name) for name, values in self.space.items()}
-        self.folder = study.output / "search"
+        self.folder = study.artifacts / "search"
         fixed = {name: value for name, value in study.base.as_dict().items() if name not in (*self.space, "seed")}
         identity = {
-            "format": FORMAT,
+            "format": RUN_FORMAT,
             "data": study.corpus.sha256,
             "seeds": study.seeds,
             "settings": fixed,
             "default": self.default,
             "space": {name: repr(values) for name, values in self.space.items()},
         }
-        self.name = "search-" + _digest(identity)
+        self.name = "search-" + digest(identity)
 
     def open(self) -> None:
         """Open or make Optuna's study, and put a trial that was stopped from outside back in the queue."""
@@ -173,7 +172,7 @@ class _Job:
         seed = derive_seed(self.study.seeds[0], "sampler", count) % 2**32
         self.trials.sampler = optuna.samplers.TPESampler(seed=seed)
         trial = self.trials.ask({name: _distribution(optuna, values) for name, values in self._ranges().items()})
-        folder = self.folder / "running" / _digest([self.name, trial.params])
+        folder = self.folder / "running" / digest([self.name, trial.params])
         try:
             value = self._validation_mae(trial, folder)
             self.trials.tell(trial, value)
@@ -213,7 +212,7 @@ class _Job:
         for name in self.study.side_by_side(_train_encoder, encoders):
             log.info("stage one: %s", name)
         for seed, config in zip(self.study.seeds, configs, strict=True):
-            run = Run("mgcl", "MGCL", config, folder / str(seed), self.study.encoder_runs(config))
+            run = Run(MGCLStage(config), folder / str(seed), self.study.encoder_runs(config))
 
             def after_epoch(epoch: int, system: Any, directory: Path = run.directory) -> None:
                 report(read_json_lines(directory / HISTORY))  # with the epochs before a stop from outside
@@ -323,10 +322,6 @@ def _distribution(optuna: Any, values: Range | dict[str, Any]) -> Any:
     if isinstance(values, Range):
         return optuna.distributions.FloatDistribution(values.low, values.high, log=values.log)
     return optuna.distributions.CategoricalDistribution(list(values))
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def _optuna() -> Any:

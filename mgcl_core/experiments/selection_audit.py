@@ -22,7 +22,7 @@ from ..support.errors import RunError
 from ..support.files import read_json, read_json_lines, write_json
 from ..support.parallel import cpu_threads
 from ..trainer import HISTORY, load_weights, predict, save_weights
-from .runs import Run, schedule_of
+from .runs import Run
 from .study import Study
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ AUDIT = "audit.json"
 RULES = ("validation", "oracle epoch (MAE)", "oracle epoch, per metric", "+ best seed")
 
 
-def audit(study: Study, runs: Iterable[Run]) -> pd.DataFrame:
+def audit_runs(study: Study, runs: Iterable[Run]) -> pd.DataFrame:
     """Scores of every epoch of the finished ones among ``runs``, a row a (run, epoch, metric).
 
     Each run is trained again with its own seed beside its directory, keeping the weights of every epoch; the
@@ -58,7 +58,7 @@ def audit(study: Study, runs: Iterable[Run]) -> pd.DataFrame:
 def selection(epochs: pd.DataFrame) -> pd.DataFrame:
     """The test score that each rule would report, tidy: ``metric``, ``rule``, ``seed``, ``value``.
 
-    ``epochs`` is what `audit` returns for the seeds of one variant. "+ best seed" is one row a metric: the seed
+    ``epochs`` is what `audit_runs` returns for the seeds of one variant. "+ best seed" is one row a metric: the seed
     that is best under "oracle epoch, per metric"; all other rules have a row a seed.
     """
     mae = epochs[epochs["metric"] == "mae"]
@@ -95,12 +95,12 @@ def _write_audit(study: Study, run: Run) -> str:
 
 
 def _frame(study: Study, run: Run) -> pd.DataFrame:
-    found = read_json(run.directory / AUDIT)
-    if not found["reproduced"]:
+    scored = read_json(run.directory / AUDIT)
+    if not scored["reproduced"]:
         log.warning(
             "audit of %s: the second training differs from the recorded one (validation MAE by up to %s)",
             run.name,
-            found["largest_difference"],
+            scored["largest_difference"],
         )
     test = run.predictions("test")
     reported = _scores(test["label"].to_numpy(), test["prediction"].to_numpy(), study.corpus.scheme)
@@ -113,10 +113,10 @@ def _frame(study: Study, run: Run) -> pd.DataFrame:
             "valid": row["valid"][metric],
             "test": row["test"][metric],
             "reported": reported[metric],
-            "reproduced": found["reproduced"],
-            "largest_difference": found["largest_difference"],
+            "reproduced": scored["reproduced"],
+            "largest_difference": scored["largest_difference"],
         }
-        for row in found["epochs"]
+        for row in scored["epochs"]
         for metric in METRICS[study.corpus.scheme]
     ]
     numbers = ("valid", "test", "reported", "largest_difference")
@@ -138,18 +138,15 @@ def _score_every_epoch(study: Study, run: Run) -> dict[str, Any]:
             after_epoch=lambda epoch, system: save_weights(system, weights(epoch)),
         )
     splits = {name: study.split(name, run) for name in ("valid", "test")}
-    labels = {name: getattr(study.corpus, name).labels.astype(np.float64) for name in splits}
+    labels = {name: getattr(study.corpus, name).labels for name in splits}
     epochs = []
     for row in again.history:
         load_weights(system, weights(row["epoch"]))
-        predicted = {name: predict(system, split, schedule_of(run))["prediction"] for name, split in splits.items()}
+        predicted = {name: predict(system, split, run.stage.schedule)["prediction"] for name, split in splits.items()}
         epochs.append(
             {
                 "epoch": row["epoch"],
-                **{
-                    name: _scores(labels[name], values.astype(np.float64), study.corpus.scheme)
-                    for name, values in predicted.items()
-                },
+                **{name: _scores(labels[name], values, study.corpus.scheme) for name, values in predicted.items()},
             }
         )
     compared = _compare(read_json_lines(run.directory / HISTORY), read_json_lines(folder / HISTORY))
@@ -163,12 +160,12 @@ def _compare(recorded: list[dict[str, Any]], again: list[dict[str, Any]]) -> dic
         [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
         for rows in (recorded, again)
     ]
-    apart = [
+    differences = [
         abs(a["valid_mae"] - b["valid_mae"])
         for a, b in zip(recorded, again, strict=False)
         if None not in (a["valid_mae"], b["valid_mae"])
     ]
-    return {"reproduced": plain[0] == plain[1], "largest_difference": max(apart, default=None)}
+    return {"reproduced": plain[0] == plain[1], "largest_difference": max(differences, default=None)}
 
 
 def _scores(labels: np.ndarray, predicted: np.ndarray, scheme: str) -> dict[str, float]:

@@ -1,7 +1,6 @@
-"""What a run is, where it lives, and running what is missing.
+"""All runs of one corpus under one profile: what there is to run, where it lives, and running what is missing.
 
-A run is one training: a stage-one encoder, or MGCL in one variant, with one seed. Its directory is
-named by the hash of everything that decides its result, so asking again for a finished run costs
+A run's directory is named by the hash of everything that decides its result, so asking again for a finished run costs
 nothing and a changed setting never meets old numbers.
 """
 
@@ -10,51 +9,37 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock
 
-from .. import config as settings
-from ..config import VARIANTS, Config, encoder_scopes
+from ..config import VARIANTS, Config
 from ..data import Corpus, load_corpus
-from ..data.batches import DeviceSplit, derive_seed
+from ..data.batches import DeviceSplit
 from ..data.validation import decide_scheme
-from ..model import encoder_names
+from ..encoders import encoder_names
 from ..support.devices import choose_device, choose_precision, describe_device
 from ..support.errors import ConfigError, nearest
 from ..support.files import write_json
-from ..support.parallel import choose_workers, side_by_side
+from ..support.parallel import choose_workers, run_parallel
 from ..support.paths import project_root
+from ..support.runtime import derive_seed
 from ..system import System
 from ..trainer import CHECKPOINT, Fit, fit, predict
-from .directories import own_folder
-from .frozen_features import StudyData, Withheld, config_for, role
-from .registry import SYSTEMS, system_settings, system_spec
-from .runs import (
-    DONE,
-    RECORD,
-    SCALER,
-    Run,
-    build_system,
-    describe,
-    make_record,
-    pretraining_schedule,
-    schedule_of,
-    write_predictions,
-)
+from .directories import artifact_directory, digest
+from .registry import compared_systems, config_for, paper_dataset, system_settings
+from .runs import DONE, RECORD, RUN_FORMAT, SCALER, Run, describe, make_record, runs_of_other_formats, write_predictions
+from .splits import StudySplits, Withheld
+from .stages import ComparedStage, EncoderStage, MGCLStage, Stage
 
 log = logging.getLogger(__name__)
 
 SEEDS = (1111, 1112, 1113)  # decision 21
-FORMAT = 1  # of a run directory; part of every hash
 #: Hours of all runs of the paper's datasets on two cores of a CPU (docs/speed.md), and their training clips.
 PAPER_HOURS = {"sims": (100, 1368), "mosi": (82, 1284), "mosei": (2493, 16326)}
 
@@ -62,8 +47,8 @@ PAPER_HOURS = {"sims": (100, 1368), "mosi": (82, 1284), "mosei": (2493, 16326)}
 class Study:
     """All runs of one corpus under one profile.
 
-    Runs and features lie in ``directory``, named by settings. What is made of them lies in ``output``: there too, or in
-    a folder of its own where this study changes something (`changes`).
+    Runs and features lie in ``directory``, named by settings. What is made of them lies in ``artifacts``: there too, or
+    in a folder of its own where this study changes something (`changes`).
 
     Args:
         corpus: a name, the path of a feature file, or a loaded corpus.
@@ -106,22 +91,13 @@ class Study:
         self.overrides = dict(overrides or {})
         self.system_overrides = {name: dict(changes) for name, changes in (system_overrides or {}).items()}
         for name, changes in self.system_overrides.items():
-            system_settings(name, role(self.corpus), profile, changes)
+            system_settings(name, paper_dataset(self.corpus), profile, changes)
         self.base = config_for(self.corpus, profile).override({"precision": precision, **self.overrides})
         self.directory = Path(results or project_root() / "results") / self.corpus.name / profile
-        self.output = own_folder(self.directory, self.changes)
-        self.data = StudyData(self.corpus, self.base, self.device, self.directory)
+        self.artifacts = artifact_directory(self.directory, self.changes)
+        self.splits = StudySplits(self.corpus, self.base, self.device, self.directory)
         self.workers = choose_workers(workers, self.device, profile)
         self._device_was_asked_for = device != "auto"
-        log.info(
-            "%s, profile %s: %s, %s, %d worker%s",
-            self.corpus.name,
-            profile,
-            describe_device(self.device),
-            precision,
-            self.workers,
-            "s" * (self.workers != 1),
-        )
         # Without the test split, so that a study that is not handed one finds the same runs.
         labels = {(split.name, "labels"): split.labels for split in (self.corpus.train, self.corpus.valid)}
         self._usual_scheme = decide_scheme(labels, None, self.corpus.path)
@@ -138,12 +114,23 @@ class Study:
             "workers": 1,
             "system_overrides": self.system_overrides,
         }
+        log.info(
+            "%s, profile %s: %s, %s, %d worker%s",
+            self.corpus.name,
+            profile,
+            describe_device(self.device),
+            precision,
+            self.workers,
+            "s" * (self.workers != 1),
+        )
+        if others := runs_of_other_formats(self.directory / "runs"):
+            log.info("%d runs in %s are of another version of this package; they are not used", others, self.directory)
 
     def without_test(self) -> Study:
         """The same study with a test split of which only the number of clips is known."""
         blind = copy.copy(self)
         blind.corpus = dataclasses.replace(self.corpus, test=Withheld(len(self.corpus.test)))
-        blind.data = StudyData(blind.corpus, self.base, self.device, self.directory)
+        blind.splits = StudySplits(blind.corpus, self.base, self.device, self.directory)
         blind._recipe = {**self._recipe, "corpus": blind.corpus}
         return blind
 
@@ -152,12 +139,12 @@ class Study:
         """What differs from the profile's own: ``overrides``, ``system_overrides`` and ``seeds``, those that do."""
         values = self.base.as_dict()
         names = {*self.overrides} | ({"precision"} if self.base.precision != self._auto_precision else set())
-        found = {
+        changes = {
             "overrides": {name: values[name] for name in sorted(names)},
             "system_overrides": self.system_overrides,
             "seeds": [] if self.seeds == SEEDS else list(self.seeds),
         }
-        return {kind: changed for kind, changed in found.items() if changed}
+        return {kind: changed for kind, changed in changes.items() if changed}
 
     # What there is to run
 
@@ -169,7 +156,7 @@ class Study:
 
     def encoder_runs(self, config: Config) -> tuple[Run, ...]:
         """The stage-one runs of a configuration, six with dual encoders."""
-        return tuple(self._run(name, "", config, encoder_scopes(name)) for name in encoder_names(config))
+        return tuple(self._run(EncoderStage(config, name)) for name in encoder_names(config))
 
     def pretrainings(self) -> list[Run]:
         """All stage-one runs: encoders × seeds."""
@@ -177,48 +164,35 @@ class Study:
 
     def trainings(self, variants: Sequence[str] = ("MGCL",)) -> list[Run]:
         """The stage-two runs of ``variants`` × seeds."""
-        runs = []
-        for variant in variants:
-            for seed in self.seeds:
-                config = self.config(seed, variant)
-                runs.append(self._run("mgcl", variant, config, (settings.FUSION,), self.encoder_runs(config)))
-        return runs
+        return [self.system_run("mgcl", seed, variant) for variant in variants for seed in self.seeds]
 
     def comparisons(self, systems: Sequence[str] | None = None) -> list[Run]:
         """The runs of the compared systems × seeds, of all of them when None."""
-        runs = []
-        for name in [name for name in SYSTEMS if name != "mgcl"] if systems is None else systems:
-            chosen = system_settings(name, role(self.corpus), self.profile, self.system_overrides.get(name))
-            for seed in self.seeds:
-                config = self.config(seed)
-                text = [parent for parent in self.encoder_runs(config) if parent.stage.endswith("_T")]
-                parents = tuple(text) if system_spec(name).text == "pretrained" else ()
-                runs.append(self._run(name, "", config, (settings.COMPARED,), parents, chosen))
-        return runs
+        names = compared_systems() if systems is None else systems
+        return [self.system_run(name, seed) for name in names for seed in self.seeds]
 
-    def _run(
-        self,
-        stage: str,
-        variant: str,
-        config: Config,
-        scopes: tuple[str, ...],
-        parents: tuple[Run, ...] = (),
-        chosen: Any = None,
-    ) -> Run:
+    def system_run(self, name: str, seed: int, variant: str = "MGCL") -> Run:
+        """The run of one system, MGCL (in ``variant``) or a compared one, with one seed."""
+        if name == "mgcl":
+            stage: Stage = MGCLStage(self.config(seed, variant), variant)
+        else:
+            changes = self.system_overrides.get(name)
+            settings = system_settings(name, paper_dataset(self.corpus), self.profile, changes)
+            stage = ComparedStage(self.config(seed), name, settings)
+        return self._run(stage, stage.parents(self.encoder_runs(stage.config)))
+
+    def _run(self, stage: Stage, parents: tuple[Run, ...] = ()) -> Run:
         identity = {
-            "format": FORMAT,
-            "stage": stage,
-            "settings": config.scoped(*scopes),
+            "format": RUN_FORMAT,
+            "stage": stage.name,
+            "settings": stage.settings,
             "data": self.corpus.sha256,
             "parents": [parent.name for parent in parents],
         }
-        if self.corpus.scheme != self._usual_scheme:  # named only then, so that runs of before keep their names
+        if self.corpus.scheme != self._usual_scheme:
             identity["scheme"] = self.corpus.scheme
-        if chosen is not None:
-            identity["system"] = dataclasses.asdict(chosen)
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
-        label = variant.replace("w/o ", "without-").replace("/", "-").replace(" ", "-") if variant else stage
-        return Run(stage, variant, config, self.directory / "runs" / f"{label}-{config.seed}-{digest}", parents, chosen)
+        label = stage.label.replace("w/o ", "without-").replace("/", "-").replace(" ", "-")
+        return Run(stage, self.directory / "runs" / f"{label}-{stage.config.seed}-{digest(identity)}", parents)
 
     # Running
 
@@ -229,7 +203,7 @@ class Study:
             ConfigError: profile "paper", and the device "auto" turned out to be a CPU.
         """
         if self.profile == "paper" and self.device.type == "cpu" and not self._device_was_asked_for:
-            hours, clips = PAPER_HOURS[role(self.corpus)]
+            hours, clips = PAPER_HOURS[paper_dataset(self.corpus)]
             raise ConfigError(
                 f"profile 'paper' finds no GPU here; on a CPU, all runs of {self.corpus.name} would take about "
                 f"{max(1, round(hours * len(self.corpus.train) / clips)):,} hours (two cores, docs/speed.md). Ask for "
@@ -258,7 +232,7 @@ class Study:
                     self.finish(run)
             else:
                 # The longest first, so that no core is left alone with one at the end.
-                group = sorted(group, key=lambda run: not (run.stage.endswith("_T") or run.settings is not None))
+                group = sorted(group, key=lambda run: not run.stage.takes_long)
                 for line in self.side_by_side(_finish, group):
                     log.info(line)
         return list(runs)
@@ -272,7 +246,7 @@ class Study:
         if workers <= 1:
             yield from (work(self, run) for run in runs)
         else:
-            yield from side_by_side(functools.partial(_worker, self._recipe, work), runs, workers)
+            yield from run_parallel(functools.partial(_worker, self._recipe, work), runs, workers)
 
     def finish(self, run: Run, *, test: bool = True) -> Run:
         """Run what is missing of ``run``. Of two processes that ask for it, one does it and the other waits.
@@ -297,7 +271,11 @@ class Study:
 
     def build(self, run: Run, *, trained: bool = False) -> System:
         """The system of ``run`` on the device, as it starts or with its final weights."""
-        return build_system(run, shapes=self.data.shapes(run), device=self.device, trained=trained)
+        return run.build(self.splits.shapes(run), self.device, trained=trained)
+
+    def split(self, name: str, run: Run) -> DeviceSplit:
+        """Split ``name`` on the device, with what ``run`` reads of frozen encoders (`StudySplits.split`)."""
+        return self.splits.split(name, run)
 
     def fit(
         self, run: Run, directory: Path, *, label: str = "", after_epoch: Callable[[int, System], None] | None = None
@@ -310,36 +288,36 @@ class Study:
         self.check_device()
         system = self.build(run)
         train, valid = self.split("train", run), self.split("valid", run)
-        label = label or f"{self.corpus.name} {run.variant or run.stage} {run.seed}"
-        seed = derive_seed(run.seed, run.stage)
+        label = label or f"{self.corpus.name} {run.stage.label} {run.seed}"
+        seed = derive_seed(run.seed, run.stage.name)
         for name, part in system.pretraining().items():  # its parts are the system's own, trained in place
             if not (directory / CHECKPOINT).exists():
-                # Its head was made after the system was moved.
-                fit(
-                    part.to(self.device),
-                    train,
-                    valid,
-                    pretraining_schedule(run),
-                    seed=derive_seed(seed, name),
-                    directory=directory / name,
-                    label=f"{label} {name}",
-                )
+                part.to(self.device)  # its head was made after the system was moved
+                fit(part, train, valid, run.stage.pretraining_schedule, seed=derive_seed(seed, name),
+                    directory=directory / name, label=f"{label} {name}")  # fmt: skip
         return system, fit(
-            system, train, valid, schedule_of(run), seed=seed, directory=directory, after_epoch=after_epoch, label=label
+            system,
+            train,
+            valid,
+            run.stage.schedule,
+            seed=seed,
+            directory=directory,
+            after_epoch=after_epoch,
+            label=label,
         )
 
     def _train(self, run: Run) -> System:
         started = time.time()
-        self.data.check_vocabulary()
+        self.splits.check_vocabulary()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         write_json(run.directory / "config.json", run.config.as_dict())
-        if self.data.scaler is not None:
-            self.data.scaler.save(run.directory / SCALER)
+        if self.splits.scaler is not None:
+            self.splits.scaler.save(run.directory / SCALER)
         system, result = self.fit(run, run.directory)
         self._write_predictions(run, system, "valid")
         for name in ("train", "valid"):
-            self.data.keep_features(run, system, name)
+            self.splits.keep_features(run, system, name)
         record = make_record(
             run,
             system,
@@ -356,30 +334,13 @@ class Study:
     def _test(self, run: Run, system: System) -> None:
         """The one reading of test data, with the weights of the chosen epoch."""
         self._write_predictions(run, system, "test")
-        self.data.keep_features(run, system, "test")
+        self.splits.keep_features(run, system, "test")
         write_json(run.directory / DONE, {"finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
 
-    def split(self, name: str, run: Run) -> DeviceSplit:
-        """Split ``name`` on the device, with what ``run`` reads of frozen encoders (`StudyData.split`)."""
-        return self.data.split(name, run)
-
-    # What a run leaves behind
-
     def _write_predictions(self, run: Run, system: System, name: str) -> None:
-        outputs = predict(system, self.split(name, run), schedule_of(run))
-        write_predictions(
-            run.directory / f"predictions-{name}.csv",
-            getattr(self.corpus, name).ids,
-            outputs,
-            labels=self._labels(run, name),
-        )
-
-    def _labels(self, run: Run, name: str) -> np.ndarray:
-        """The labels of a split that the run's prediction is compared with: y, or y_T, y_V, y_A of a micro encoder."""
+        outputs = predict(system, self.split(name, run), run.stage.schedule)
         split = getattr(self.corpus, name)
-        if run.stage.startswith("micro") and split.unimodal_labels is not None:
-            return split.unimodal_labels["TVA".index(run.stage[-1])]
-        return split.labels
+        write_predictions(run.directory / f"predictions-{name}.csv", split.ids, outputs, labels=run.stage.labels(split))
 
 
 def _worker(recipe: dict[str, Any], work: Callable[[Study, Run], Any]) -> Callable[[Run], Any]:

@@ -72,11 +72,17 @@ class Block:
 
 
 def make_block(number: int, results: Iterable[Result], role: str, model_of: Callable[[Result], str | None]) -> Block:
-    """The block of Table ``number`` for ``role``; ``model_of`` names a result's row, None to leave it out.
+    """The block of Table ``number`` for ``role``: the paper's rows in its order, then others as they come.
 
-    Rows are the paper's, in its order, then others in the order in which they come. Raises `RunError` for
-    an unknown role, and where results cannot stand in one block: two corpora, profiles, selection
-    rules, sets of clips or labels, a scheme that is not the dataset's, or two runs of one model and seed.
+    Args:
+        number: 3 to 6.
+        results: those of other roles are left out.
+        role: the dataset of the paper, "sims", "mosi" or "mosei".
+        model_of: names a result's row; None leaves the result out.
+
+    Raises:
+        RunError: an unknown role, or results that cannot stand in one block: two corpora, profiles, selection rules,
+            sets of clips or labels, a scheme that is not the dataset's, or two runs of one model and seed.
     """
     if role not in DATASETS:
         raise RunError(f"unknown role {role!r}: {nearest(role, DATASETS)}")
@@ -91,17 +97,24 @@ def make_block(number: int, results: Iterable[Result], role: str, model_of: Call
         if any(result.seed == other.seed for other in models.get(model, [])):
             raise RunError(f"two runs of {model!r} with seed {result.seed} in one table: {result.run} and another")
         models.setdefault(model, []).append(result)
-    return Block(dataset, {model: sorted(found, key=lambda r: r.seed) for model, found in models.items()})
+    return Block(dataset, {model: sorted(runs, key=lambda run: run.seed) for model, runs in models.items()})
 
 
-def cells(number: int, blocks: Sequence[Block], metrics: Sequence[str], **bootstrap) -> pd.DataFrame:
-    """One row a (dataset, model, metric), in the units of `regression_metrics`.
+def compute_cells(number: int, blocks: Sequence[Block], metrics: Sequence[str], **bootstrap: int) -> pd.DataFrame:
+    """The numbers of Table ``number``.
 
-    ``paired_difference`` is the model's minus MGCL's, over the seeds both have and the same clips;
-    ``p_holm`` its p-value, corrected over the whole table; ``detectable`` the smallest such difference
-    the test set could detect. ``bold``: the best mean of the column, with two seeds or more in common with every other
-    system that was run, and a difference from each with p below .05, after Holm over all such
-    comparisons of the table. ``bootstrap`` holds ``resamples`` and ``seed`` of `Replicates.of`.
+    Args:
+        number: 3 to 6.
+        blocks: one for each dataset of the table.
+        metrics: the columns, keys of `regression_metrics`.
+        bootstrap: ``resamples`` and ``seed`` of `Replicates.of`.
+
+    Returns:
+        One row a (dataset, model, metric), in the units of `regression_metrics`. ``paired_difference`` is the model's
+        minus MGCL's, over the seeds both have and the same clips; ``p_holm`` its p-value, corrected over the whole
+        table; ``detectable`` the smallest such difference that the test set could detect. ``bold``: the best mean of
+        the column, with two seeds or more in common with every other system that was run, and a difference from each
+        with p below .05, after Holm over all such comparisons of the table.
     """
     rows: list[dict] = []
     leaders: list[tuple[dict, list[float]]] = []  # the best cell of a column, its p-value against each other system
@@ -156,7 +169,7 @@ def _check_compatible(result: Result, first: Result, scheme: str) -> None:
         )
 
 
-def _replicates(block: Block, **bootstrap) -> dict[str, Replicates]:
+def _replicates(block: Block, **bootstrap: int) -> dict[str, Replicates]:
     """Replicates of each model that was run, all from one draw of clips."""
     if not block.results:
         return {}
@@ -166,7 +179,7 @@ def _replicates(block: Block, **bootstrap) -> dict[str, Replicates]:
     positions: dict[str, list[int]] = {}
     for position, model in enumerate(m for m, results in block.models.items() for _ in results):
         positions.setdefault(model, []).append(position)
-    return {model: together.take(own) for model, own in positions.items()}
+    return {model: together.take(rows) for model, rows in positions.items()}
 
 
 def _cell(number: int, block: Block, replicates: dict[str, Replicates], model: str, metric: str) -> dict:
@@ -198,6 +211,7 @@ def _cell(number: int, block: Block, replicates: dict[str, Replicates], model: s
 
 
 def _difference(block: Block, replicates: dict[str, Replicates], a: str, b: str) -> Replicates:
+    """Replicates of model ``a`` minus those of ``b``, over the seeds that both have."""
     common = block.common_seeds(a, b)
     positions = {m: [i for i, r in enumerate(block.models[m]) if r.seed in common] for m in (a, b)}
     return replicates[a].take(positions[a]) - replicates[b].take(positions[b])

@@ -22,7 +22,10 @@ def paper_table(number: int) -> pd.DataFrame:
     """Table ``number`` (1 to 6) of the paper: strings as printed, dashes and asterisks kept.
 
     Table 4's two header lines are one here ("CMU-MOSI Acc-2"); its Acc-2 and F1 cells hold "NN/NP".
-    Raises `ConfigError` for another number, `CorpusError` where the file is missing.
+
+    Raises:
+        ConfigError: another number.
+        CorpusError: the file is missing.
     """
     return _read(_path(number)).copy()
 
@@ -33,10 +36,16 @@ def paper_models(number: int) -> dict[str, str]:
 
 
 def paper_text(number: int, dataset: str, model: str, metric: str) -> str | None:
-    """One number of Table ``number`` (3 to 6) as printed, "-" for a dash, None where there is no such cell.
+    """One number as printed, "-" for a dash, None where there is no such cell.
 
-    ``dataset`` is a key of `SCHEMES`, ``model`` one of `paper_models`, ``metric`` a key of
-    `regression_metrics` on that dataset. Raises `ConfigError` for a name that is none of them.
+    Args:
+        number: of the table, 3 to 6.
+        dataset: a key of `SCHEMES`.
+        model: one of `paper_models`.
+        metric: a key of `regression_metrics` on that dataset.
+
+    Raises:
+        ConfigError: a name that is none of them.
     """
     rows = _rows(number)
     if dataset not in SCHEMES:
@@ -60,6 +69,12 @@ def paper_value(number: int, dataset: str, model: str, metric: str) -> float:
     if text is None or text == "-":
         return float("nan")
     return float(text) if metric in ("mae", "corr") else float(text) / 100
+
+
+def paper_notes() -> list[str]:
+    """Where the paper disagrees with itself, from ``data/paper/notes.md``."""
+    lines = (project_root() / "data" / "paper" / "notes.md").read_text(encoding="utf-8").splitlines()
+    return [line.removeprefix("- ") for line in lines if line.startswith("- ")]
 
 
 def _path(number: int) -> Path:

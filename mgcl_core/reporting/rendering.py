@@ -1,169 +1,106 @@
-"""How a table of results reads: its lines, its numbers as the paper prints them, its heading and footer."""
+"""The class of all tables: what is displayed, the numbers behind it, and its CSV, LaTeX and HTML."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import html
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 
-from ..metrics import METRIC_NAMES
-from .cells import REFERENCE, Block
-from .published import RESULT_TABLES, paper_models, paper_table, paper_text
+from ..support.files import atomic
 
-
-def display(
-    number: int, blocks: list[Block], numbers: pd.DataFrame, metrics: Sequence[str]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The frame of strings and which of its cells are bold; a model is two to six lines."""
-    printed = paper_models(number)
-    lines, labels, bold = [], [], []
-    for block in blocks:
-        mark = "†" if _differences_in_kind(number, block) else ""
-        for model in block.models:
-            own = numbers[(numbers["dataset"] == block.dataset) & (numbers["model"] == model)]
-            of_model = own.set_index("metric").loc[list(metrics)].reset_index().to_dict("records")
-            for label, texts in _lines(number, block, model, of_model, mark):
-                labels.append((block.dataset, printed.get(model, model), label))
-                lines.append(texts)
-                bold.append([label.startswith("ours (") and cell["bold"] for cell in of_model])
-    index = pd.MultiIndex.from_tuples(labels, names=["Dataset", "Model", "Row"])
-    names = [METRIC_NAMES[metric] for metric in metrics]
-    frame, mask = (pd.DataFrame(values, index=index, columns=names) for values in (lines, bold))
-    return (frame, mask) if len(blocks) > 1 else (frame.droplevel("Dataset"), mask.droplevel("Dataset"))
+_LATEX = str.maketrans({
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$",
+    "±": r"$\pm$", "−": "$-$", "–": "--", "†": r"$^\dagger$", "α": r"$\alpha$", "β": r"$\beta$",
+})  # fmt: skip
 
 
-def _lines(number: int, block: Block, model: str, of_model: list[dict], mark: str) -> list[tuple[str, list[str]]]:
-    printed = [
-        paper_text(number, block.dataset, model, cell["metric"]) if model in paper_models(number) else None
-        for cell in of_model
-    ]
-    lines = [("paper", ["not printed" if text is None else text.replace("-", "–") for text in printed])]
-    results = block.models[model]
-    if not results:
-        return [*lines, ("ours", ["not run"] * len(of_model))]
-    synthetic = ", synthetic" if results[0].synthetic else ""
-    lines += [
-        (f"ours (n={len(results)}{synthetic})", [_mean(cell) for cell in of_model]),
-        ("95 % CI", [_interval(cell, "ci_low", "ci_high") for cell in of_model]),
-        (f"ours − paper{mark}", [_beside_paper(cell) for cell in of_model]),
-    ]
-    if model == REFERENCE:
-        return lines
-    if model not in block.paired:
-        return [*lines, (f"− {REFERENCE} (paired)", ["no pair"] * len(of_model))]
-    return [
-        *lines,
-        (f"− {REFERENCE} (paired)", [_paired(cell) for cell in of_model]),
-        ("p (Holm)", ["NaN" if np.isnan(cell["p_holm"]) else _p(cell["p_holm"]) for cell in of_model]),
-    ]
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Table ``number`` of the paper beside ours.
 
+    - ``frame``: what is displayed, strings; ``bold``: the same shape, True where a cell is bold
+    - ``cells``: one row a (dataset, model, metric), numbers in the units of `regression_metrics`
+    - ``seed_rows``: one row a (dataset, model, seed), every metric of that run
+    - ``footer``: sentences that belong under the table
+    """
 
-def _number(metric: str, value: float, sign: str = "") -> str:
-    """As the paper prints it: accuracies and F1 in percent with two decimals, MAE and Corr with three."""
-    if np.isnan(value):
-        return "NaN"
-    return f"{value:{sign}.3f}" if metric in ("mae", "corr") else f"{100 * value:{sign}.2f}"
+    number: int
+    title: str
+    frame: pd.DataFrame
+    bold: pd.DataFrame
+    footer: tuple[str, ...] = ()
+    cells: pd.DataFrame = field(default_factory=pd.DataFrame)
+    seed_rows: pd.DataFrame = field(default_factory=pd.DataFrame)
 
+    def save(self, directory: Path) -> Table:
+        """Write the table under ``directory/tables``.
 
-def _mean(cell: dict) -> str:
-    mean = _number(cell["metric"], cell["mean"])
-    return mean if np.isnan(cell["sd"]) else f"{mean} ± {_number(cell['metric'], cell['sd'])}"
+        ``tableN.csv`` and ``tableN.tex`` are as displayed, ``tableN_notes.txt`` holds title and footer; where there are
+        any, ``tableN_cells.csv`` and ``tableN_seeds.csv`` hold the numbers.
 
+        Returns:
+            The table, for a notebook to show.
+        """
+        shown = self.frame.reset_index() if self._labels else self.frame
+        texts = {
+            ".csv": shown.to_csv(index=False),
+            ".tex": self.to_latex(),
+            "_notes.txt": "\n".join([self.title, *self.footer, ""]),
+        }
+        for ending, frame in (("_cells.csv", self.cells), ("_seeds.csv", self.seed_rows)):
+            if len(frame):
+                texts[ending] = frame.to_csv(index=False)
+        for ending, text in texts.items():
+            with atomic(Path(directory) / "tables" / f"table{self.number}{ending}") as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        return self
 
-def _interval(cell: dict, low: str, high: str) -> str:
-    return f"[{_number(cell['metric'], cell[low])}, {_number(cell['metric'], cell[high])}]"
+    def rows_of(self, model: str) -> pd.DataFrame:
+        """The displayed rows of one model."""
+        return self.frame[self.frame.index.get_level_values("Model") == model]
 
-
-def _beside_paper(cell: dict) -> str:
-    if np.isnan(cell["paper"]):
-        return "–"
-    inside = {True: " in", False: " out", None: ""}[cell["paper_in_interval"]]
-    return _number(cell["metric"], cell["difference"], "+") + inside
-
-
-def _paired(cell: dict) -> str:
-    difference = _number(cell["metric"], cell["paired_difference"], "+")
-    return difference if difference == "NaN" else f"{difference} {_interval(cell, 'paired_low', 'paired_high')}"
-
-
-def _p(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def heading(number: int, block: Block) -> str:
-    beside = f"{block.dataset}{'' if block.dataset in RESULT_TABLES[number] else ' (not in this table of the paper)'}"
-    if not block.results:
-        return f"{beside}: nothing of ours was run."
-    first = block.results[0]
-    oracle = "" if first.selection == "validation" else f", epoch chosen by {first.selection!r}"
-    return f"{beside}: ours on {'synthetic ' if first.synthetic else ''}{first.corpus!r}{oracle}."
-
-
-def _differences_in_kind(number: int, block: Block) -> list[str]:
-    """Why our numbers in this block are no replication of the paper's, if they are not."""
-    if not block.results or block.dataset not in RESULT_TABLES[number]:
-        return []
-    first, reasons = block.results[0], []
-    if first.synthetic:
-        reasons.append(f"{first.corpus!r} is synthetic")
-    elif first.corpus.lower() not in (first.role, block.dataset.lower()):
-        reasons.append(f"{first.corpus!r} is not {block.dataset}")
-    sizes = paper_table(1).set_index("Dataset")["#Test"].str.replace(",", "").astype(int)
-    if len(first.ids) != sizes[block.dataset]:
-        reasons.append(f"it has {len(first.ids)} test clips, {block.dataset} {sizes[block.dataset]}")
-    if first.profile != "paper":
-        reasons.append(f"profile {first.profile!r} is not the paper's Table 2")
-    if first.selection != "validation":
-        reasons.append(f"selection {first.selection!r} is not by validation")
-    return reasons
-
-
-def about(number: int, block: Block, numbers: pd.DataFrame) -> list[str]:
-    """What the block's numbers rest on."""
-    if not block.results:
-        return []
-    first = block.results[0]
-    seeds = sorted({result.seed for result in block.results})
-    lines = [
-        f"{block.dataset} block, ours: {len(first.ids)} test clips of {'synthetic ' if first.synthetic else ''}"
-        f"{first.corpus!r}; seeds {', '.join(map(str, seeds))}; profile {first.profile!r}; epoch chosen by "
-        f"{first.selection!r}."
-    ]
-    if reasons := _differences_in_kind(number, block):
-        lines.append(
-            f"† Not a replication, the paper's numbers are on {block.dataset} by its settings: {'; '.join(reasons)}."
+    def to_latex(self) -> str:
+        """A ``table*`` environment (packages booktabs and graphicx): the same cells, bold and footer as on screen."""
+        tabular = self._styler(_latex, r"\textbf{{{}}}").to_latex(
+            column_format="l" * len(self._labels) + "r" * len(self.frame.columns),
+            hrules=True,
+            clines="skip-last;data" if self._labels else None,
+            multirow_align="naive",
         )
-    own = numbers[numbers["dataset"] == block.dataset]
-    smallest = own.groupby("metric", sort=False)["detectable"].max()
-    source = (
-        f"the largest over the paired differences from {REFERENCE}"
-        if block.paired
-        else "from a system's own standard error times the square root of 2, for want of a pair"
-    )
-    figures = ", ".join(f"{METRIC_NAMES[metric]} {_number(metric, value)}" for metric, value in smallest.items())
-    return [*lines, f"Smallest difference this test set could detect (80 % power, 5 % two-sided; {source}): {figures}."]
-
-
-def legend(numbers: pd.DataFrame, resamples: int) -> list[str]:
-    lines = [
-        "Acc and F1 in percent. Paper: as printed; –: a dash in the paper; not printed: no such cell there; "
-        "*: replicated by the paper's authors; not run: no finished run of ours."
-    ]
-    if not numbers["n"].any():
-        return lines
-    lines += [
-        "Ours: mean ± sample standard deviation over n seeds; one seed has no deviation, and its interval "
-        "covers the choice of clips only. NaN: undefined for at least one seed, such as Corr of constant predictions.",
-        f"95 % CI: percentile bootstrap of the mean, {resamples} resamples of seeds and clips together. "
-        "in / out: the paper's value lies inside / outside of it.",
-        "Bold: the best of a column, only if it shares two seeds or more with every other system of ours and its "
-        "paired difference from each has p < .05, Holm-corrected over all such comparisons of this table.",
-    ]
-    if comparisons := numbers["p"].count():
-        lines.append(
-            f"− {REFERENCE} (paired): the row's mean minus {REFERENCE}'s over the seeds both have and the same clips, "
-            "with its 95 % bootstrap interval; p: two-sided bootstrap test, Holm-corrected over the "
-            f"{comparisons} comparisons of this table."
+        notes = "".join(rf"\par\smallskip\raggedright {_latex(sentence)}" + "\n" for sentence in self.footer)
+        return (
+            rf"\begin{{table*}}\centering\footnotesize\caption{{{_latex(self.title)}}}" + "\n"
+            rf"\resizebox{{\textwidth}}{{!}}{{{tabular.strip()}}}" + f"\n{notes}" + r"\end{table*}" + "\n"
         )
-    return lines
+
+    def to_html(self) -> str:
+        """An HTML table with its title as caption and the footer as paragraphs below."""
+        table = self._styler(html.escape, "<b>{}</b>").set_caption(html.escape(self.title)).to_html(exclude_styles=True)
+        notes = "".join(f'<p class="table-note">{html.escape(sentence)}</p>\n' for sentence in self.footer)
+        # These classes keep MathJax, 2 and later ones, from what looks like mathematics.
+        return f'<div class="tex2jax_ignore mathjax_ignore">\n{table}{notes}</div>\n'
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return self.to_html()
+
+    @property
+    def _labels(self) -> list[str]:
+        """Names of the index columns; none where the frame has a plain counting index."""
+        return [] if self.frame.index.names == [None] else list(self.frame.index.names)
+
+    def _styler(self, escape: Callable[[str], str], bold: str) -> Styler:
+        """The displayed frame with every text escaped, and the bold cells put into the format ``bold``."""
+        texts = self.frame.map(escape)
+        texts = texts.mask(self.bold, texts.map(bold.format)).rename(columns=escape)
+        return texts.rename(index=escape).style if self._labels else texts.style.hide(axis="index")
+
+
+def _latex(text: str) -> str:
+    return re.sub(r"(?<![\w.])([+-])(?=\d)", r"$\1$", text.translate(_LATEX))  # a sign, not the hyphen of "Acc-2"

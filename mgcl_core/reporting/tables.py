@@ -1,23 +1,23 @@
-"""The paper's tables with ours beside them, from run records (`Result`) to what a reader sees (`Table`).
+"""The paper's Tables 1 to 6 with ours beside them, from results (`Result`) to what a reader sees (`Table`).
 
-`table3` to `table6` are one `comparison` each; `table1` and `table2` set our rows under the paper's.
+`table3` to `table6` are one `results_table` each: a model is two to six lines of text, numbers as the paper prints
+them, with what they rest on in the title and the footer. `table1` and `table2` set our rows under the paper's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..metrics import METRICS
+from .. import data
+from ..metrics import METRIC_NAMES, METRICS
 from ..statistics import RESAMPLES, SEED
-from .cells import REFERENCE, Result, cells, make_block, seed_rows
-from .published import SCHEMES, paper_models, paper_table
-from .rendering import about, display, heading, legend
-from .table import Table
-
-__all__ = ["Result", "Table", "comparison", "table1", "table2", "table3", "table4", "table5", "table6"]
+from .cells import REFERENCE, Block, Result, compute_cells, make_block, seed_rows
+from .published import RESULT_TABLES, SCHEMES, paper_models, paper_table, paper_text
+from .rendering import Table
 
 #: Columns of the paper's tables of results.
 COLUMNS = {"sims": METRICS["sims"], "mosi": ("acc2_nn", "acc2_np", "f1_nn", "f1_np", "acc7", "mae", "corr")}
@@ -29,54 +29,52 @@ SUBJECTS = {
 }
 
 
-def table1(ours: pd.DataFrame, synthetic: Iterable[str] = ()) -> Table:
-    """The paper's Table 1 and below it ours, as `mgcl_core.data.corpus.table1` counts them.
-
-    ``synthetic`` names the corpora, among ours, that this package generated.
-    """
-    counts = ours.map(lambda value: f"{value:,}" if isinstance(value, (int, np.integer)) else str(value))
-    synthetic = set(synthetic)
-    counts["Dataset"] = [f"{name} (synthetic)" if name in synthetic else name for name in counts["Dataset"]]
+def table1(corpora: Sequence[data.Corpus]) -> Table:
+    """The paper's Table 1 and below it the clips of ``corpora``."""
+    counts = data.table1(list(corpora)).map(lambda value: f"{value:,}" if isinstance(value, int) else value)
+    counts["Dataset"] = [corpus_label(corpus) for corpus in corpora]
     return _stacked(1, "Clips of each dataset and split", paper_table(1), counts)
 
 
-def table2(ours: Sequence[dict]) -> Table:
-    """The paper's Table 2 and below it the settings used, one dict a row with the paper's column names.
+def table2(settings: Sequence[Mapping[str, Any]]) -> Table:
+    """The paper's Table 2 and below it the settings used.
 
-    Other keys become further columns, "not printed" in the paper's rows.
+    Args:
+        settings: a row each, by the paper's column names; other keys become further columns, "not printed" in the
+            paper's rows.
     """
     paper = paper_table(2)
     paper["Stage"] = paper["Stage"].where(paper["Stage"] != "").ffill()
-    rows = pd.DataFrame([{name: str(value) for name, value in row.items()} for row in ours])
+    rows = pd.DataFrame([{name: str(value) for name, value in row.items()} for row in settings])
     return _stacked(2, "Settings and hyperparameters", paper, rows)
 
 
-def table3(results: Iterable[Result], **bootstrap) -> Table:
+def table3(results: Iterable[Result], **bootstrap: int) -> Table:
     """Table 3: all systems on CH-SIMS, from the results whose role is "sims"."""
-    return comparison(3, results, ["sims"], _system, **bootstrap)
+    return results_table(3, results, ["sims"], _system, **bootstrap)
 
 
-def table4(results: Iterable[Result], **bootstrap) -> Table:
+def table4(results: Iterable[Result], **bootstrap: int) -> Table:
     """Table 4: all systems on CMU-MOSI and CMU-MOSEI, one block below the other."""
-    return comparison(4, results, ["mosi", "mosei"], _system, **bootstrap)
+    return results_table(4, results, ["mosi", "mosei"], _system, **bootstrap)
 
 
-def table5(results: Iterable[Result], role: str = "sims", **bootstrap) -> Table:
+def table5(results: Iterable[Result], role: str = "sims", **bootstrap: int) -> Table:
     """Table 5: ablations of MGCL, and further variants that neither Table 5 nor Table 6 of the paper has.
 
     The paper's are on CH-SIMS only; ``role`` "mosi" or "mosei" shows ours there without its numbers.
     """
     elsewhere = set(paper_models(6)) - set(paper_models(5))
-    return comparison(5, results, [role], lambda r: None if r.variant in elsewhere else _variant(r), **bootstrap)
+    return results_table(5, results, [role], lambda r: None if r.variant in elsewhere else _variant(r), **bootstrap)
 
 
-def table6(results: Iterable[Result], role: str = "sims", **bootstrap) -> Table:
+def table6(results: Iterable[Result], role: str = "sims", **bootstrap: int) -> Table:
     """Table 6: ablations of the intensity weights; ``role`` as in `table5`."""
-    own = paper_models(6)
-    return comparison(6, results, [role], lambda r: _variant(r) if r.variant in own else None, **bootstrap)
+    printed = paper_models(6)
+    return results_table(6, results, [role], lambda r: _variant(r) if r.variant in printed else None, **bootstrap)
 
 
-def comparison(
+def results_table(
     number: int,
     results: Iterable[Result],
     roles: Sequence[str],
@@ -85,19 +83,27 @@ def comparison(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Table:
-    """Table ``number`` (3 to 6): for each role a block of models, for each model the paper's numbers and ours.
+    """Table ``number``: for each role a block of models, for each model the paper's numbers and ours.
 
-    ``model_of`` names a result's row (None leaves it out). Intervals and p-values rest on ``resamples``
-    bootstrap resamples drawn from ``seed``. Raises what `make_block` and `regression_metrics` raise.
+    Args:
+        number: 3 to 6.
+        results: of any role; those of other roles are left out.
+        roles: the datasets of the paper that the blocks stand beside.
+        model_of: names a result's row; None leaves the result out.
+        resamples: bootstrap resamples that intervals and p-values rest on.
+        seed: of the resamples.
+
+    Raises:
+        RunError: what `make_block` and `regression_metrics` refuse.
     """
     results = list(results)
     blocks = [make_block(number, results, role, model_of) for role in roles]
     metrics = COLUMNS[SCHEMES[blocks[0].dataset]]
-    numbers = cells(number, blocks, metrics, resamples=resamples, seed=seed)
-    frame, bold = display(number, blocks, numbers, metrics)
-    title = f"Table {number}. {SUBJECTS[number]}. " + " ".join(heading(number, block) for block in blocks)
-    footer = [line for block in blocks for line in about(number, block, numbers)] + legend(numbers, resamples)
-    return Table(number, title, frame, bold, tuple(footer), numbers, seed_rows(blocks))
+    cells = compute_cells(number, blocks, metrics, resamples=resamples, seed=seed)
+    frame, bold = _display(number, blocks, cells, metrics)
+    title = f"Table {number}. {SUBJECTS[number]}. " + " ".join(_heading(number, block) for block in blocks)
+    footer = [line for block in blocks for line in _about(number, block, cells)] + _legend(cells, resamples)
+    return Table(number, title, frame, bold, tuple(footer), cells, seed_rows(blocks))
 
 
 def _system(result: Result) -> str | None:
@@ -118,3 +124,164 @@ def _stacked(number: int, subject: str, paper: pd.DataFrame, ours: pd.DataFrame)
     frame = pd.concat([paper, ours], ignore_index=True)[["Source", *columns]]
     bold = pd.DataFrame(False, index=frame.index, columns=frame.columns)
     return Table(number, f"Table {number}. {subject}: the paper's and ours.", frame, bold)
+
+
+def corpus_label(corpus: data.Corpus) -> str:
+    return f"{corpus.name} (synthetic)" if corpus.synthetic else corpus.name
+
+
+def _display(
+    number: int, blocks: list[Block], cells: pd.DataFrame, metrics: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The frame of strings and which of its cells are bold; a model is two to six lines."""
+    printed = paper_models(number)
+    lines, labels, bold = [], [], []
+    for block in blocks:
+        mark = "†" if _differences_in_kind(number, block) else ""
+        for model in block.models:
+            rows = cells[(cells["dataset"] == block.dataset) & (cells["model"] == model)]
+            of_model = rows.set_index("metric").loc[list(metrics)].reset_index().to_dict("records")
+            for label, texts in _lines(number, block, model, of_model, mark):
+                labels.append((block.dataset, printed.get(model, model), label))
+                lines.append(texts)
+                bold.append([label.startswith("ours (") and cell["bold"] for cell in of_model])
+    index = pd.MultiIndex.from_tuples(labels, names=["Dataset", "Model", "Row"])
+    names = [METRIC_NAMES[metric] for metric in metrics]
+    frame, mask = (pd.DataFrame(values, index=index, columns=names) for values in (lines, bold))
+    return (frame, mask) if len(blocks) > 1 else (frame.droplevel("Dataset"), mask.droplevel("Dataset"))
+
+
+def _lines(number: int, block: Block, model: str, of_model: list[dict], mark: str) -> list[tuple[str, list[str]]]:
+    printed = [
+        paper_text(number, block.dataset, model, cell["metric"]) if model in paper_models(number) else None
+        for cell in of_model
+    ]
+    lines = [("paper", ["not printed" if text is None else text.replace("-", "–") for text in printed])]
+    results = block.models[model]
+    if not results:
+        return [*lines, ("ours", ["not run"] * len(of_model))]
+    synthetic = ", synthetic" if results[0].synthetic else ""
+    lines += [
+        (f"ours (n={len(results)}{synthetic})", [_mean(cell) for cell in of_model]),
+        ("95 % CI", [_interval(cell, "ci_low", "ci_high") for cell in of_model]),
+        (f"ours − paper{mark}", [_beside_paper(cell) for cell in of_model]),
+    ]
+    if model == REFERENCE:
+        return lines
+    if model not in block.paired:
+        return [*lines, (f"− {REFERENCE} (paired)", ["no pair"] * len(of_model))]
+    return [
+        *lines,
+        (f"− {REFERENCE} (paired)", [_paired(cell) for cell in of_model]),
+        ("p (Holm)", ["NaN" if np.isnan(cell["p_holm"]) else _p(cell["p_holm"]) for cell in of_model]),
+    ]
+
+
+def _number(metric: str, value: float, sign: str = "") -> str:
+    """As the paper prints it: accuracies and F1 in percent with two decimals, MAE and Corr with three."""
+    if np.isnan(value):
+        return "NaN"
+    return f"{value:{sign}.3f}" if metric in ("mae", "corr") else f"{100 * value:{sign}.2f}"
+
+
+def _mean(cell: dict) -> str:
+    mean = _number(cell["metric"], cell["mean"])
+    return mean if np.isnan(cell["sd"]) else f"{mean} ± {_number(cell['metric'], cell['sd'])}"
+
+
+def _interval(cell: dict, low: str, high: str) -> str:
+    return f"[{_number(cell['metric'], cell[low])}, {_number(cell['metric'], cell[high])}]"
+
+
+def _beside_paper(cell: dict) -> str:
+    if np.isnan(cell["paper"]):
+        return "–"
+    inside = {True: " in", False: " out", None: ""}[cell["paper_in_interval"]]
+    return _number(cell["metric"], cell["difference"], "+") + inside
+
+
+def _paired(cell: dict) -> str:
+    difference = _number(cell["metric"], cell["paired_difference"], "+")
+    return difference if difference == "NaN" else f"{difference} {_interval(cell, 'paired_low', 'paired_high')}"
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _heading(number: int, block: Block) -> str:
+    beside = f"{block.dataset}{'' if block.dataset in RESULT_TABLES[number] else ' (not in this table of the paper)'}"
+    if not block.results:
+        return f"{beside}: nothing of ours was run."
+    first = block.results[0]
+    oracle = "" if first.selection == "validation" else f", epoch chosen by {first.selection!r}"
+    return f"{beside}: ours on {'synthetic ' if first.synthetic else ''}{first.corpus!r}{oracle}."
+
+
+def _differences_in_kind(number: int, block: Block) -> list[str]:
+    """Why our numbers in this block are no replication of the paper's, if they are not."""
+    if not block.results or block.dataset not in RESULT_TABLES[number]:
+        return []
+    first, reasons = block.results[0], []
+    if first.synthetic:
+        reasons.append(f"{first.corpus!r} is synthetic")
+    elif first.corpus.lower() not in (first.role, block.dataset.lower()):
+        reasons.append(f"{first.corpus!r} is not {block.dataset}")
+    sizes = paper_table(1).set_index("Dataset")["#Test"].str.replace(",", "").astype(int)
+    if len(first.ids) != sizes[block.dataset]:
+        reasons.append(f"it has {len(first.ids)} test clips, {block.dataset} {sizes[block.dataset]}")
+    if first.profile != "paper":
+        reasons.append(f"profile {first.profile!r} is not the paper's Table 2")
+    if first.selection != "validation":
+        reasons.append(f"selection {first.selection!r} is not by validation")
+    return reasons
+
+
+def _about(number: int, block: Block, cells: pd.DataFrame) -> list[str]:
+    """What the block's numbers rest on."""
+    if not block.results:
+        return []
+    first = block.results[0]
+    seeds = sorted({result.seed for result in block.results})
+    lines = [
+        f"{block.dataset} block, ours: {len(first.ids)} test clips of {'synthetic ' if first.synthetic else ''}"
+        f"{first.corpus!r}; seeds {', '.join(map(str, seeds))}; profile {first.profile!r}; epoch chosen by "
+        f"{first.selection!r}."
+    ]
+    if reasons := _differences_in_kind(number, block):
+        lines.append(
+            f"† Not a replication, the paper's numbers are on {block.dataset} by its settings: {'; '.join(reasons)}."
+        )
+    in_block = cells[cells["dataset"] == block.dataset]
+    smallest = in_block.groupby("metric", sort=False)["detectable"].max()
+    source = (
+        f"the largest over the paired differences from {REFERENCE}"
+        if block.paired
+        else "from a system's own standard error times the square root of 2, for want of a pair"
+    )
+    figures = ", ".join(f"{METRIC_NAMES[metric]} {_number(metric, value)}" for metric, value in smallest.items())
+    return [*lines, f"Smallest difference this test set could detect (80 % power, 5 % two-sided; {source}): {figures}."]
+
+
+def _legend(cells: pd.DataFrame, resamples: int) -> list[str]:
+    lines = [
+        "Acc and F1 in percent. Paper: as printed; –: a dash in the paper; not printed: no such cell there; "
+        "*: replicated by the paper's authors; not run: no finished run of ours."
+    ]
+    if not cells["n"].any():
+        return lines
+    lines += [
+        "Ours: mean ± sample standard deviation over n seeds; one seed has no deviation, and its interval "
+        "covers the choice of clips only. NaN: undefined for at least one seed, such as Corr of constant predictions.",
+        f"95 % CI: percentile bootstrap of the mean, {resamples} resamples of seeds and clips together. "
+        "in / out: the paper's value lies inside / outside of it.",
+        "Bold: the best of a column, only if it shares two seeds or more with every other system of ours and its "
+        "paired difference from each has p < .05, Holm-corrected over all such comparisons of this table.",
+    ]
+    if comparisons := cells["p"].count():
+        lines.append(
+            f"− {REFERENCE} (paired): the row's mean minus {REFERENCE}'s over the seeds both have and the same clips, "
+            "with its 95 % bootstrap interval; p: two-sided bootstrap test, Holm-corrected over the "
+            f"{comparisons} comparisons of this table."
+        )
+    return lines

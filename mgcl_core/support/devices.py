@@ -1,4 +1,4 @@
-"""Where a run computes, and in which precision: chosen once, said first, and never silently another."""
+"""The device and precision of a run: chosen once, logged first, and never replaced silently."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ log = logging.getLogger(__name__)
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called ``name``; "auto" is CUDA where it works, and the CPU otherwise.
+    """Choose a device. If there is a GPU that cannot be used, a logged warning says why.
 
-    A GPU that is there and cannot be used is a logged warning, which says why.
+    Args:
+        name: As for ``torch.device``, or "auto" for CUDA if it works and the CPU otherwise.
 
     Raises:
-        ConfigError: no such device here.
+        ConfigError: The device is not available.
     """
     if name == "auto":
-        reason = _cuda_fails()
-        if reason is None:
+        problem = _cuda_problem()
+        if problem is None:
             return torch.device("cuda")
-        if reason:
-            log.warning("the GPU is not used, everything runs on the CPU: %s", reason)
+        if problem:
+            log.warning("the GPU is not used, everything runs on the CPU: %s", problem)
         return torch.device("cpu")
     try:
         device = torch.device(name)
@@ -39,10 +40,14 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """The precision called ``name``; "auto" is bf16 on a GPU whose hardware has it, and fp32 otherwise.
+    """Choose a precision.
+
+    Args:
+        name: "fp32", "bf16", or "auto" for bf16 on a GPU whose hardware has it and fp32 otherwise.
+        device: Where it is used.
 
     Raises:
-        ConfigError: bf16 on a GPU that would emulate it, which is slower than fp32.
+        ConfigError: A GPU would emulate bf16, which is slower than fp32.
     """
     native = device.type == "cuda" and _has_bf16(device)
     if name == "bf16" and device.type == "cuda" and not native:
@@ -51,7 +56,7 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 
 def describe_device(device: torch.device) -> str:
-    """The device in words."""
+    """Describe a device for the log."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} ({device})"
     count = torch.get_num_threads()
@@ -63,9 +68,9 @@ def _has_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def _cuda_fails() -> str | None:
-    """None where CUDA works; else why a GPU of this machine cannot be used, "" where there is none."""
-    with warnings.catch_warnings(record=True) as caught:  # torch warns of a driver that is too old, and of more
+def _cuda_problem() -> str | None:
+    """Return None if CUDA works, else why the GPU of this machine cannot be used; "" if it has none."""
+    with warnings.catch_warnings(record=True) as caught:  # for example of a driver that is too old
         warnings.simplefilter("always")
         if torch.cuda.is_available():
             try:
@@ -77,13 +82,13 @@ def _cuda_fails() -> str | None:
     if not gpus:
         return ""
     if torch.version.cuda is None and torch.version.hip is None:
-        return f"{gpus} is here, but torch {torch.__version__} is a build for the CPU alone"
-    said = "; ".join(str(warning.message).splitlines()[0] for warning in caught)
-    return f"{gpus} is here, but torch {torch.__version__} cannot use it" + (f": {said}" if said else "")
+        return f"{gpus} is here, but torch {torch.__version__} is a build for the CPU only"
+    warned = "; ".join(str(warning.message).splitlines()[0] for warning in caught)
+    return f"{gpus} is here, but torch {torch.__version__} cannot use it" + (f": {warned}" if warned else "")
 
 
 def _installed_gpus() -> str:
-    """What the driver lists, "" where there is none."""
+    """Return the first GPU that the driver lists, or ""."""
     if shutil.which("nvidia-smi") is None:
         return ""
     try:

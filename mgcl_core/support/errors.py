@@ -1,9 +1,10 @@
-"""The errors a user can cause, each naming where it was and what was expected."""
+"""Errors that a user can cause; each says where the problem is and what was expected."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class MGCLError(Exception):
@@ -17,33 +18,49 @@ class ConfigError(MGCLError):
 class CorpusError(MGCLError):
     """A feature file cannot be read or breaks the format.
 
-    Attributes hold what the message says: ``file``, ``split``, ``key``, ``expected`` and ``found``
-    (``None`` where one does not apply).
+    Args:
+        problem: What is wrong.
+        file: The feature file.
+        split: Its split.
+        key: Its key.
+        expected: What the format asks for.
+        found: What the file holds.
+
+    The attributes have the same names; those that do not apply are None.
     """
 
-    def __init__(self, problem: str, *, file=None, split=None, key=None, expected=None, found=None):
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: Path | str | None = None,
+        split: str | None = None,
+        key: str | None = None,
+        expected: object = None,
+        found: object = None,
+    ):
         self.problem, self.file, self.split, self.key = problem, file, split, key
         self.expected, self.found = expected, found
-        where = [
-            f"{name} {value!r}"
-            for name, value in (("file", None if file is None else str(file)), ("split", split), ("key", key))
-            if value is not None
-        ]
-        what = [f"{name} {value}" for name, value in (("expected", expected), ("found", found)) if value is not None]
-        message = problem
-        if where:
-            message += f" ({', '.join(where)})"
-        if what:
-            message += f": {'; '.join(what)}"
-        super().__init__(message)
+        location = {"file": None if file is None else str(file), "split": split, "key": key}
+        location = [f"{name} {value!r}" for name, value in location.items() if value is not None]
+        contrast = {"expected": expected, "found": found}
+        contrast = [f"{name} {value}" for name, value in contrast.items() if value is not None]
+        message = problem + (f" ({', '.join(location)})" if location else "")
+        super().__init__(message + (f": {'; '.join(contrast)}" if contrast else ""))
 
 
 class RunError(MGCLError):
     """A run cannot be started, continued, found or evaluated."""
 
 
+def shorten(value: object) -> str:
+    """Give at most 100 characters of ``value``, for a message about what a file holds."""
+    text = str(value)
+    return text if len(text) <= 100 else text[:100] + "..."
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Ending for an error about an unknown ``name``: the nearest known one, or all of them."""
+    """Suggest the nearest known name for an unknown ``name``, else all of them: the end of an error's message."""
     known = [str(candidate) for candidate in known]
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     if close:

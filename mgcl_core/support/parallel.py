@@ -1,7 +1,7 @@
-"""Several runs side by side on one device, each in a process of its own.
+"""Parallel runs on one device, each in its own process.
 
-The runs of a study differ in a seed and a switch, and a small model cannot keep many cores (or a GPU)
-busy. Processes share nothing but the disk, so a run gives what it would give alone with as many threads.
+A small model cannot keep many cores or a GPU busy. The processes share only the disk, so a run gives the same result as
+alone with the same number of threads.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from .errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-_work: Callable[[Any], Any] | None = None  # of a worker process
+_run_task: Callable[[Any], Any] | None = None  # set in each worker process
 
 
-def cores() -> int:
-    """Cores that this process may use."""
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """``count`` CPU threads for a while: sums in another order round differently, and take another time."""
+    """Use ``count`` CPU threads within the block: another number rounds sums differently and takes another time."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -43,31 +43,38 @@ def cpu_threads(count: int) -> Iterator[None]:
 
 
 def choose_workers(workers: int | str, device: torch.device, profile: str) -> int:
-    """How many runs go side by side.
+    """Choose how many runs go in parallel.
+
+    Args:
+        workers: A positive number, or "auto": up to 4 for small models on a CPU, else 1.
+        device: Where they run.
+        profile: The profile of the study.
 
     Raises:
-        ConfigError: neither "auto" nor a positive number.
+        ConfigError: ``workers`` is neither "auto" nor a positive number.
     """
     if workers == "auto":
-        return min(cores(), 4) if device.type == "cpu" and profile in ("demo", "small") else 1
+        return min(available_cores(), 4) if device.type == "cpu" and profile in ("demo", "small") else 1
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         raise ConfigError(f"workers={workers!r}: must be 'auto' or at least 1")
     return workers
 
 
-def side_by_side(prepare: Callable[[], Callable[[Any], Any]], tasks: Sequence[Any], workers: int) -> Iterator[Any]:
-    """Results of ``tasks``, as they finish.
+def run_parallel(prepare: Callable[[], Callable[[Any], Any]], tasks: Sequence[Any], workers: int) -> Iterator[Any]:
+    """Run tasks in several processes.
+
+    An error in a task is raised here; then, as on an interrupt, all processes are stopped.
 
     Args:
-        prepare: called once in each process; returns what is called with each task. Must be picklable.
-        tasks: picklable.
-        workers: processes; the cores are shared out among them.
+        prepare: Called once in each process; returns the function that is called with each task. Must be picklable.
+        tasks: Arguments of that function. Must be picklable.
+        workers: Number of processes; they share the cores equally.
 
-    Raises:
-        What a task raises; the other processes are stopped then, as they are on an interrupt.
+    Yields:
+        The results, in the order in which tasks finish.
     """
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
-    threads = max(1, cores() // workers)
+    threads = max(1, available_cores() // workers)
     pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(prepare, threads))
     try:
         for future in as_completed([pool.submit(_call, task) for task in tasks]):
@@ -81,18 +88,18 @@ def side_by_side(prepare: Callable[[], Callable[[Any], Any]], tasks: Sequence[An
 
 
 def _start(prepare: Callable[[], Callable[[Any], Any]], threads: int) -> None:
-    global _work
+    global _run_task
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    atexit.register(os._exit, 0)  # what it gave has been handed over: tidying up torch would take a second
+    atexit.register(os._exit, 0)  # the results are sent; the cleanup of torch would take a second
     torch.set_num_threads(min(threads, torch.get_num_threads()))
-    _work = prepare()
+    _run_task = prepare()
 
 
 def _end_with_parent() -> None:
-    """A process whose parent was killed would wait for tasks forever."""
+    """Exit when the parent is killed; otherwise this process would wait for tasks forever."""
     multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
 
 
 def _call(task: Any) -> Any:
-    return _work(task)
+    return _run_task(task)

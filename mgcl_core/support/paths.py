@@ -1,4 +1,4 @@
-"""Where the project and its data lie."""
+"""The folders of the project and of its data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def project_root() -> Path:
-    """The folder that holds ``notebooks/``: ``MGCL_ROOT``, else the checkout, else the working directory."""
+    """Return the folder that holds ``notebooks/``: ``MGCL_ROOT``, else the checkout, else the working directory."""
     if os.environ.get("MGCL_ROOT"):
         return Path(os.environ["MGCL_ROOT"]).expanduser().resolve()
     checkout = Path(__file__).resolve().parents[2]
@@ -15,7 +15,7 @@ def project_root() -> Path:
 
 
 def data_directory() -> Path:
-    """The folder of feature files: ``MGCL_DATA``, else ``data`` in the project."""
+    """Return the folder of feature files: ``MGCL_DATA``, else ``data`` in the project."""
     if os.environ.get("MGCL_DATA"):
         return Path(os.environ["MGCL_DATA"]).expanduser().resolve()
     return project_root() / "data"

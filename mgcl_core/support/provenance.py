@@ -1,7 +1,8 @@
-"""Where a result comes from: versions, source code, machine and cost."""
+"""The origin of a result: versions, source code, machine and cost."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -33,10 +34,10 @@ PACKAGES = (
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Python, packages, git commit and dirtiness, device and thread count, as plain values for JSON."""
+    """Return Python, packages, git state, device and thread count, as plain values for JSON."""
     return {
         "python": platform.python_version(),
-        "packages": environment_versions(PACKAGES),
+        "packages": package_versions(PACKAGES),
         "git": git_state(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else (platform.processor() or "cpu"),
@@ -46,45 +47,39 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of this package's own checkout and whether tracked files differ from it.
+    """Return the commit of this package's checkout, and whether tracked files differ from it ("dirty").
 
-    Both are None where there is no git, and where the package lies in a repository of something else: an environment
-    or a copy inside of one.
+    Both are None without git, and if the package is an environment or a copy inside the repository of something else.
     """
     checkout = Path(__file__).resolve().parents[2]
-    if not _is_own_checkout(checkout):
+    if not _is_this_project(checkout):
         return {"commit": None, "dirty": None}
     status = _git(checkout, "status", "--porcelain", "--untracked-files=no")
     return {"commit": _git(checkout, "rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """Highest memory so far in GiB: of this process (NaN where the system does not say), and on a GPU in use."""
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is bytes there, KiB elsewhere
-    peak = {
-        "process_gib": float("nan")
-        if resource is None
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-    }
+    """Return the highest memory so far in GiB: of this process (NaN if the system does not say), and on a GPU."""
+    peak = {"process_gib": float("nan")}
+    if resource is not None:
+        unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is bytes there, KiB elsewhere
+        peak["process_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
     if device.type == "cuda":
         peak["device_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
     return peak
 
 
-def environment_versions(names: Iterable[str]) -> dict[str, str | None]:
-    """Installed version of each package, None where it is not installed."""
-    return {name: _version(name) for name in names}
+def package_versions(names: Iterable[str]) -> dict[str, str | None]:
+    """Return the installed version of each package, None if it is not installed."""
+    versions = dict.fromkeys(names)
+    for name in versions:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _is_own_checkout(folder: Path) -> bool:
-    """Whether ``folder`` is the top of a git work tree, and the project in it this one."""
+def _is_this_project(folder: Path) -> bool:
+    """Tell whether ``folder`` is the top of a git work tree that holds this project."""
     top = _git(folder, "rev-parse", "--show-toplevel")
     try:
         project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
@@ -94,11 +89,11 @@ def _is_own_checkout(folder: Path) -> bool:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    # Without GIT_DIR and its kind, which a hook of another repository sets.
-    elsewhere = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    # A hook of another repository sets GIT_DIR and more.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         return subprocess.run(
-            ["git", *arguments], cwd=folder, env=elsewhere, capture_output=True, text=True, check=True, timeout=20
+            ["git", *arguments], cwd=folder, env=clean, capture_output=True, text=True, check=True, timeout=20
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from mgcl_core.baselines import confede, contrast, sfttr
+from mgcl_core.baselines import confede, sfttr
 from mgcl_core.data.batches import DeviceSplit
 from mgcl_core.support.errors import RunError
 from mgcl_core.system import Shapes
@@ -27,7 +27,7 @@ KINDS = ("Ts", "Vs", "As", "Td", "Vd", "Ad")
 
 
 def named_pairs() -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
-    """The pairs as the paper draws them, clip 0 being the sample: clips 1, 2 feel alike, 3 to 6 differently."""
+    """The pairs as the paper draws them, clip 0 being the sample: clips 1, 2 have its label, 3 to 6 another."""
     positive, negative = set(), set()
     for modality in "TVA":
         positive |= {(f"0{modality}s", f"1{modality}s"), (f"0{modality}s", f"2{modality}s")}
@@ -76,28 +76,28 @@ def build(module=confede, seed: int = 0, **changes):
     torch.manual_seed(seed)
     if module is sfttr:
         changes = {"fusion_heads": 2, "fusion_feedforward": 7, **changes}
-    system = {confede: confede.ConFEDE, sfttr: sfttr.SFTTR}[module](module.Settings(**{**SMALL, **changes}), shapes())
-    return system.train()
+    settings = dataclasses.replace(module.PUBLISHED["sims"], **{**SMALL, **changes})
+    return module.ENTRY.build(settings, shapes()).train()
 
 
 class TestContrast:
     def test_pairs_are_the_papers(self):
         named = [
             {(f"{a // 6}{KINDS[a % 6]}", f"{b // 6}{KINDS[b % 6]}") for a, b in pairs}
-            for pairs in contrast.contrast_pairs()
+            for pairs in confede.contrast_pairs()
         ]
         assert tuple(named) == named_pairs()
-        assert [len(pairs) for pairs in contrast.contrast_pairs()] == [20, 33]
+        assert [len(pairs) for pairs in confede.contrast_pairs()] == [20, 33]
 
     @pytest.mark.parametrize("temperature", [0.5, 0.07])
     def test_equals_naive_loops(self, temperature):
         torch.manual_seed(0)
         features = torch.randn(4, 7, 6, 3, dtype=torch.float64)
         valid = torch.ones(4, 7, dtype=torch.bool)
-        valid[1, [1, 2]] = False  # nothing that feels alike
-        valid[2, 3:] = False  # nothing that feels different
+        valid[1, [1, 2]] = False  # no clip with its label
+        valid[2, 3:] = False  # no clip with another label
         valid[3, 1:] = False  # nothing at all
-        ours = contrast.contrastive_loss(features, valid, temperature)
+        ours = confede.contrastive_loss(features, valid, temperature)
         assert abs(ours - naive_contrast(features, valid, temperature)) < 1e-10
 
     def test_gradient(self):
@@ -105,7 +105,7 @@ class TestContrast:
         features = torch.randn(2, 7, 6, 3, dtype=torch.float64, requires_grad=True)
         valid = torch.ones(2, 7, dtype=torch.bool)
         valid[1, 3:] = False
-        assert torch.autograd.gradcheck(lambda x: contrast.contrastive_loss(x, valid, 0.5), features)
+        assert torch.autograd.gradcheck(lambda x: confede.contrastive_loss(x, valid, 0.5), features)
 
 
 class TestRetrieval:
@@ -113,7 +113,7 @@ class TestRetrieval:
     def test_equals_naive_ranking(self, share):
         torch.manual_seed(1)
         count, embeddings, labels = 3, torch.randn(20, 6), torch.randint(-2, 3, (20,)) / 2
-        ours = contrast.rank_candidates(embeddings, labels, share, count, rows=7)
+        ours = confede.rank_candidates(embeddings, labels, share, count, rows=7)
         reach = max(1, int(20 * share))
         for i in range(20):
             cosine = {j: float(torch.cosine_similarity(embeddings[i], embeddings[j], dim=0)) for j in range(20)}
@@ -129,14 +129,14 @@ class TestRetrieval:
                 assert ours[i, kind].tolist() == rows + [-1] * (count - len(rows))
 
     def test_fewer_clips_than_candidates(self):
-        ranked = contrast.rank_candidates(torch.randn(2, 4), torch.tensor([0.0, 1.0]), 1.0, 5)
+        ranked = confede.rank_candidates(torch.randn(2, 4), torch.tensor([0.0, 1.0]), 1.0, 5)
         assert ranked.shape == (2, 3, 5)
         assert ranked[0].tolist() == [[-1] * 5, [1, -1, -1, -1, -1], [1, -1, -1, -1, -1]]
 
     def test_draw_without_replacement(self):
         torch.manual_seed(0)
         candidates = torch.tensor([[[4, 5, 6], [7, -1, -1], [-1, -1, -1]]]).repeat(200, 1, 1)
-        drawn = contrast.draw(candidates)
+        drawn = confede.draw_candidates(candidates)
         assert drawn.shape == (200, 6)
         assert (drawn[:, 0] != drawn[:, 1]).all() and set(drawn[:, :2].flatten().tolist()) == {4, 5, 6}
         assert (drawn[:, 2:].sort(1).values == torch.tensor([-1, -1, -1, 7])).all()
@@ -151,7 +151,7 @@ class TestObjective:
         torch.manual_seed(9)
         losses = system(batch).losses
         torch.manual_seed(9)
-        rows = contrast.draw(system.candidates[batch.index])
+        rows = confede.draw_candidates(system.candidates[batch.index])
         clips = torch.cat([batch.index[:, None], rows], 1)  # (B, 7)
         pred, uni, features = [], [], torch.zeros(3, 7, 6, WIDTH // 2, dtype=torch.float64)
         valid = clips >= 0
@@ -169,7 +169,7 @@ class TestObjective:
         torch.testing.assert_close(losses["con"], 0.1 * naive_contrast(features, valid, 0.5).float())
         assert valid.sum() > 12  # neighbours were found
 
-    def test_only_own_clips_are_predicted(self, split):
+    def test_only_the_batchs_clips_are_predicted(self, split):
         system = build(sfttr, learn_retrieved=False, unimodal_weight=0.0)
         system.begin_fit(split)
         system.begin_epoch(1)
@@ -178,15 +178,15 @@ class TestObjective:
         assert set(output.losses) == {"pred", "con"}
         torch.testing.assert_close(output.losses["pred"], (output.prediction - batch.labels).square().mean())
 
-    def test_losses_of_own_clips_without_retrieval(self, split):
+    def test_losses_of_the_batchs_clips_without_retrieval(self, split):
         batch, system = split.batch([0, 3]), build()
         output = system(batch)
         assert set(output.losses) == {"pred", "uni"}
         torch.testing.assert_close(output.losses["pred"], (output.prediction - batch.labels).square().mean())
 
-    def test_memory_gives_what_encoding_anew_gives(self, split):
+    def test_memory_gives_what_encoding_again_gives(self, split):
         """Without dropout, and before the first step, remembered and fresh encodings are the same."""
-        found = []
+        losses = []
         for fresh in (False, True):
             system = build(encode_retrieved=fresh)
             calls = []
@@ -195,10 +195,10 @@ class TestObjective:
             for encoder in system.encoders.values():
                 encoder.register_forward_hook(lambda *_, calls=calls: calls.append(1))
             torch.manual_seed(2)
-            found.append(system(split.batch([1, 2, 7])).losses)
+            losses.append(system(split.batch([1, 2, 7])).losses)
             assert len(calls) == (4 if fresh else 2)  # audio and vision, once or twice
-        for name, value in found[0].items():
-            torch.testing.assert_close(value, found[1][name])
+        for name, value in losses[0].items():
+            torch.testing.assert_close(value, losses[1][name])
 
     def test_memory_follows_training_and_ranking_its_schedule(self, split):
         system = build(refresh_epochs=2)
@@ -220,28 +220,28 @@ class TestObjective:
         assert not torch.equal(system.candidates, ranked)
         assert (system.memory != remembered).any(1).all()
 
-    def test_rounded_labels_make_more_clips_alike(self, split):
-        found = {}
+    def test_rounded_labels_make_more_labels_equal(self, split):
+        counts = {}
         for rounded in (False, True):
             system = build(round_labels=rounded, share=1.0, candidates=11)
             system.begin_fit(split)
             system.begin_epoch(1)
-            found[rounded] = (system.candidates[:, 0] >= 0).sum()
+            counts[rounded] = (system.candidates[:, 0] >= 0).sum()
             for row, kinds in enumerate(system.candidates):
                 y = split.labels.round() if rounded else split.labels
-                alike = kinds[0][kinds[0] >= 0]
-                assert (y[alike] == y[row]).all() and (y[kinds[1][kinds[1] >= 0]] != y[row]).all()
-        assert found[True] > found[False]
+                same_label = kinds[0][kinds[0] >= 0]
+                assert (y[same_label] == y[row]).all() and (y[kinds[1][kinds[1] >= 0]] != y[row]).all()
+        assert counts[True] > counts[False]
 
     def test_pretraining_shares_the_encoders(self, split):
         system = build()
         stages = system.pretraining()
         batch = split.batch([0, 1, 2])
-        for name, m, place in (("pretrain_V", "V", 1), ("pretrain_A", "A", 2)):
+        for name, m, row in (("pretrain_V", "V", 1), ("pretrain_A", "A", 2)):
             stage = stages[name]
             assert stage.encoder is system.encoders[m]
             output = stage(batch)
-            target = batch.unimodal_labels[place]
+            target = batch.unimodal_labels[row]
             assert torch.equal(stage.target(batch), target)
             torch.testing.assert_close(output.losses["pred"], (output.prediction - target).square().mean())
 
@@ -279,29 +279,29 @@ class TestSequentialFusion:
                 num_attention_heads=layers[0].self_attn.num_heads,
                 hidden_act="gelu",
                 intermediate_size=layers[0].linear1.out_features,
-                max_position_embeddings=len(encoder.places),
+                max_position_embeddings=len(encoder.positions),
                 type_vocab_size=2,
             ),
             add_pooling_layer=False,
         )
         state = {
-            "embeddings.position_embeddings.weight": encoder.places,
+            "embeddings.position_embeddings.weight": encoder.positions,
             "embeddings.token_type_embeddings.weight": encoder.sides,
         }
         pairs = [("embeddings.LayerNorm", encoder.norm)]
         for number, layer in enumerate(layers):
-            place = f"encoder.layer.{number}."
+            prefix = f"encoder.layer.{number}."
             pairs += [
-                (place + "attention.output.dense", layer.self_attn.out_proj),
-                (place + "attention.output.LayerNorm", layer.norm1),
-                (place + "output.LayerNorm", layer.norm2),
-                (place + "intermediate.dense", layer.linear1),
-                (place + "output.dense", layer.linear2),
+                (prefix + "attention.output.dense", layer.self_attn.out_proj),
+                (prefix + "attention.output.LayerNorm", layer.norm1),
+                (prefix + "output.LayerNorm", layer.norm2),
+                (prefix + "intermediate.dense", layer.linear1),
+                (prefix + "output.dense", layer.linear2),
             ]
             names = ("query", "key", "value")
             for kind in ("weight", "bias"):
                 parts = getattr(layer.self_attn, f"in_proj_{kind}").chunk(3)
-                state |= {f"{place}attention.self.{n}.{kind}": p for n, p in zip(names, parts, strict=True)}
+                state |= {f"{prefix}attention.self.{n}.{kind}": p for n, p in zip(names, parts, strict=True)}
         for name, module in pairs:
             state |= {f"{name}.{kind}": getattr(module, kind) for kind in ("weight", "bias")}
         missing, unexpected = bert.load_state_dict(state, strict=False)

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from helpers.corpus_files import make_content, write
 
-from mgcl_core.data import cache, load_corpus
-from mgcl_core.data import loading as reading
+from mgcl_core.data import cache, load_corpus, loading
 from mgcl_core.support.errors import CorpusError
 
 
@@ -27,8 +26,7 @@ def entry(tmp_path, path):
 
 
 def only_entry(folder):
-    (home,) = folder.iterdir()
-    (entry,) = (item for item in home.iterdir() if item.is_dir())
+    (entry,) = (item for item in folder.glob("*/*") if item.is_dir())
     return entry
 
 
@@ -37,7 +35,7 @@ def no_unpickling(monkeypatch):
     def fail(path):
         raise AssertionError("the file is unpickled again")
 
-    monkeypatch.setattr(reading, "read_pickle", fail)
+    monkeypatch.setattr(loading, "read_pickle", fail)
 
 
 def same(left, right) -> bool:
@@ -51,17 +49,14 @@ def same(left, right) -> bool:
 
 
 def in_memory(path, tmp_path):
-    """Read without a cache, because its place is taken by a file."""
-    (tmp_path / "taken").write_text("")
-    return load_corpus(path, cache_dir=tmp_path / "taken")
+    """Read without a cache, because a file has the name of its folder."""
+    (tmp_path / "file").write_text("")
+    return load_corpus(path, cache_dir=tmp_path / "file")
 
 
-def test_the_second_start_reads_the_cache_alone(tmp_path, path, entry, monkeypatch):
-    def fail(_):
-        raise AssertionError("the file is unpickled again")
-
+def test_the_second_start_reads_only_the_cache(tmp_path, path, entry, request):
     first = in_memory(path, tmp_path)
-    monkeypatch.setattr(reading, "read_pickle", fail)
+    request.getfixturevalue("no_unpickling")
     second = load_corpus(path, cache_dir=tmp_path / "cache")
     assert same(first, second)
     assert isinstance(second.train.audio, np.memmap)
@@ -82,7 +77,7 @@ def test_a_changed_file_is_read_again_and_its_old_cache_removed(tmp_path, path, 
 
 
 def test_another_format_is_read_again(tmp_path, path, entry, monkeypatch):
-    monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
+    monkeypatch.setattr(cache, "CACHE_FORMAT", cache.CACHE_FORMAT + 1)
     load_corpus(path, cache_dir=tmp_path / "cache")
     assert only_entry(tmp_path / "cache") != entry
 
@@ -126,7 +121,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path, path, entry):
     assert not left.exists()
 
 
-def test_a_place_that_cannot_be_written_is_a_warning(tmp_path, path, caplog):
+def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path, path, caplog):
     with caplog.at_level(logging.WARNING, "mgcl_core"):
         corpus = in_memory(path, tmp_path)
     assert "kept in memory" in caplog.text

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.corpus_files import AUDIO, VISION, changed, make_content, with_numpy_names, write
 
-from mgcl_core.data import load_corpus
+from mgcl_core.data import load_corpus, synthetic
 from mgcl_core.data.loading import SHA256
 from mgcl_core.support.errors import ConfigError, CorpusError
 from mgcl_core.support.paths import data_directory, project_root
@@ -59,7 +59,7 @@ def test_protocols_numpy_names_and_precisions(tmp_path, protocol, dtype, core):
     assert_equals(load_corpus(path, cache_dir=tmp_path), content)
 
 
-def test_lists_arrays_and_string_arrays_are_read_alike(load):
+def test_lists_arrays_and_string_arrays_are_read_the_same(load):
     content = make_content()
     other = copy.deepcopy(content)
     for split in other.values():
@@ -116,7 +116,7 @@ def test_audio_minus_infinity_becomes_zero_and_is_counted(load, caplog):
 
 
 def test_features_are_checked_in_chunks_as_if_whole(load, monkeypatch):
-    monkeypatch.setattr("mgcl_core.data.validation._CHUNK_BYTES", 1)  # a chunk a clip
+    monkeypatch.setattr("mgcl_core.data.validation.CHUNK_BYTES", 1)  # a chunk a clip
     content = make_content(lengths=False)
     content["train"]["audio"][4, 0, 0] = -np.inf
     corpus = load(content)
@@ -171,25 +171,25 @@ def test_an_unknown_scheme_names_the_nearest(load):
 
 
 @pytest.mark.parametrize(
-    ("name", "place", "corpus_name", "scheme", "language"),
+    ("name", "file", "corpus_name", "scheme", "language"),
     [
         ("sims", "CH-SIMS/unaligned_39.pkl", "CH-SIMS", "sims", "Chinese"),
         ("MOSI", "CMU-MOSI/unaligned_50.pkl", "CMU-MOSI", "mosi", "English"),
         ("cmu-mosei", "CMU-MOSEI/unaligned_50.pkl", "CMU-MOSEI", "mosi", "English"),
     ],
 )
-def test_known_names_have_places_schemes_and_hashes(tmp_path, caplog, name, place, corpus_name, scheme, language):
+def test_known_names_have_files_schemes_and_hashes(tmp_path, caplog, name, file, corpus_name, scheme, language):
     with pytest.raises(CorpusError, match="README") as caught:
         load_corpus(name, data_dir=tmp_path)
-    assert caught.value.file == tmp_path / place
-    (tmp_path / place).parent.mkdir()
-    path = write(tmp_path / place, make_content("sims"))
+    assert caught.value.file == tmp_path / file
+    (tmp_path / file).parent.mkdir()
+    path = write(tmp_path / file, make_content("sims"))
     with caplog.at_level(logging.WARNING, "mgcl_core"):
         corpus = load_corpus(name, data_dir=tmp_path)
     assert (corpus.name, corpus.scheme, corpus.language) == (corpus_name, scheme, language)
     assert (corpus.path, corpus.synthetic) == (path, False)
     assert corpus.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert corpus.sha256 in caplog.text and SHA256[place] in caplog.text
+    assert corpus.sha256 in caplog.text and SHA256[file] in caplog.text
     assert (tmp_path / ".cache").is_dir()
 
 
@@ -212,23 +212,21 @@ def test_an_unknown_name_names_the_nearest(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("place", "name"),
+    ("file", "name"),
     [
         ("context_8.pkl", "context_8"),
         ("MOSI/Processed/unaligned_50.pkl", "MOSI-unaligned_50"),
         ("mine/features.pkl", "mine-features"),
     ],
 )
-def test_a_files_name_is_its_stem_unless_that_says_nothing(tmp_path, place, name):
-    path = tmp_path / place
+def test_a_corpus_is_named_by_its_files_stem_unless_that_says_nothing(tmp_path, file, name):
+    path = tmp_path / file
     path.parent.mkdir(parents=True, exist_ok=True)
     assert load_corpus(str(write(path, make_content())), data_dir=tmp_path).name == name
 
 
 @pytest.mark.parametrize(("name", "scheme"), [("demo", "sims"), ("demo-mosi", "mosi")])
 def test_the_demo_corpora_are_generated_once(tmp_path, monkeypatch, name, scheme):
-    from mgcl_core.data.synthetic import demo
-
     (tmp_path / "demo").mkdir()
     stale = tmp_path / "demo" / f"{name}.v-old.pkl"
     stale.write_bytes(b"")
@@ -237,13 +235,13 @@ def test_the_demo_corpora_are_generated_once(tmp_path, monkeypatch, name, scheme
     assert corpus.language == "English (synthetic)"
     assert (corpus.train.unimodal_labels is not None) == (scheme == "sims")
     assert not stale.exists()
-    monkeypatch.setattr(demo, "write", None)  # calling it again would fail
+    monkeypatch.setattr(synthetic, "write_corpus", None)  # calling it again would fail
     again = load_corpus(name, data_dir=tmp_path)
     assert again.sha256 == corpus.sha256
     assert [path.suffix for path in (tmp_path / "demo").iterdir() if path.name.startswith(f"{name}.v")] == [".pkl"]
 
 
-def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
+def test_a_data_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "demo").write_text("a file where a folder should be")
     with pytest.raises(CorpusError, match="MGCL_DATA"):
         load_corpus("demo", data_dir=tmp_path)

@@ -1,4 +1,4 @@
-"""The real data, where it is at hand: Table 1 from the official labels, and a real trimodal file."""
+"""The real data, where there is some: Table 1 from the official labels, and a real trimodal file."""
 
 import numpy as np
 import pandas as pd

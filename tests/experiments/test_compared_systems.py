@@ -59,11 +59,11 @@ def test_every_system_is_trained_chosen_on_validation_and_tested_once(study, nam
     assert run.done and run.name.startswith(name) and len(run.history) == 2
     frame = run.predictions("test")
     assert len(frame) == 15 and np.isfinite(frame["prediction"]).all()
-    assert [parent.stage for parent in run.parents] == (
+    assert [parent.stage.name for parent in run.parents] == (
         ["macro_T", "micro_T"] if SYSTEMS[name].text == "pretrained" else []
     )
     loaded = load_run(run.directory)
-    assert loaded.settings == run.settings and loaded.settings.epochs == 2
+    assert loaded.stage == run.stage and loaded.stage.system_settings.epochs == 2
     rebuilt = study.build(loaded, trained=True)
     assert sum(p.numel() for p in rebuilt.parameters()) == run.record()["parameters"]
     assert not list(run.directory.rglob("checkpoint.pt"))
@@ -114,7 +114,7 @@ def test_a_changed_setting_is_another_run(study):
         system_overrides={"tfn": {"epochs": 3}},
     )
     assert other.comparisons(["tfn"])[0].directory != study.comparisons(["tfn"])[0].directory
-    assert other.comparisons(["tfn"])[0].settings.epochs == 3
+    assert other.comparisons(["tfn"])[0].stage.system_settings.epochs == 3
 
 
 def test_unknown_names_are_errors():

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from mgcl_core.cli import main
 from mgcl_core.data import load_corpus
-from mgcl_core.data.synthetic.demo import write
+from mgcl_core.data.synthetic import write_corpus
 from mgcl_core.data.text_model import tokenize
 from mgcl_core.experiments.prediction import predict_file
 from mgcl_core.experiments.runs import SCALER
@@ -23,7 +23,7 @@ from mgcl_core.trainer import WEIGHTS
 @pytest.fixture(scope="module")
 def demo_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("demo") / "demo.pkl"
-    write("demo", path)
+    write_corpus("demo", path)
     return path
 
 

@@ -15,10 +15,13 @@ import pytest
 import torch
 
 from mgcl_core.config import Config
+from mgcl_core.data.corpus import EncoderName
+from mgcl_core.experiments.frozen_features import encode_frozen
+from mgcl_core.experiments.registry import config_for, paper_dataset
 from mgcl_core.experiments.runs import RECORD, Run, load_run, write_predictions
-from mgcl_core.experiments.study import Study, config_for, role
+from mgcl_core.experiments.stages import MGCLStage
+from mgcl_core.experiments.study import Study
 from mgcl_core.metrics import regression_metrics
-from mgcl_core.model import encode_frozen
 from mgcl_core.support.errors import ConfigError, CorpusError, MGCLError, RunError
 
 TINY = {
@@ -37,7 +40,7 @@ KILLS = int(os.environ.get("MGCL_KILLS", "4"))
 
 WORKER = """
 import pickle, sys
-from mgcl_core.experiments import Study
+from mgcl_core.experiments.study import Study
 
 if __name__ == "__main__":
     corpus, overrides, results = pickle.loads(open(sys.argv[1], "rb").read())
@@ -88,21 +91,20 @@ def test_frozen_encoders_leave_their_features_behind_and_are_never_run_again(stu
     made = study().pretrain()
     for run in made:
         kept = {path.name for path in run.directory.glob("features-*.npy")}
-        kind = run.stage.split("_")[0]
-        names = {"macro": ["macro_T"], "micro": ["micro_T", "micro_T_mask"]}[kind] if run.stage[-1] == "T" else []
+        names = {"macro_T": ["macro_T"], "micro_T": ["micro_T", "micro_T_mask"]}.get(run.stage.name, [])
         assert kept == {f"features-{split}-{name}.npy" for split in ("train", "valid", "test") for name in names}
     again = study()
-    text = next(run for run in again.pretrainings() if run.stage == "micro_T")
+    text = next(run for run in again.pretrainings() if run.stage.name == "micro_T")
     split = again.split("train", text)
-    computed = encode_frozen(again.build(text, trained=True).encoder, "micro_T", split, text.config)
+    computed = encode_frozen(again.build(text, trained=True).encoder, EncoderName("micro", "T"), split, text.config)
     assert np.array_equal(np.load(text.directory / "features-train-micro_T.npy"), computed["micro_T"].numpy())
-    monkeypatch.setattr("mgcl_core.experiments.frozen_features.encode_frozen", lambda *a: pytest.fail("encoded again"))
+    monkeypatch.setattr("mgcl_core.experiments.splits.encode_frozen", lambda *a: pytest.fail("encoded again"))
     assert study().train()[0].done
 
 
 def test_without_test_data_no_features_of_it_are_kept(study):
     blind = study().without_test()
-    run = next(run for run in blind.pretrainings() if run.stage == "macro_T")
+    run = next(run for run in blind.pretrainings() if run.stage.name == "macro_T")
     blind.finish(run, test=False)
     assert sorted(path.name for path in run.directory.glob("features-*.npy")) == [
         "features-train-macro_T.npy",
@@ -134,7 +136,7 @@ def test_every_run_leaves_settings_history_predictions_weights_and_record(study)
 
 
 def test_micro_runs_are_scored_against_their_own_label(study, corpus):
-    runs = {run.stage: run for run in study().pretrain()}
+    runs = {run.stage.name: run for run in study().pretrain()}
     np.testing.assert_allclose(runs["macro_V"].predictions()["label"], corpus.test.labels)
     for place, modality in enumerate("TVA"):
         np.testing.assert_allclose(runs[f"micro_{modality}"].predictions()["label"], corpus.test.unimodal_labels[place])
@@ -145,8 +147,8 @@ def test_variants_share_stage_one_and_other_settings_do_not_meet(study):
     assert [run.directory for run in plain.pretrainings()] == [run.directory for run in changed.pretrainings()]
     assert plain.trainings()[0].directory != changed.trainings()[0].directory
     slower = study(overrides={"sequence_lr": 1e-4})
-    same = {run.stage for run in plain.pretrainings()} & {
-        run.stage for run in slower.pretrainings() if run.directory in {r.directory for r in plain.pretrainings()}
+    same = {run.stage.name for run in plain.pretrainings()} & {
+        run.stage.name for run in slower.pretrainings() if run.directory in {r.directory for r in plain.pretrainings()}
     }
     assert same == {"macro_T", "micro_T"}
     assert plain.trainings()[0].directory != slower.trainings()[0].directory
@@ -245,8 +247,8 @@ def test_an_unfinished_run_gives_no_numbers(study):
 
 
 def test_the_preset_follows_the_corpus(corpus):
-    assert role(corpus) == "sims" and role(dataclasses.replace(corpus, scheme="mosi")) == "mosi"
-    assert role(dataclasses.replace(corpus, name="CMU-MOSEI", scheme="mosi")) == "mosei"
+    assert paper_dataset(corpus) == "sims" and paper_dataset(dataclasses.replace(corpus, scheme="mosi")) == "mosi"
+    assert paper_dataset(dataclasses.replace(corpus, name="CMU-MOSEI", scheme="mosi")) == "mosei"
     config = config_for(dataclasses.replace(corpus, name="CMU-MOSEI", scheme="mosi"), "paper")
     assert (config.layers, config.mgcl_batch_size, config.audio_dim, config.audio_steps) == (3, 8, 4, 9)
 
@@ -394,7 +396,7 @@ def test_labels_on_the_cuts_of_the_classes_fall_on_the_same_side_after_reading(t
         tmp_path / "run" / "predictions-test.csv", ["a", "b", "c", "d"], {"prediction": predicted}, labels=labels
     )
     (tmp_path / "run" / RECORD).write_text("{}")
-    frame = Run("mgcl", "MGCL", Config(), tmp_path / "run").predictions("test")
+    frame = Run(MGCLStage(Config()), tmp_path / "run").predictions("test")
     assert frame["label"].to_numpy().tobytes() == labels.tobytes()
     assert frame["prediction"].to_numpy().tobytes() == predicted.tobytes()
     metrics = regression_metrics(frame["label"].to_numpy(), frame["prediction"].to_numpy(), "sims")

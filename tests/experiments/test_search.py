@@ -15,14 +15,15 @@ import pandas as pd
 import pytest
 from helpers.figures import trials
 
-from mgcl_core.cli import _parameters, _parser, main
+from mgcl_core.cli import parameters_of, build_parser, main
 from mgcl_core.data.text_model import tokenize
 from mgcl_core.experiments import search as module
 from mgcl_core.experiments.presets import read_preset
-from mgcl_core.experiments.search import SPACE, search
-from mgcl_core.experiments.study import Study, Withheld
-from mgcl_core.notebooks.parameters import check
-from mgcl_core.reporting import figures as plots
+from mgcl_core.experiments.search import SPACE, run_search
+from mgcl_core.experiments.splits import Withheld
+from mgcl_core.experiments.study import Study
+from mgcl_core.notebooks.parameters import Parameters
+from mgcl_core.reporting import figures
 from mgcl_core.support.errors import ConfigError, CorpusError, RunError
 from mgcl_core.trainer import NonFiniteLoss
 
@@ -31,8 +32,8 @@ pytest.importorskip("optuna")
 WORKER = """
 import os, pickle, signal, sys, torch
 torch.set_num_threads(1)
-import mgcl_core.search as module
-from mgcl_core.experiments import Study
+import mgcl_core.experiments.search as module
+from mgcl_core.experiments.study import Study
 module.BEFORE_PRUNING = 2
 corpus, overrides, results = pickle.loads(open(sys.argv[1], "rb").read())
 study = Study(corpus, "demo", seeds=[1, 2], overrides=overrides, results=results, device="cpu", workers=1)
@@ -43,7 +44,7 @@ def killed(path):  # called once an epoch of a trial
         os.kill(os.getpid(), signal.SIGKILL)
     return real(path)
 module.read_json_lines = killed
-module.search(study, 4)
+module.run_search(study, 4)
 """
 
 
@@ -72,7 +73,7 @@ def counting(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_trials_are_kept_and_the_preset_says_where_it_comes_from(study, tmp_path):
-    found = search(study(), 6)
+    found = run_search(study(), 6)
     frame, origin = found.trials, found.preset["from"]
     assert found.searched == tuple(SPACE) and found.logarithmic == ("temperature", "alpha", "beta", "mgcl_lr")
     assert len(frame) == 6 and set(frame["state"]) <= {"complete", "pruned"}
@@ -97,7 +98,7 @@ def test_trials_are_kept_and_the_preset_says_where_it_comes_from(study, tmp_path
     assert origin["chosen_trial"] in set(complete["number"])
     assert {"date", "git", "packages", "rule", "precision", "searched"} <= set(origin)
     assert origin["packages"]["optuna"]
-    folder = study().output / "search"
+    folder = study().artifacts / "search"
     assert folder.parent.parent == tmp_path / "results" / "synthetic" / "demo" / "changed"
     assert (folder.parent / "overrides.json").exists()
     assert found.path == folder / "preset.json" and json.loads(found.path.read_text()) == found.preset
@@ -106,21 +107,21 @@ def test_trials_are_kept_and_the_preset_says_where_it_comes_from(study, tmp_path
 
 
 def test_the_chosen_settings_give_the_validation_mae_of_their_trial(study):
-    found = search(study(), 3)
+    found = run_search(study(), 3)
     runs = study(overrides=found.overrides).train()
     maes = [run.history["valid_mae"][run.chosen_epoch - 1] for run in runs]
     assert np.mean(maes) == found.preset["from"]["validation_mae"]["chosen"]
 
 
 def test_a_finished_search_costs_nothing_and_a_larger_budget_goes_on(study, monkeypatch):
-    first = search(study(), 2)
+    first = run_search(study(), 2)
     text, fit = first.path.read_text(), Study.fit
     monkeypatch.setattr(Study, "fit", lambda *a, **k: pytest.fail("trained again"))
-    again = search(study(), 2)
+    again = run_search(study(), 2)
     assert first.path.read_text() == text and again.preset == first.preset
     pd.testing.assert_frame_equal(again.trials, first.trials)
     monkeypatch.setattr(Study, "fit", fit)
-    longer = search(study(), 4)
+    longer = run_search(study(), 4)
     pd.testing.assert_frame_equal(longer.trials.iloc[:2], first.trials)
     assert len(longer.trials) == 4
 
@@ -129,7 +130,7 @@ def test_the_search_is_never_handed_the_test_split(study, tmp_path, monkeypatch)
     """Every use of the test split but its length raises, in stage one too, and a later run reads it as ever."""
     asked, split = [], Study.split
     monkeypatch.setattr(Study, "split", lambda self, name, run: (asked.append(name), split(self, name, run))[1])
-    search(study(), 3)
+    run_search(study(), 3)
     assert set(asked) == {"train", "valid"}
     monkeypatch.undo()
     left = [path.name for path in tmp_path.rglob("*test*")]
@@ -177,7 +178,7 @@ def test_a_search_checks_the_vocabulary_without_the_test_split(study, tiny_corpu
 
 
 def test_trials_do_not_look_like_reported_runs(study, tmp_path):
-    search(study(), 3)
+    run_search(study(), 3)
     runs = {path.name.split("-")[0] for path in (tmp_path / "results").rglob("record.json") for path in [path.parent]}
     assert runs <= {f"{kind}_{modality}" for kind in ("macro", "micro") for modality in "TVA"}
     assert not any(run.trained or run.done for run in study().trainings())
@@ -185,22 +186,22 @@ def test_trials_do_not_look_like_reported_runs(study, tmp_path):
 
 def test_macro_encoders_are_shared_by_both_readings_of_micro(study):
     plain, pooled = study().pretrainings(), study(overrides={"micro": "pooled"}).pretrainings()
-    shared = {a.stage for a, b in zip(plain, pooled, strict=True) if a.directory == b.directory}
+    shared = {a.stage.name for a, b in zip(plain, pooled, strict=True) if a.directory == b.directory}
     assert shared == {"macro_T", "macro_V", "macro_A"}
 
 
 def test_what_is_overridden_is_not_searched_but_is_in_the_preset(study):
-    found = search(study(overrides={"alpha": 0.0, "micro": "pooled"}), 2)
+    found = run_search(study(overrides={"alpha": 0.0, "micro": "pooled"}), 2)
     assert set(found.searched) == set(SPACE) - {"alpha", "micro"}
     assert found.overrides["alpha"] == 0.0 and found.overrides["mgcl_epochs"] == 3
     everything = {name: getattr(study().base, name) for name in SPACE}
     with pytest.raises(ConfigError, match="nothing is left to search"):
-        search(study(overrides=everything), 2)
+        run_search(study(overrides=everything), 2)
 
 
 def test_a_default_outside_the_range_widens_it(study, monkeypatch):
     monkeypatch.setitem(SPACE, "mgcl_lr", module.Range(1e-5, 1e-4, log=True))
-    found = search(study(), 1)
+    found = run_search(study(), 1)
     assert found.trials["mgcl_lr"].tolist() == [1e-3]
     assert found.preset["from"]["searched"]["mgcl_lr"] == {"low": 1e-5, "high": 1e-3, "log": True}
 
@@ -208,7 +209,7 @@ def test_a_default_outside_the_range_widens_it(study, monkeypatch):
 def test_a_default_that_is_no_choice_is_an_error(study, monkeypatch):
     monkeypatch.setitem(SPACE, "micro", {"pooled": "pooled"})
     with pytest.raises(ConfigError, match="micro='sequence' is none of what is searched"):
-        search(study(), 1)
+        run_search(study(), 1)
 
 
 def test_a_bad_trial_is_pruned_by_the_median(study, monkeypatch):
@@ -221,7 +222,7 @@ def test_a_bad_trial_is_pruned_by_the_median(study, monkeypatch):
         return rows if len(calls) <= 6 else [{**row, "valid_mae": 2 * row["valid_mae"]} for row in rows]
 
     monkeypatch.setattr(module, "read_json_lines", worse)
-    frame = search(study(overrides={"mgcl_epochs": 3}), 3).trials
+    frame = run_search(study(overrides={"mgcl_epochs": 3}), 3).trials
     assert frame["state"].tolist() == ["complete", "pruned", "pruned"]
     assert frame["epochs"].tolist() == [6, 3, 3]
     assert frame["validation_mae"].notna().all()
@@ -237,7 +238,7 @@ def test_a_trial_that_diverges_counts_as_pruned(study, monkeypatch):
         return real(self, run, directory, **more)
 
     monkeypatch.setattr(Study, "fit", fit)
-    frame = search(study(), 2).trials
+    frame = run_search(study(), 2).trials
     assert frame["state"].tolist() == ["complete", "pruned"] and np.isnan(frame["validation_mae"][1])
 
 
@@ -247,13 +248,13 @@ def test_without_a_completed_trial_there_is_no_preset(study, tmp_path, monkeypat
 
     monkeypatch.setattr(Study, "fit", diverges)
     with pytest.raises(RunError, match="no trial was completed"):
-        search(study(), 2)
+        run_search(study(), 2)
     assert not list(tmp_path.rglob("preset.json"))
 
 
 def test_a_budget_below_one_and_a_missing_optuna_are_errors(study, monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match="at least 1"):
-        search(study(), 0)
+        run_search(study(), 0)
     real = builtins.__import__
 
     def missing(name, *rest, **more):
@@ -263,7 +264,7 @@ def test_a_budget_below_one_and_a_missing_optuna_are_errors(study, monkeypatch, 
 
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(ConfigError, match=r"mgcl-core\[search\]"):
-        search(study(), 1)
+        run_search(study(), 1)
     assert not (tmp_path / "results").exists()
 
 
@@ -295,7 +296,7 @@ def test_killed_the_search_ends_as_if_it_had_never_been(tiny_corpus, tiny_overri
 
 
 def test_the_figure_marks_the_pruned_the_best_and_the_default():
-    figure = plots.search_trials(trials(), ["alpha", "micro"], logarithmic=["alpha"], synthetic=True)
+    figure = figures.search_trials(trials(), ["alpha", "micro"], logarithmic=["alpha"], synthetic=True)
     assert "3 trials completed, 1 pruned" in figure.get_suptitle()
     by_trial, alpha, micro = figure.axes
     assert (alpha.get_xscale(), micro.get_xscale()) == ("log", "linear")
@@ -306,7 +307,7 @@ def test_the_figure_marks_the_pruned_the_best_and_the_default():
     assert set(lines["default settings"].get_ydata()) == {0.5}
     for wrong in (trials().drop(columns="alpha"), trials().query("state == 'failed'")):
         with pytest.raises(RunError):
-            plots.search_trials(wrong, ["alpha", "micro"], synthetic=True)
+            figures.search_trials(wrong, ["alpha", "micro"], synthetic=True)
 
 
 # Presets
@@ -315,15 +316,15 @@ def test_the_figure_marks_the_pruned_the_best_and_the_default():
 def test_a_preset_is_read_by_the_command_line_and_by_notebooks(tmp_path):
     path = tmp_path / "preset.json"
     path.write_text(json.dumps({"overrides": {"alpha": 0.3, "beta": 0.02}, "from": {"corpus": {}}}))
-    options = _parser().parse_args(["run", "--preset", str(path), "--set", "beta=0.5"])
-    assert _parameters(options).overrides == {"alpha": 0.3, "beta": 0.5}
-    assert check({"overrides": str(path)}).overrides == {"alpha": 0.3, "beta": 0.02}
+    options = build_parser().parse_args(["run", "--preset", str(path), "--set", "beta=0.5"])
+    assert parameters_of(options).overrides == {"alpha": 0.3, "beta": 0.5}
+    assert Parameters(overrides=str(path)).overrides == {"alpha": 0.3, "beta": 0.02}
 
 
 @pytest.mark.parametrize(
     "content, message",
     [
-        ('{"overrides": {"alhpa": 1}}', "unknown key 'alhpa'.*'alpha'"),
+        ('{"overrides": {"alhpa": 1}}', "unknown setting 'alhpa'.*'alpha'"),
         ('{"overrides": {}, "form": {}}', "unknown key 'form'.*'from'"),
         ('{"alpha": 1}', "an object 'overrides'"),
         ("[1]", "an object 'overrides'"),
@@ -354,7 +355,7 @@ def test_the_command_writes_the_preset_where_it_is_told(study, tmp_path, monkeyp
 
 @pytest.mark.parametrize("given, expected", [(5, 5), ("30", 30)])
 def test_the_number_of_trials_is_a_parameter(given, expected):
-    assert check({"trials": given}).trials == expected
+    assert Parameters(trials=given).trials == expected
     for wrong in (0, "many", 2.5, True):
         with pytest.raises(ConfigError, match="trials"):
-            check({"trials": wrong})
+            Parameters(trials=wrong)

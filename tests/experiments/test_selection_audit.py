@@ -12,7 +12,7 @@ import torch
 
 import mgcl_core
 from mgcl_core.experiments import selection_audit as module
-from mgcl_core.experiments.selection_audit import AUDIT, RULES, audit, changes, selection
+from mgcl_core.experiments.selection_audit import AUDIT, RULES, audit_runs, changes, selection
 from mgcl_core.experiments.study import Study
 from mgcl_core.metrics import METRICS, regression_metrics
 from mgcl_core.support.errors import RunError
@@ -45,7 +45,7 @@ def runs(study):
 
 def test_every_epoch_is_scored_and_the_chosen_one_has_the_reported_number(study, runs):
     before = {path: path.read_bytes() for run in runs for path in run.directory.iterdir()}
-    frame = audit(study, runs)
+    frame = audit_runs(study, runs)
     assert len(frame) == 2 * 3 * len(METRICS["sims"]) and frame["reproduced"].all()
     assert (frame["largest_difference"] == 0).all()
     for run in runs:
@@ -62,9 +62,9 @@ def test_every_epoch_is_scored_and_the_chosen_one_has_the_reported_number(study,
 
 
 def test_a_second_audit_costs_nothing(study, runs, monkeypatch):
-    first = audit(study, runs)
+    first = audit_runs(study, runs)
     monkeypatch.setattr(Study, "fit", lambda *a, **k: pytest.fail("trained again"))
-    pd.testing.assert_frame_equal(audit(study, runs), first)
+    pd.testing.assert_frame_equal(audit_runs(study, runs), first)
 
 
 def test_the_training_of_the_audit_sees_no_test_data(study, runs, monkeypatch):
@@ -82,7 +82,7 @@ def test_the_training_of_the_audit_sees_no_test_data(study, runs, monkeypatch):
 
     monkeypatch.setattr(Study, "fit", spy_fit)
     monkeypatch.setattr(Study, "split", spy_split)
-    audit(study, runs[:1])
+    audit_runs(study, runs[:1])
     assert events == ["begin", "train", "valid", "end", "valid", "test"]
 
 
@@ -101,7 +101,7 @@ def test_the_audit_trains_with_as_many_threads_as_the_run_had(study, runs, monke
     monkeypatch.setattr(Study, "fit", fit)
     try:
         with pytest.raises(KeyboardInterrupt):
-            audit(study, runs[:1])
+            audit_runs(study, runs[:1])
     finally:
         path.write_text(text)
     assert seen == [before + 1] and torch.get_num_threads() == before
@@ -115,7 +115,7 @@ def test_a_history_that_does_not_repeat_is_reported(study, runs, caplog):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     try:
         with caplog.at_level(logging.WARNING):
-            frame = audit(study, runs)
+            frame = audit_runs(study, runs)
     finally:
         path.write_text(recorded)
         (runs[0].directory / AUDIT).unlink()
@@ -126,7 +126,7 @@ def test_a_history_that_does_not_repeat_is_reported(study, runs, caplog):
 
 
 def test_an_audit_that_was_stopped_continues(study, runs, monkeypatch):
-    whole = audit(study, runs[:1])
+    whole = audit_runs(study, runs[:1])
     (runs[0].directory / AUDIT).unlink()
     real, kept = module.save_weights, []
 
@@ -138,10 +138,10 @@ def test_an_audit_that_was_stopped_continues(study, runs, monkeypatch):
 
     monkeypatch.setattr(module, "save_weights", stopped)
     with pytest.raises(KeyboardInterrupt):
-        audit(study, runs[:1])
+        audit_runs(study, runs[:1])
     assert not (runs[0].directory / AUDIT).exists()
     monkeypatch.setattr(module, "save_weights", lambda system, path: (kept.append(path.stem), real(system, path)))
-    pd.testing.assert_frame_equal(audit(study, runs[:1]), whole)
+    pd.testing.assert_frame_equal(audit_runs(study, runs[:1]), whole)
     assert kept == ["epoch-1", "epoch-2", "epoch-3"]
     assert not (runs[0].directory / "audit").exists()
 
@@ -149,8 +149,8 @@ def test_an_audit_that_was_stopped_continues(study, runs, monkeypatch):
 def test_unfinished_runs_are_left_out(study, runs, tiny_corpus, tiny_overrides, tmp_path):
     other = Study(tiny_corpus, "demo", seeds=[3], overrides=tiny_overrides, device="cpu", results=tmp_path)
     with pytest.raises(RunError, match="none of the runs is finished"):
-        audit(other, other.trainings())
-    assert set(audit(study, [*other.trainings(), *runs])["seed"]) == {1, 2}
+        audit_runs(other, other.trainings())
+    assert set(audit_runs(study, [*other.trainings(), *runs])["seed"]) == {1, 2}
 
 
 def epochs() -> pd.DataFrame:
@@ -209,7 +209,7 @@ def test_changes_are_differences_of_means_and_nan_stays():
 
 
 def test_an_oracle_per_metric_is_never_worse_than_validation(study, runs):
-    table = changes(selection(audit(study, runs)))["change"]
+    table = changes(selection(audit_runs(study, runs)))["change"]
     gain = table.mul(np.where(table.index == "mae", -1, 1), axis=0)
     assert (gain["oracle epoch, per metric"].dropna() >= 0).all()
     assert (gain["+ best seed"] - gain["oracle epoch, per metric"]).dropna().min() >= -1e-12

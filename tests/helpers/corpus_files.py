@@ -71,4 +71,4 @@ def with_numpy_names(data: bytes, core: str) -> bytes:
             old, new = f"{other}.{module}".encode(), f"{core}.{module}".encode()
             data = data.replace(b"c" + old + b"\n", b"c" + new + b"\n")
             data = data.replace(b"\x8c%c%s" % (len(old), old), b"\x8c%c%s" % (len(new), new))
-    return pickletools.optimize(data) if data[1] >= 4 else data  # writes the frames' sizes anew
+    return pickletools.optimize(data) if data[1] >= 4 else data  # corrects the sizes of the frames

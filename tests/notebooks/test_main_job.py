@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from helpers.demo_ceiling import best_correlations
 
-from mgcl_core.data.synthetic import demo
+from mgcl_core.data.synthetic import DEMOS
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "results" / "demo" / "reference"
@@ -61,8 +62,16 @@ def test_every_table_is_there_as_csv_and_latex_and_says_synthetic(report):
 def test_the_figures_and_the_report_are_there(results, report):
     for corpus in ("demo", "demo-mosi"):
         figures = {path.stem for path in (results / corpus / "demo" / "figures").glob("*.png")}
-        wanted = {"01_labels", "01_lengths", "01_agreement", "02_curves", "02_scores", "03_curves", "03_predicted",
-                  "05_embeddings"} | ({"04_ablations"} if corpus == "demo" else set())
+        wanted = {
+            "01_labels",
+            "01_lengths",
+            "01_agreement",
+            "02_curves",
+            "02_scores",
+            "03_curves",
+            "03_predicted",
+            "05_embeddings",
+        } | ({"04_ablations"} if corpus == "demo" else set())
         assert figures == wanted
     page = (report / "report.html").read_text()
     assert "synthetic" in page and page.count("data:image/png") == 17 and "Notes on the paper" in page
@@ -72,7 +81,7 @@ def test_the_figures_and_the_report_are_there(results, report):
 def test_mgcl_reaches_the_planted_ceiling_and_beats_every_single_encoder(results, report, corpus, number):
     frame = cells(report, number)
     mgcl = frame[(frame["model"] == "MGCL") & (frame["metric"] == "corr") & frame["mean"].notna()]["mean"].item()
-    assert mgcl >= 0.8 * demo.ceilings(corpus)["all"]
+    assert mgcl >= 0.8 * best_correlations(DEMOS[corpus])["all"]
     single = {}
     for path in (results / corpus / "demo" / "runs").glob("macro_*/predictions-test.csv"):
         macro = pd.read_csv(path)
@@ -87,8 +96,10 @@ def test_mgcl_reaches_the_planted_ceiling_and_beats_every_single_encoder(results
 
 @pytest.mark.parametrize("number", [3, 4, 5, 6])
 def test_the_tables_agree_with_the_reference(report, number):
-    ours, reference = (frame.set_index(["dataset", "model", "metric"]) for frame in (
-        cells(report, number), pd.read_csv(REFERENCE / f"table{number}_cells.csv")))
+    ours, reference = (
+        frame.set_index(["dataset", "model", "metric"])
+        for frame in (cells(report, number), pd.read_csv(REFERENCE / f"table{number}_cells.csv"))
+    )
     assert list(ours.index) == list(reference.index)
     assert (ours["mean"].isna() == reference["mean"].isna()).all()
     pd.testing.assert_series_equal(ours["paper"], reference["paper"])
@@ -99,11 +110,25 @@ def test_the_tables_agree_with_the_reference(report, number):
 
 
 def test_the_audit_and_the_search_run_as_notebooks(tmp_path):
-    quick = ["-p", "results", str(tmp_path), "-y", "seeds: [1111]", "-y",
-             "overrides: {text_epochs: 1, sequence_epochs: 1, mgcl_epochs: 2, micro: sequence}"]
+    quick = [
+        "-p",
+        "results",
+        str(tmp_path),
+        "-y",
+        "seeds: [1111]",
+        "-y",
+        "overrides: {text_epochs: 1, sequence_epochs: 1, mgcl_epochs: 2, micro: sequence}",
+    ]
     for name, more in (("06_selection_audit", []), ("07_search", ["-p", "trials", "2"])):
-        done = run("papermill", str(ROOT / "notebooks" / f"{name}.ipynb"), str(tmp_path / f"{name}.ipynb"),
-                   "--no-progress-bar", *quick, *more, cwd=tmp_path)
+        done = run(
+            "papermill",
+            str(ROOT / "notebooks" / f"{name}.ipynb"),
+            str(tmp_path / f"{name}.ipynb"),
+            "--no-progress-bar",
+            *quick,
+            *more,
+            cwd=tmp_path,
+        )
         assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "demo" / "demo").iterdir()} == {"runs", "changed"}
     (own,) = (tmp_path / "demo" / "demo" / "changed").iterdir()
@@ -116,12 +141,25 @@ def test_status_says_that_all_is_done(results):
     assert "36 of 36 runs done" in shown.stdout, shown.stdout + shown.stderr
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["-p", "corpsu", "demo"], "unknown parameter 'corpsu'"), (["-p", "profile", "papr"], "did you mean 'paper'"),
-    (["-y", "overrides: {alhpa: 0.5}"], "did you mean 'alpha'"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["-p", "corpsu", "demo"], "unknown parameter 'corpsu'"),
+        (["-p", "profile", "papr"], "did you mean 'paper'"),
+        (["-y", "overrides: {alhpa: 0.5}"], "did you mean 'alpha'"),
+    ],
+)
 def test_plain_papermill_from_another_folder_stops_before_anything_runs(tmp_path, arguments, message):
-    done = run("papermill", str(ROOT / "notebooks" / "03_mgcl.ipynb"), "out.ipynb", "-p", "results",
-               str(tmp_path / "results"), "--no-progress-bar", *arguments, cwd=tmp_path)
+    done = run(
+        "papermill",
+        str(ROOT / "notebooks" / "03_mgcl.ipynb"),
+        "out.ipynb",
+        "-p",
+        "results",
+        str(tmp_path / "results"),
+        "--no-progress-bar",
+        *arguments,
+        cwd=tmp_path,
+    )
     assert done.returncode != 0 and message in done.stderr
     assert not (tmp_path / "results").exists()

@@ -8,11 +8,10 @@ import papermill
 import pytest
 import torch
 
-from mgcl_core.notebooks import parameters as notebook
-from mgcl_core.reporting import tables
 from mgcl_core.config import Config, parse
+from mgcl_core.notebooks.parameters import Parameters, begin, resolve_profile, versions
+from mgcl_core.reporting import tables
 from mgcl_core.support.errors import ConfigError
-from mgcl_core.notebooks.parameters import DEFAULTS, begin, check, resolve_profile, versions
 from mgcl_core.support.parallel import choose_workers
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +46,10 @@ def test_a_parameter_that_the_cell_no_longer_assigns_is_an_error():
         begin(space, "corpus", "seeds")
 
 
+def test_a_cell_of_the_readers_own_before_the_first_begin_is_no_parameters_cell():
+    assert begin(namespace("mine = 3", mine=3), "corpus", "seeds").corpus == "demo"
+
+
 def run_again(cell: str, **values):
     """The parameters cell run a second time, after a whole first pass, and then the cell that calls `begin`."""
     space = namespace(**values)
@@ -65,9 +68,9 @@ def test_cells_between_are_no_parameters_cells_and_a_mended_one_is_believed():
     space = run_again('corpsu = "sims"\nseeds = [1, 2]')  # refused, mended, and run once more
     space["In"] += ['corpus = "sims"\nseeds = [1, 2]', CELLS[2]]
     assert begin({**space, "corpus": "sims"}, "corpus", "seeds").corpus == "sims"
-    names = tuple("abcdef")  # one assigned name of six does not make a parameters cell
-    few = {"In": [CELLS[0], CELLS[2], "a = 1\nmine = 2", CELLS[2]], "corpus": "demo"}
-    assert notebook._assigned(few["In"], names) == []
+    names = ("corpus", "profile", "seeds", "device", "workers")  # one of five does not make a parameters cell
+    values = {name: getattr(Parameters(), name) for name in names}
+    assert begin({**values, "In": ["", CELLS[2], "seeds = [3]\nmine = 2", CELLS[2]]}, *names).corpus == "demo"
 
 
 #: One setting of each declared type, as Python gives it, as text, and as the setting.
@@ -88,8 +91,9 @@ TYPES = [
 
 def kind(hint) -> tuple:
     """A declared type, of lists with what kind of items they hold, whatever the choices of a Literal are."""
-    return typing.get_origin(hint) or hint, *(typing.get_origin(item) or item for item in typing.get_args(hint)
-                                              if not isinstance(item, str))
+    return typing.get_origin(hint) or hint, *(
+        typing.get_origin(item) or item for item in typing.get_args(hint) if not isinstance(item, str)
+    )
 
 
 def test_every_declared_type_of_a_setting_has_a_case():
@@ -103,11 +107,11 @@ def test_every_type_of_setting_passes_through_papermill(name, given, text, expec
     for overrides in (dict([parse(f"{name}={text}")]), {name: given}):
         prepared = papermill.execute_notebook(
             str(ROOT / "notebooks" / "03_mgcl.ipynb"), str(tmp_path / "out.ipynb"), prepare_only=True,
-            parameters={"overrides": check({"overrides": overrides}).overrides})  # fmt: skip
+            parameters={"overrides": Parameters(overrides=overrides).overrides})  # fmt: skip
         (injected,) = (cell.source for cell in prepared.cells if "injected-parameters" in cell.metadata.get("tags", []))
         space = {}
         exec(injected, space)
-        assert getattr(Config().override(check({"overrides": space["overrides"]}).overrides), name) == expected
+        assert getattr(Config().override(Parameters(overrides=space["overrides"]).overrides), name) == expected
 
 
 @pytest.mark.parametrize(
@@ -119,7 +123,7 @@ def test_every_type_of_setting_passes_through_papermill(name, given, text, expec
     ],
 )
 def test_overrides_may_be_yaml_or_json_text(text):
-    assert check({"overrides": text}).overrides == {"alpha": 0.2, "components": ["C1", "C3"]}
+    assert Parameters(overrides=text).overrides == {"alpha": 0.2, "components": ["C1", "C3"]}
 
 
 @pytest.mark.parametrize(
@@ -128,7 +132,7 @@ def test_overrides_may_be_yaml_or_json_text(text):
 )
 def test_overrides_are_checked_by_name_and_type(given, message):
     with pytest.raises(ConfigError, match=message):
-        check({"overrides": given})
+        Parameters(overrides=given)
 
 
 def test_frames_that_a_notebook_shows_are_kept_from_mathjax():
@@ -150,39 +154,39 @@ def test_frames_that_a_notebook_shows_are_kept_from_mathjax():
     ],
 )
 def test_seeds_in_every_form_papermill_may_give(given, expected):
-    assert check(given).seeds == expected
+    assert Parameters(**given).seeds == expected
 
 
 @pytest.mark.parametrize(
     "given, message",
     [
-        ({"seeds": []}, "not empty"),
-        ({"seeds": "a,b"}, "list of int"),
-        ({"seeds": [1.5]}, "list of int"),
-        ({"seeds": [True]}, "list of int"),
-        ({"corpus": 3}, "must be text"),
-        ({"corpus": ""}, "must be text"),
+        ({"seeds": []}, "seeds is empty"),
+        ({"seeds": "a,b"}, "must be of type int"),
+        ({"seeds": [1.5]}, "must be of type int"),
+        ({"seeds": [True]}, "must be of type int"),
+        ({"corpus": 3}, "must be of type str"),
+        ({"corpus": ""}, "must be of type str"),
         ({"profile": "papr"}, "did you mean 'paper'"),
         ({"precision": "fp16"}, "precision"),
         ({"overrides": "{alpha"}, "JSON or YAML"),
         ({"overrides": [1]}, "dictionary"),
-        ({"results": 3}, "folder"),
-        ({"corpora": []}, "not empty"),
+        ({"results": 3}, "must be of type Path"),
+        ({"corpora": []}, "corpora is empty"),
     ],
 )
 def test_wrong_values_are_errors(given, message):
     with pytest.raises(ConfigError, match=message):
-        check(given)
+        Parameters(**given)
 
 
 def test_overrides_may_be_json_text_and_results_a_folder(tmp_path):
-    parameters = check({"overrides": '{"alpha": 0.2}', "results": str(tmp_path)})
+    parameters = Parameters(overrides='{"alpha": 0.2}', results=str(tmp_path))
     assert parameters.overrides == {"alpha": 0.2} and parameters.results == Path(tmp_path)
 
 
 @pytest.mark.parametrize("given, expected", [({}, "auto"), ({"workers": 3}, 3), ({"workers": "3"}, 3)])
 def test_workers_reach_the_study_as_a_number(given, expected, tmp_path):
-    parameters = check({**given, "results": str(tmp_path)})
+    parameters = Parameters(**given, results=str(tmp_path))
     assert parameters.workers == expected
     assert parameters.study("demo").workers == choose_workers(expected, torch.device("cpu"), "demo")
 
@@ -190,7 +194,7 @@ def test_workers_reach_the_study_as_a_number(given, expected, tmp_path):
 @pytest.mark.parametrize("workers", ["many", 0, 1.5])
 def test_a_wrong_number_of_workers_is_an_error_before_anything_runs(workers, tmp_path):
     with pytest.raises(ConfigError, match="workers"):
-        check({"workers": workers, "results": str(tmp_path), "device": "cpu"}).study()
+        Parameters(workers=workers, results=str(tmp_path), device="cpu").study()
     assert not list(tmp_path.iterdir())
 
 
@@ -201,5 +205,5 @@ def test_profiles_follow_the_corpus():
 
 
 def test_defaults_are_valid_and_versions_name_what_decides_a_result():
-    assert check(DEFAULTS).corpora == ("demo", "demo-mosi")
+    assert Parameters().corpora == ("demo", "demo-mosi")
     assert {"python", "torch", "transformers", "numpy"} <= set(versions())

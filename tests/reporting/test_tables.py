@@ -8,6 +8,7 @@ import html
 import math
 import os
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,9 @@ import pandas as pd
 import pytest
 
 from mgcl_core.metrics import METRICS, regression_metrics
-from mgcl_core.reporting.cells import cells, make_block
+from mgcl_core.reporting.cells import Result, compute_cells, make_block
 from mgcl_core.reporting.published import paper_table
-from mgcl_core.reporting.tables import Result, table1, table2, table3, table4, table5, table6
+from mgcl_core.reporting.tables import table1, table2, table3, table4, table5, table6
 from mgcl_core.statistics import bootstrap_interval, holm, paired_difference
 from mgcl_core.support.errors import RunError
 
@@ -179,7 +180,7 @@ def test_nothing_run_is_a_table_all_the_same():
         assert not table.bold.any(axis=None)
         assert len(table.seed_rows) == 0
         assert len(table.footer) == 1
-        assert table.to_latex().count(r"\midrule") == len(table.frame) / 2
+        assert table.to_latex().count(" & paper & ") == len(table.frame) / 2
 
 
 @pytest.mark.parametrize(
@@ -208,7 +209,7 @@ def test_unknown_role():
 
 def test_detectable_without_a_pair_is_from_the_own_error():
     block = make_block(5, fake(), "sims", lambda r: r.variant)
-    frame = cells(5, [block], ["mae"], **FAST).set_index("model")
+    frame = compute_cells(5, [block], ["mae"], **FAST).set_index("model")
     own = bootstrap_interval(block.results[0].y_true, np.stack([r.y_pred for r in block.results]), "sims", **FAST)
     assert frame.loc["MGCL", "detectable"] == pytest.approx(2.801585 * math.sqrt(2) * own["mae"].standard_error)
 
@@ -216,13 +217,13 @@ def test_detectable_without_a_pair_is_from_the_own_error():
 # --- Tables 1 and 2 ----------------------------------------------------------------------------------------------
 
 
-def test_table1_sets_ours_below_the_papers():
-    ours = pd.DataFrame([["demo", 1200, 200, 300, 1700, "English"]], columns=paper_table(1).columns)
-    table = table1(ours, synthetic=["demo"])
-    assert table.frame.iloc[-1].tolist() == ["ours", "demo (synthetic)", "1,200", "200", "300", "1,700", "English"]
+def test_table1_sets_ours_below_the_papers(tiny_corpus):
+    corpus = dataclasses.replace(tiny_corpus, name="a$b", synthetic=True, language="English")
+    table = table1([corpus])
+    sizes = [str(len(split)) for split in corpus.splits]
+    assert table.frame.iloc[-1].tolist() == ["ours", "a$b (synthetic)", *sizes, str(sum(map(int, sizes))), "English"]
     assert table.frame.iloc[0].tolist() == ["paper", *paper_table(1).iloc[0]]
-    assert r"\#Train" in table.to_latex()
-    assert ours.iloc[0, 0] == "demo"  # what came in is untouched
+    assert r"\#Train" in table.to_latex() and r"a\$b (synthetic)" in table.to_latex()
 
 
 def test_table2_sets_ours_below_the_papers():
@@ -262,36 +263,67 @@ def from_latex(text: str) -> str:
     return text
 
 
+class Rows(HTMLParser):
+    """The cells' texts of each row of the body of an HTML table."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.rows, self.inside = [], False
+        self.feed(text.split("<tbody>")[1].split("</tbody>")[0])
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "tr":
+            self.rows.append([])
+        self.inside = self.inside or tag in ("td", "th")
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self.inside:
+            self.rows[-1].append(data)
+
+
 def test_latex_html_and_csv_say_the_same(tmp_path):
     table = golden_table()
-    paths = table.to_csv(tmp_path / "new")
-    assert [path.name for path in paths] == ["table5.csv", "table5_notes.txt", "table5_cells.csv", "table5_seeds.csv"]
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in paths)
-    with paths[0].open(newline="", encoding="utf-8") as file:
+    assert table.save(tmp_path) is table
+    names = ["table5.csv", "table5.tex", "table5_cells.csv", "table5_notes.txt", "table5_seeds.csv"]
+    folder = tmp_path / "tables"
+    assert sorted(path.name for path in folder.iterdir()) == names
+    with (folder / "table5.csv").open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
     assert header == ["Model", "Row", "Acc-2", "F1", "Acc-3", "Acc-5", "MAE", "Corr"]
+    assert (folder / "table5.tex").read_text(encoding="utf-8") == table.to_latex()
 
     body = [line[: -len(r" \\")].split(" & ") for line in table.to_latex().splitlines() if line.endswith(r" \\")]
-    latex = [[from_latex(text) for text in line[1:]] for line in body[1:]]
+    latex = [[from_latex(text) for text in line[1:]] for line in body[2:]]
     hyphen = [[text.replace("−", "-") for text in row[1:]] for row in rows]
     assert [[text.replace("$-$", "-") for text in row] for row in latex] == hyphen
 
-    cell_texts = [re.findall(r"<t[hd]>(?:<b>)?(.*?)(?:</b>)?</t[hd]>", line) for line in table.to_html().splitlines()
-                  if line.startswith("<tr>")]  # fmt: skip
-    assert [[html.unescape(text) for text in row[1:]] for row in cell_texts] == [row[1:] for row in rows]
-    notes = paths[1].read_text(encoding="utf-8").splitlines()
+    columns = len(header) - 1
+    assert [row[-columns:] for row in Rows(table.to_html()).rows] == [row[1:] for row in rows]
+    notes = (folder / "table5_notes.txt").read_text(encoding="utf-8").splitlines()
     assert notes == [table.title, *table.footer]
     for sentence in table.footer:
         assert html.escape(sentence) in table.to_html()
 
 
+def test_what_looks_like_markup_is_shown_as_it_is():
+    name = r"a$b_c & <i>50 %</i> #{x}~^\ ±"
+    table = table3(fake(system=name, variant=name), **FAST)
+    escaped = r"a\$b\_c \& $<$i$>$50 \%$<$/i$>$ \#\{x\}\textasciitilde{}\textasciicircum{}\textbackslash{} $\pm$"
+    assert escaped in table.to_latex() and name not in table.to_latex()
+    assert html.escape(name) in table.to_html() and "<i>" not in table.to_html()
+    assert name in table.rows_of(name).index.get_level_values("Model")
+
+
 def test_csv_of_cells_reads_back(tmp_path):
     table = golden_table()
-    _, _, cells_path, seeds_path = table.to_csv(tmp_path)
-    back = pd.read_csv(cells_path)
+    table.save(tmp_path)
+    back = pd.read_csv(tmp_path / "tables" / "table5_cells.csv")
     for name in ("paper", "mean", "sd", "ci_low", "ci_high", "paired_difference", "p", "p_holm"):
         np.testing.assert_allclose(back[name], table.cells[name])
-    assert len(pd.read_csv(seeds_path)) == len(table.seed_rows) == 10
+    assert len(pd.read_csv(tmp_path / "tables" / "table5_seeds.csv")) == len(table.seed_rows) == 10
 
 
 def test_display_of_one_seed_and_of_an_undefined_metric():

@@ -1,4 +1,4 @@
-"""Runs side by side give what they give one by one."""
+"""Every task is run once, and an error in a process is an error here."""
 
 import functools
 import operator
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mgcl_core.support.parallel import side_by_side
+from mgcl_core.support.parallel import run_parallel
 
 
 def add(number: int):
@@ -20,12 +20,12 @@ def broken():
 
 
 def test_every_task_is_done_once():
-    assert sorted(side_by_side(functools.partial(add, 10), [1, 2, 3], 2)) == [11, 12, 13]
+    assert sorted(run_parallel(functools.partial(add, 10), [1, 2, 3], 2)) == [11, 12, 13]
 
 
 def test_an_error_in_a_process_is_raised_here():
     with pytest.raises(ZeroDivisionError):
-        list(side_by_side(broken, [0, 1], 2))
+        list(run_parallel(broken, [0, 1], 2))
 
 
 def test_threads_wait_as_the_user_says_else_for_a_moment():

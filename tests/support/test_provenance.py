@@ -1,4 +1,4 @@
-"""Where a result comes from: the commit of this package alone, and what a system cannot tell."""
+"""Where a result comes from: the commit of this package only, and what a system cannot tell."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def test_a_checkout_of_this_package_tells_its_commit_and_what_differs(tmp_path, 
     commit = git(checkout, "rev-parse", "HEAD")
     # The hooks of a repository set GIT_DIR for all they call.
     assert state_of(checkout, GIT_DIR=str(repository / ".git")) == {"commit": commit, "dirty": False}
-    (checkout / "mgcl_core" / "errors.py").open("a").write("# changed\n")
+    (checkout / "mgcl_core" / "support" / "errors.py").open("a").write("# changed\n")
     assert state_of(checkout) == {"commit": commit, "dirty": True}
 
 

@@ -1,8 +1,8 @@
-"""What a pickled file may call: stand-ins for the numpy functions that rebuild arrays, and no others.
+"""What a pickled file may call: stand-ins for the numpy functions that rebuild arrays, and nothing else.
 
-Arguments come from the file, so each is checked for its exact type before use; whatever does not fit
-raises ``ValueError`` or ``TypeError``. The real functions of numpy are never called with them: they
-trust sizes and flags that they are given.
+Arguments come from the file, so the exact type of each is checked before use; anything unexpected raises
+``ValueError`` or ``TypeError``. The real functions of numpy are never called with these arguments, because they
+trust the sizes and flags they are given.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-_MOST_DIMENSIONS = 32
-_NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
+from ...support.errors import shorten
+
+_MAX_DIMENSIONS = 32
+_NUMERIC_DTYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 
 
-class Pending:
-    """An array or dtype between its creation and the BUILD opcode that gives it its state."""
+class Unfinished:
+    """An array or dtype that was created but still waits for its state, which the opcode BUILD gives it."""
 
     def __init__(self, build: Callable[[Any], Any]):
         self.build = build
@@ -28,11 +30,11 @@ def _ndarray(*_: Any) -> None:
     raise ValueError("numpy.ndarray itself is called")
 
 
-def _reconstruct(kind: Any, shape: Any, code: Any) -> Pending:
+def _reconstruct(kind: Any, shape: Any, code: Any) -> Unfinished:
     empty = type(shape) is tuple and len(shape) == 1 and type(shape[0]) is int and shape[0] == 0
     if kind is not _ndarray or not empty or type(code) is not bytes or code != b"b":
         raise ValueError("an unusual call of _reconstruct")
-    return Pending(_array_from_state)
+    return Unfinished(_array_from_state)
 
 
 def _array_from_state(state: Any) -> np.ndarray:
@@ -45,10 +47,10 @@ def _array_from_state(state: Any) -> np.ndarray:
 
 
 def _array(data: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray:
-    if type(shape) is not tuple or len(shape) > _MOST_DIMENSIONS:
-        raise ValueError(f"a shape of kind {kind_of(shape)}")
+    if type(shape) is not tuple or len(shape) > _MAX_DIMENSIONS:
+        raise ValueError(f"a shape of kind {type(shape).__name__}")
     if not isinstance(dtype, np.dtype) or type(order) is not str or order not in ("C", "F"):
-        raise ValueError(f"a dtype of kind {kind_of(dtype)} or an order that is neither C nor F")
+        raise ValueError(f"a dtype of kind {type(dtype).__name__} or an order that is neither C nor F")
     count = 1
     for size in shape:
         if type(size) is not int or size < 0:
@@ -60,12 +62,12 @@ def _array(data: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray:
         flat = np.empty(count, dtype=object)
         for index, item in enumerate(data):
             flat[index] = item
-        order = "C"  # numpy lists objects so, whatever order it names
+        order = "C"  # numpy lists objects in this order, whatever order it names
     else:
         if type(data) not in (bytes, bytearray, memoryview) or len(data) != count * dtype.itemsize:
-            raise ValueError(f"data that does not fit shape {short(shape)} of {dtype}")
+            raise ValueError(f"data that does not fit shape {shorten(shape)} of {dtype}")
         if dtype.kind == "U" and count and np.frombuffer(data, f"{dtype.byteorder}u4").max() > 0x10FFFF:
-            raise ValueError("a string with code points that are none")  # numpy crashes or fails on use
+            raise ValueError("a string with invalid code points")  # numpy crashes or fails on use
         flat = np.frombuffer(memoryview(data).toreadonly(), dtype=dtype) if count else np.empty(0, dtype)
     return flat.reshape(shape, order=order)
 
@@ -73,28 +75,28 @@ def _array(data: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray:
 def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> np.ndarray:
     if axes is None:
         return _array(data, dtype, shape, order)
-    # Order K, since numpy 2.3: neither C nor Fortran; written in C order, then the axes are put in their places.
+    # Order K, since numpy 2.3: neither C nor Fortran. The data is in C order and its axes are then permuted.
     if type(order) is not str or order != "K":
-        raise ValueError("an order of axes that goes with no order K")
+        raise ValueError("an order of axes without order K")
     if type(axes) is not tuple or any(type(axis) is not int for axis in axes):  # sorting deep tuples would recurse
         raise ValueError("an order of axes that is not of numbers")
     array = _array(data, dtype, shape)
     if sorted(axes) != list(range(array.ndim)):
-        raise ValueError("an order of axes that is no permutation")
+        raise ValueError("an order of axes that is not a permutation")
     return array.transpose(axes)
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
     if not isinstance(dtype, np.dtype) or dtype.hasobject:
-        raise ValueError("a scalar of no admitted dtype")
+        raise ValueError("a scalar whose dtype is not allowed")
     return _array(data, dtype, (1,))[0]
 
 
-def _dtype(name: Any, align: Any = False, copy: Any = True) -> Pending:
+def _dtype(name: Any, align: Any = False, copy: Any = True) -> Unfinished:
     if type(name) is not str or type(align) not in (bool, int) or type(copy) not in (bool, int):
         raise ValueError("an unusual call of dtype")
-    if name not in _NUMBERS and name != "O8" and not _is_text(name):
-        raise ValueError(f"dtype {short(name)}")
+    if name not in _NUMERIC_DTYPES and name != "O8" and not _is_text(name):
+        raise ValueError(f"dtype {shorten(name)}")
     dtype = np.dtype(name if name != "O8" else object)
 
     def build(state: Any) -> np.dtype:
@@ -113,26 +115,26 @@ def _dtype(name: Any, align: Any = False, copy: Any = True) -> Pending:
             raise ValueError(f"an unusual state of dtype {name}")
         return dtype if byte_order in "|=" else dtype.newbyteorder(byte_order)
 
-    return Pending(build)
+    return Unfinished(build)
 
 
 def _is_text(name: str) -> bool:
-    """Whether a dtype is a string type of some width (`U220`, `S8`)."""
+    """Tell whether a dtype is a string type of some width (`U220`, `S8`)."""
     width = name[1:]
     return name[0:1] in ("U", "S") and len(width) < 8 and width.isascii() and width.isdigit() and int(width) > 0
 
 
 def _encode(text: Any, codec: Any) -> bytes:
-    if type(text) is not str or codec != "latin1":  # protocol 2's way to write bytes
-        raise ValueError(f"_codecs.encode of {kind_of(text)}")
+    if type(text) is not str or codec != "latin1":  # how protocol 2 writes bytes
+        raise ValueError(f"_codecs.encode of {type(text).__name__}")
     return text.encode("latin1")
 
 
 def _bytes() -> bytes:
-    return b""  # protocol 2's way to write empty bytes
+    return b""  # how protocol 2 writes empty bytes
 
 
-ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
+ALLOWED_FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "ndarray"): _ndarray,
     ("numpy", "dtype"): _dtype,
     ("_codecs", "encode"): _encode,
@@ -140,15 +142,6 @@ ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
     ("builtins", "bytes"): _bytes,
 }
 for _core in ("numpy.core", "numpy._core"):  # numpy 1.x and 2.x
-    ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
-    ADMITTED[f"{_core}.multiarray", "scalar"] = _scalar
-    ADMITTED[f"{_core}.numeric", "_frombuffer"] = _frombuffer
-
-
-def kind_of(value: Any) -> str:
-    return type(value).__name__
-
-
-def short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 100 else text[:100] + "..."
+    ALLOWED_FUNCTIONS[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
+    ALLOWED_FUNCTIONS[f"{_core}.multiarray", "scalar"] = _scalar
+    ALLOWED_FUNCTIONS[f"{_core}.numeric", "_frombuffer"] = _frombuffer

@@ -1,12 +1,6 @@
 """Reading a pickle of numpy arrays, strings, numbers and plain containers without running any of it.
 
-``pickle.load`` calls whatever a file names. Here the readers of ``pickletools`` split the memory-mapped
-file into opcodes and a small stack machine executes the few that such a file needs; nothing is imported,
-and the "calls" a file can make are the functions in ``ADMITTED``, which build values by themselves.
-
-Nothing a file declares is believed: a payload is a view of the mapped file, so it cannot be longer
-than the file; an array's shape must fit its payload; the number of opcodes is bounded; no recursion.
-Array payloads are not copied, so a file of many GB costs little memory.
+The README.md in this folder explains how.
 """
 
 from __future__ import annotations
@@ -17,22 +11,22 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from ...support.errors import CorpusError
-from .allowed import ADMITTED, Pending, kind_of, short
+from ...support.errors import CorpusError, shorten
+from .allowed import ALLOWED_FUNCTIONS, Unfinished
 
-#: A corpus the size of CMU-MOSEI needs some 300,000; this many take some ten seconds.
+#: A file of the size of CMU-MOSEI needs about 300,000; this many take about ten seconds.
 MAX_OPCODES = 2_000_000
-_VIEW_FROM = 1 << 16  # payloads from this size on stay in the mapped file
-_LONGEST_LINE = 1000  # only module and class names end with a newline
+_MIN_VIEW_BYTES = 1 << 16  # larger payloads stay in the mapped file
+_MAX_LINE_BYTES = 1000  # only module and class names end with a newline
 _EXPECTED = "a pickle (protocol 2 to 5) of numpy arrays, strings, numbers and plain containers"
 
 
 class _Refused(Exception):
-    """The pickle is broken or asks for what is not admitted: (problem, found)."""
+    """The pickle is broken or asks for something that is not allowed; ``args`` are problem and found."""
 
 
 class _Mapped:
-    """The file as ``pickletools`` wants it, giving long payloads as views instead of copies."""
+    """The mapped file as ``pickletools`` reads it; long payloads are views instead of copies."""
 
     def __init__(self, buffer: memoryview):
         self.buffer, self.position = buffer, 0
@@ -43,21 +37,27 @@ class _Mapped:
     def read(self, size: int) -> bytes | memoryview:
         piece = self.buffer[self.position : self.position + size]
         self.position += len(piece)
-        return piece if len(piece) >= _VIEW_FROM else bytes(piece)
+        return piece if len(piece) >= _MIN_VIEW_BYTES else bytes(piece)
 
     def readline(self) -> bytes:
-        line = bytes(self.buffer[self.position : self.position + _LONGEST_LINE])
-        line = line[: line.find(b"\n") + 1]  # empty without a newline: pickletools refuses it
+        line = bytes(self.buffer[self.position : self.position + _MAX_LINE_BYTES])
+        line = line[: line.find(b"\n") + 1]  # empty without a newline, which pickletools refuses
         self.position += len(line)
         return line
 
 
 def read_pickle(path: Path) -> Any:
-    """The object in a pickle file, as the plain unpickler would give it.
+    """Read the object in a pickle file, without executing anything that the file names.
 
-    Arrays are read-only views of the mapped file. Raises ``CorpusError`` where the file cannot be
-    opened, is no pickle, is truncated, or asks for anything but arrays, strings, numbers and plain
-    containers.
+    Args:
+        path: A pickle of protocol 2 to 5.
+
+    Returns:
+        What ``pickle.load`` would give; arrays are read-only views of the mapped file.
+
+    Raises:
+        CorpusError: The file cannot be opened, is not a pickle, is truncated, or asks for anything but numpy arrays,
+            strings, numbers and plain containers.
     """
     try:
         with open(path, "rb") as file:
@@ -71,9 +71,9 @@ def read_pickle(path: Path) -> Any:
     try:
         return _execute(mapped)
     except _Refused as refused:
-        problem, found = refused.args
-        at = f"{found}, at byte {mapped.position} of {len(mapped.buffer)}"
-        raise CorpusError(problem, file=path, expected=_EXPECTED, found=at) from None
+        problem, detail = refused.args
+        position = f"at byte {mapped.position} of {len(mapped.buffer)}"
+        raise CorpusError(problem, file=path, expected=_EXPECTED, found=f"{detail}, {position}") from None
 
 
 def _execute(mapped: _Mapped) -> Any:
@@ -81,9 +81,9 @@ def _execute(mapped: _Mapped) -> Any:
     for _ in range(MAX_OPCODES):
         try:
             name, argument = _next_opcode(mapped)
-        except (ValueError, struct.error, IndexError) as error:  # pickletools' words for a broken stream
-            found = "a truncated file" if not mapped.remaining() else short(error)
-            raise _Refused("the pickle cannot be read", found) from None
+        except (ValueError, struct.error, IndexError) as error:  # what pickletools raises on a broken stream
+            detail = "a truncated file" if not mapped.remaining() else shorten(error)
+            raise _Refused("the pickle cannot be read", detail) from None
         if name == "STOP":
             return machine.result()
         operation = getattr(machine, f"op_{name.lower()}", None)
@@ -103,13 +103,13 @@ def _next_opcode(mapped: _Mapped) -> tuple[str, Any]:
         raise ValueError(f"opcode {code!r} unknown")
     if opcode.arg is None:
         return opcode.name, None
-    # The reader of bytearrays would copy them, and protocol 5 writes arrays so; bytes are written alike.
+    # Protocol 5 writes arrays as bytearrays, which their own reader would copy; bytes have the same form.
     reader = pickletools.read_bytes8 if opcode.name == "BYTEARRAY8" else opcode.arg.reader
     return opcode.name, reader(mapped)
 
 
 class _Machine:
-    """The unpickler's stack, marks and memo; one method an opcode."""
+    """The unpickler's stack, marks and memo; one method for each opcode."""
 
     def __init__(self, mapped: _Mapped):
         self.mapped = mapped
@@ -200,7 +200,7 @@ class _Machine:
 
     def extend(self, items: list[Any]) -> None:
         if type(self.stack[-1]) is not list:
-            raise _Refused("the pickle is broken", f"items for {kind_of(self.stack[-1])}, not for a list")
+            raise _Refused("the pickle is broken", f"items for {type(self.stack[-1]).__name__}, not for a list")
         self.stack[-1].extend(items)
 
     def op_empty_dict(self, _: None) -> None:
@@ -216,10 +216,10 @@ class _Machine:
 
     def update(self, items: list[Any]) -> None:
         if type(self.stack[-1]) is not dict or len(items) % 2:
-            raise _Refused("the pickle is broken", f"entries for {kind_of(self.stack[-1])}, not for a dict")
+            raise _Refused("the pickle is broken", f"entries for {type(self.stack[-1]).__name__}, not for a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) not in (str, int):  # hashing a deep tuple would overflow the C stack
-                raise _Refused("a dict has a key that is not read", kind_of(key))
+                raise _Refused("a dict has a key that is not read", type(key).__name__)
             self.stack[-1][key] = value
 
     # -- memo
@@ -228,7 +228,7 @@ class _Machine:
         value = self.stack[-1]
         if index > MAX_OPCODES:  # picklers count up from 0
             raise _Refused("the pickle is broken", f"memo entry {index}")
-        if isinstance(value, Pending):
+        if isinstance(value, Unfinished):
             value.memo_keys.append(index)
         self.memo[index] = value
 
@@ -244,43 +244,43 @@ class _Machine:
 
     op_long_binget = op_binget
 
-    # -- what is called by name
+    # -- functions
 
     def op_global(self, name: str) -> None:
-        self.find(*name.split(" ", 1))
+        self.push_function(*name.split(" ", 1))
 
     def op_stack_global(self, _: None) -> None:
         name = self.stack.pop()
-        self.find(self.stack.pop(), name)
+        self.push_function(self.stack.pop(), name)
 
-    def find(self, module: Any, name: Any) -> None:
+    def push_function(self, module: Any, name: Any) -> None:
         if type(module) is not str or type(name) is not str:
             raise _Refused("the pickle is broken", "a name that is not a string")
-        if (module, name) not in ADMITTED:
-            raise _Refused("the pickle holds more than data; nothing of it was run", short(f"{module}.{name}"))
-        self.push(ADMITTED[module, name])
+        if (module, name) not in ALLOWED_FUNCTIONS:
+            raise _Refused("the pickle holds more than data; nothing of it was run", shorten(f"{module}.{name}"))
+        self.push(ALLOWED_FUNCTIONS[module, name])
 
     def op_reduce(self, _: None) -> None:
         arguments = self.stack.pop()
         function = self.stack.pop()
-        # Only ADMITTED puts functions on the stack.
+        # Every function on the stack is one of ALLOWED_FUNCTIONS.
         if not callable(function) or type(arguments) is not tuple:
-            raise _Refused("the pickle is broken", f"a call of {kind_of(function)}")
+            raise _Refused("the pickle is broken", f"a call of {type(function).__name__}")
         try:
             self.push(function(*arguments))
         except (TypeError, ValueError, UnicodeError, OverflowError) as error:
-            raise _Refused("an array of the pickle is broken", short(error)) from None
+            raise _Refused("an array of the pickle is broken", shorten(error)) from None
 
     def op_build(self, _: None) -> None:
         state = self.stack.pop()
-        pending = self.stack[-1]
-        if not isinstance(pending, Pending):
-            raise _Refused("the pickle is broken", f"a state for {kind_of(pending)}")
+        unfinished = self.stack[-1]
+        if not isinstance(unfinished, Unfinished):
+            raise _Refused("the pickle is broken", f"a state for {type(unfinished).__name__}")
         try:
-            value = pending.build(state)
+            value = unfinished.build(state)
         except (TypeError, ValueError, OverflowError) as error:
-            raise _Refused("an array of the pickle is broken", short(error)) from None
+            raise _Refused("an array of the pickle is broken", shorten(error)) from None
         self.stack[-1] = value
-        for key in pending.memo_keys:
-            if self.memo[key] is pending:
+        for key in unfinished.memo_keys:
+            if self.memo[key] is unfinished:
                 self.memo[key] = value

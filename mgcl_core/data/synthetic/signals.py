@@ -1,8 +1,8 @@
-"""Synthetic audio and vision sequences with sentiment planted in them, and how well it can be read back.
+"""Synthetic audio and vision sequences with sentiment planted in them.
 
-The macro cue is a level held over all steps of a clip in some dimensions. The micro cue is a burst of
-three steps in other dimensions; its sign and size carry the sentiment, a marker dimension rises with it
-whatever the sign, and the other steps balance it, so that the mean over a clip says nothing.
+The macro cue is a constant level over all steps of a clip in some dimensions. The micro cue is a burst of three steps
+in other dimensions. Its sign and size carry the sentiment; a marker dimension rises with it, whatever the sign; the
+other steps balance it, so that the mean over a clip says nothing.
 """
 
 from __future__ import annotations
@@ -13,17 +13,25 @@ import numpy as np
 
 BURST = 3  # steps
 _AUTOREGRESSION = 0.4  # noise of neighbouring steps
-_CUE_OFFSET, _NUISANCE_OFFSET = 0.25, 1.0  # spread over videos, in units of the noise
+_CUE_OFFSET, _NOISE_OFFSET = 0.25, 1.0  # spread of the dimensions over videos, in units of the noise
 
 
 @dataclass(frozen=True)
-class Layout:
-    """A modality's dimensions, in order: macro, micro, one marker, then nuisance.
+class SignalLayout:
+    """The dimensions of a modality, in this order: macro, micro, one marker, then noise only.
 
-    A dimension is stored as ``offset + scale * x``, where x has noise of variance 1; gains are in units
-    of x. Clips have ``min_steps`` to ``max_steps`` steps. A step of all zeros (a lost face, a silent
-    frame) lies inside a clip with probability ``p_zero``. ``p_inf`` is the share of -inf in the last
-    dimension.
+    Attributes:
+        min_steps: Steps of the shortest clip.
+        max_steps: Steps of the longest clip.
+        macro_signs: Sign of the macro cue in each macro dimension.
+        micro_signs: Sign of the micro cue in each micro dimension.
+        scales: For each dimension; it is stored as offset + scale · x, where x has noise of variance 1.
+        offsets: For each dimension.
+        macro_gain: Size of the macro cue, in units of x.
+        micro_gain: Size of the micro cue, in units of x.
+        marker_gain: Size of the marker, in units of x.
+        p_zero: Probability that a step inside a clip is all zero (a lost face, a silent frame).
+        p_inf: Share of -inf in the last dimension.
     """
 
     min_steps: int
@@ -55,7 +63,7 @@ class Layout:
         return self.micro.stop
 
 
-AUDIO = Layout(
+AUDIO = SignalLayout(
     min_steps=10,
     max_steps=24,
     macro_signs=(1, -1, 1, 1),
@@ -68,7 +76,7 @@ AUDIO = Layout(
     p_zero=0.15,
     p_inf=0.01,
 )
-VISION = Layout(
+VISION = SignalLayout(
     min_steps=7,
     max_steps=16,
     macro_signs=(1, 1, -1),
@@ -82,10 +90,21 @@ VISION = Layout(
 )
 
 
-def plant(
-    rng: np.random.Generator, layout: Layout, macro: np.ndarray, micro: np.ndarray, video: np.ndarray
+def make_sequences(
+    rng: np.random.Generator, layout: SignalLayout, macro: np.ndarray, micro: np.ndarray, video: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sequences (N, L, D) float32, zero beyond their lengths (N,), for cues (N,) of clips of ``video`` (N,)."""
+    """Draw sequences with planted cues.
+
+    Args:
+        rng: Source of random numbers.
+        layout: The modality.
+        macro: (N,) macro cues.
+        micro: (N,) micro cues.
+        video: (N,) numbers of the videos.
+
+    Returns:
+        Features (N, L, D) float32, zero beyond their lengths, and lengths (N,).
+    """
     clips, steps, dims = len(macro), layout.max_steps, layout.dims
     lengths = rng.integers(layout.min_steps, steps + 1, clips)
     time = np.arange(steps)
@@ -94,7 +113,7 @@ def plant(
     x = rng.standard_normal((clips, steps, dims))
     for step in range(1, steps):
         x[:, step] = _AUTOREGRESSION * x[:, step - 1] + (1 - _AUTOREGRESSION**2) ** 0.5 * x[:, step]
-    spread = np.where(np.arange(dims) > layout.marker, _NUISANCE_OFFSET, _CUE_OFFSET)
+    spread = np.where(np.arange(dims) > layout.marker, _NOISE_OFFSET, _CUE_OFFSET)
     x += (spread * rng.standard_normal((video.max() + 1, dims)))[video][:, None]
 
     x[:, :, layout.macro] += layout.macro_gain * macro[:, None, None] * np.array(layout.macro_signs)
@@ -111,27 +130,3 @@ def plant(
     lost = (rng.random(clips) < layout.p_zero)[:, None] & (time == rng.integers(1, lengths - 1)[:, None])
     x[(lost & ~burst) | ~valid] = 0
     return x.astype(np.float32), lengths
-
-
-def read(layout: Layout, x: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What sequences (N, L, D) from ``plant`` show of the macro and the micro cue, (N,) each.
-
-    Uses the layout and the data alone: the mean of the macro dimensions over steps that are not lost;
-    and, in the window where the marker is highest, the mean of the micro dimensions against the rest.
-    """
-    known = (np.arange(x.shape[1]) < lengths[:, None]) & (x != 0).any(axis=2)  # (N, L)
-    cues = slice(0, layout.marker + 1)  # no -inf there
-    x = (x[:, :, cues] - np.array(layout.offsets)[cues]) / np.array(layout.scales)[cues]
-    x *= known[:, :, None]
-
-    count = known.sum(axis=1)
-    macro = (x[:, :, layout.macro] * np.array(layout.macro_signs)).mean(axis=2).sum(axis=1) / count
-
-    level = (x[:, :, layout.micro] * np.array(layout.micro_signs)).mean(axis=2)  # (N, L)
-    windows = np.lib.stride_tricks.sliding_window_view(x[:, :, layout.marker], BURST, axis=1).sum(axis=2)
-    start = windows.argmax(axis=1)[:, None]
-    inside = (np.arange(x.shape[1]) >= start) & (np.arange(x.shape[1]) < start + BURST)
-    within = (level * inside).sum(axis=1) / BURST
-    outside = (level * ~inside).sum(axis=1) / (count - BURST)
-    micro = (within - outside) * (1 - BURST / lengths)
-    return macro / layout.macro_gain, micro / layout.micro_gain

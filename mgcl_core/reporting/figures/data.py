@@ -9,20 +9,20 @@ from matplotlib.figure import Figure
 
 from ...data.corpus import MODALITIES, SPLITS, Corpus, Split
 from ...support.errors import ConfigError, nearest
-from .style import HUES, LABEL_STEP, MODALITY_NAMES, NotebookFigure, counted, finish, panels, style
+from .style import HUES, LABEL_STEP, MODALITY_NAMES, NotebookFigure, counted, finish, panels, styled
 
 LABEL_NAMES = ("y", *(f"y_{m}" for m in MODALITIES))
 SPLIT_COLOURS = dict(zip(SPLITS, HUES, strict=False))
 
 
-@style()
-def label_distributions(
-    corpus: Corpus, *, splits: Sequence[str] = ("train", "valid"), synthetic: bool = False
-) -> Figure:
+@styled()
+def label_distributions(corpus: Corpus, *, splits: Sequence[str] = ("train", "valid")) -> Figure:
     """Histogram of y, and of y_T, y_V, y_A where the file has them: a panel a label, a bar a split.
 
-    The test split is left out unless asked for: its labels are no part of an inspection. A corpus that is marked
-    synthetic is labelled so whatever ``synthetic`` says. Raises ConfigError on an unknown split.
+    The test split is left out unless asked for: its labels are no part of an inspection.
+
+    Raises:
+        ConfigError: an unknown split, or none.
     """
     chosen = _splits(corpus, splits)
     unimodal = all(split.unimodal_labels is not None for split in chosen)
@@ -34,11 +34,11 @@ def label_distributions(
     centres = np.arange(-most, most + 1) * step
     width = 0.8 * step / len(chosen)
     for row, (ax, name) in enumerate(zip(axes, names, strict=True)):
-        for place, split in enumerate(chosen):
+        for position, split in enumerate(chosen):
             values = split.labels if row == 0 else split.unimodal_labels[row - 1]
             bins = np.clip(np.rint(np.asarray(values, float) / step).astype(int) + most, 0, 2 * most)
             share = 100 * np.bincount(bins, minlength=2 * most + 1) / len(split)
-            offset = (place - (len(chosen) - 1) / 2) * width
+            offset = (position - (len(chosen) - 1) / 2) * width
             ax.bar(
                 centres + offset,
                 share,
@@ -52,14 +52,15 @@ def label_distributions(
         ax.grid(axis="y")
     _legend_below(figure, axes[0])
     title = f"{corpus.name}: labels" + ("" if unimodal else ", no unimodal ones in the file")
-    return finish(figure, title, synthetic=corpus.synthetic or synthetic)
+    return finish(figure, title, synthetic=corpus.synthetic)
 
 
-@style()
-def length_distributions(corpus: Corpus, *, splits: Sequence[str] = SPLITS, synthetic: bool = False) -> Figure:
+@styled()
+def length_distributions(corpus: Corpus, *, splits: Sequence[str] = SPLITS) -> Figure:
     """Histogram of each clip's valid steps: text (attention mask, special tokens included), vision, audio.
 
-    Raises ConfigError on an unknown split.
+    Raises:
+        ConfigError: an unknown split, or none.
     """
     chosen = _splits(corpus, splits)
     figure, axes = panels(3, columns=3, width=3.1, height=2.7)
@@ -86,10 +87,10 @@ def length_distributions(corpus: Corpus, *, splits: Sequence[str] = SPLITS, synt
         ax.set(xlabel="valid steps of a clip", ylabel="clips in the split (%)", ylim=(0, None))
         ax.grid(axis="y")
     _legend_below(figure, axes[0])
-    return finish(figure, f"{corpus.name}: sequence lengths", synthetic=corpus.synthetic or synthetic)
+    return finish(figure, f"{corpus.name}: sequence lengths", synthetic=corpus.synthetic)
 
 
-@style()
+@styled()
 def label_agreement(split: Split, *, synthetic: bool, title: str = "Agreement of the labels") -> Figure:
     """Agreement of y, y_T, y_V, y_A on a split, as two 4 × 4 heat maps.
 

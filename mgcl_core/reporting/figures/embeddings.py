@@ -10,10 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ...data.corpus import MODALITIES
+from ...data.corpus import GRANULARITIES, MODALITIES
 from ...support.errors import ConfigError, RunError, nearest
 from .style import (
-    GRANULARITIES,
     GRANULARITY_COLOURS,
     GRANULARITY_MARKERS,
     MODALITY_COLOURS,
@@ -23,7 +22,7 @@ from .style import (
     finish,
     require_columns,
     require_finite,
-    style,
+    styled,
 )
 
 FEATURES = tuple(f"{g}_{m}" for g in GRANULARITIES for m in MODALITIES)
@@ -36,11 +35,18 @@ MARKERS = {**GRANULARITY_MARKERS, **MODALITY_MARKERS}
 def tsne(features: Mapping[str, np.ndarray], *, seed: int, perplexity: float = 30.0) -> pd.DataFrame:
     """One t-SNE of all feature sets together, started from PCA and seeded.
 
-    ``features`` maps names of ``FEATURES`` (``"macro_T"`` ... ``"micro_A"``) to (N, d) arrays of the same N clips. A
-    row of the result is one clip's feature: ``x``, ``y`` (coordinates), ``modality``, ``granularity``, ``clip``
-    (0 ... N-1). For M points the perplexity is at most (M - 1) / 3. Where all features are equal, all points are 0.
-    Raises ConfigError on unknown names or a perplexity that is not positive; RunError on fewer than 3 points, NaN,
-    or shapes that differ.
+    Args:
+        features: names of ``FEATURES`` (``"macro_T"`` ... ``"micro_A"``) to (N, d) arrays of the same N clips.
+        seed: of the t-SNE.
+        perplexity: for M points at most (M - 1) / 3.
+
+    Returns:
+        A row a clip's feature: ``x``, ``y`` (coordinates), ``modality``, ``granularity``, ``clip`` (0 ... N-1). Where
+        all features are equal, all points are 0.
+
+    Raises:
+        ConfigError: unknown names or a perplexity that is not positive.
+        RunError: fewer than 3 points, NaN, or shapes that differ.
     """
     for name in features:
         if name not in FEATURES:
@@ -50,8 +56,8 @@ def tsne(features: Mapping[str, np.ndarray], *, seed: int, perplexity: float = 3
     arrays = {name: np.asarray(features[name], np.float64) for name in FEATURES if name in features}
     shapes = {array.shape for array in arrays.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) != 2:
-        found = {name: array.shape for name, array in arrays.items()}
-        raise RunError(f"t-SNE: expected features of one shape (clips, width), found {found}")
+        by_name = {name: array.shape for name, array in arrays.items()}
+        raise RunError(f"t-SNE: expected features of one shape (clips, width), found {by_name}")
     points = np.concatenate(list(arrays.values()))  # (M, d)
     require_finite(points, "features")
     if len(points) < 3:
@@ -65,34 +71,7 @@ def tsne(features: Mapping[str, np.ndarray], *, seed: int, perplexity: float = 3
     return pd.DataFrame({"x": x, "y": y, "modality": modality, "granularity": granularity, "clip": clip})
 
 
-@style()
-def embedding(
-    points: np.ndarray,
-    values: np.ndarray,
-    *,
-    kind: str,
-    synthetic: bool,
-    markers: np.ndarray | None = None,
-    bound: float = 1.0,
-    title: str = "Embedding",
-) -> Figure:
-    """Scatter of points (M, 2), coloured by values (M,).
-
-    ``kind`` says what the values are: ``"intensity"`` (sentiment in [-bound, bound], a diverging scale centred at 0),
-    ``"modality"`` (T, V, A) or ``"granularity"`` (macro, micro). ``markers`` (M,), modalities or granularities, gives
-    the marker shapes. Raises ConfigError on an unknown kind, RunError on NaN, unknown categories or wrong shapes.
-    """
-    figure = NotebookFigure(figsize=(5, 3.8), layout="constrained")
-    ax = figure.subplots()
-    scale = _scatter(ax, np.asarray(points, float), np.asarray(values), kind, markers, bound)
-    if scale is not None:
-        figure.colorbar(scale, ax=ax, label="sentiment y")
-    if handles := _legend(kind, markers):
-        ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.01), **LEGEND)
-    return finish(figure, title, synthetic=synthetic)
-
-
-@style()
+@styled()
 def embedding_grid(
     before: pd.DataFrame,
     after: pd.DataFrame,
@@ -102,10 +81,20 @@ def embedding_grid(
     synthetic: bool,
     title: str = "The six macro and micro features (t-SNE)",
 ) -> Figure:
-    """Frames of ``tsne`` before (upper row) and after training (lower row), coloured by the three kinds.
+    """Points before (upper row) and after training (lower row), coloured by intensity, modality and granularity.
 
-    ``intensity`` (N,) holds the clips' labels y in [-bound, bound]. Shapes tell the granularity, and where the colour
-    does so the modality. Raises RunError as ``embedding``, or where a clip has no label.
+    Shapes tell the granularity, and where the colour does so the modality.
+
+    Args:
+        before: of `tsne`.
+        after: of `tsne`.
+        intensity: the clips' labels y (N,) in [-bound, bound].
+        bound: half-width of the label range.
+        synthetic: whether the data are.
+        title: of the figure.
+
+    Raises:
+        RunError: missing columns, NaN, an unknown modality or granularity, or a clip without a label.
     """
     intensity, scale = np.asarray(intensity, float), None
     figure = NotebookFigure(figsize=(10.5, 6.9), layout="constrained")
@@ -141,21 +130,21 @@ def _coordinates(points: np.ndarray, seed: int, perplexity: float) -> np.ndarray
     return TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(points)
 
 
-def _scatter(ax: Axes, points: np.ndarray, values: np.ndarray, kind: str, markers, bound: float):
-    """Draws one panel; returns what a colour bar needs (None for categories)."""
-    if kind not in KINDS:
-        raise ConfigError(f"unknown kind {kind!r}: {nearest(kind, KINDS)}")
-    markers = np.full(len(points), "macro") if markers is None else np.asarray(markers)
-    if points.ndim != 2 or points.shape[1] != 2 or not len(points) == len(values) == len(markers) > 0:
-        raise RunError(
-            "embedding: expected points (M, 2) and M > 0 values and markers, found "
-            f"{points.shape}, {len(values)} and {len(markers)}"
-        )
+def _scatter(ax: Axes, points: np.ndarray, values: np.ndarray, kind: str, shapes: np.ndarray, bound: float):
+    """Draw one panel; returns what a colour bar needs (None for categories).
+
+    Args:
+        ax: of the panel.
+        points: (M, 2).
+        values: (M,), intensities or categories, which the colours tell.
+        kind: of ``KINDS``.
+        shapes: (M,), modalities or granularities, which the markers tell.
+        bound: half-width of the scale of intensities.
+    """
     require_finite(points, "coordinates")
-    _require_known(markers, MARKERS, "markers")
+    _require_known(shapes, MARKERS, "markers")
     look = {}
     if KINDS[kind] is None:
-        values = values.astype(float)
         require_finite(values, "intensities")
         look = {"cmap": "vlag", "vmin": -bound, "vmax": bound}
     else:
@@ -165,8 +154,8 @@ def _scatter(ax: Axes, points: np.ndarray, values: np.ndarray, kind: str, marker
     # In a fixed random order, so that no category covers the others by being drawn last.
     order = np.random.default_rng(0).permutation(len(points))
     scale = None
-    for name in dict.fromkeys(markers[order]):
-        chosen = order[markers[order] == name]
+    for name in dict.fromkeys(shapes[order]):
+        chosen = order[shapes[order] == name]
         x, y = points[chosen].T
         edges = {"edgecolors": ".45", "linewidths": 0.25} if look else {"linewidths": 0}
         scale = ax.scatter(x, y, s=12, c=values[chosen], marker=MARKERS[name], alpha=0.75, **look, **edges)
@@ -177,21 +166,19 @@ def _scatter(ax: Axes, points: np.ndarray, values: np.ndarray, kind: str, marker
     return scale if look else None
 
 
-def _legend(kind: str, markers) -> list[Line2D]:
+def _legend(kind: str, shapes: np.ndarray) -> list[Line2D]:
     """Colours of the categories, then the shapes in use."""
     dot = {"linestyle": "none", "markersize": 5}
     handles = [
         Line2D([], [], marker="o", color=colour, label=MODALITY_NAMES.get(name, name), **dot)
         for name, colour in (KINDS[kind] or {}).items()
     ]
-    if markers is not None:
-        present = set(markers)
-        handles += [
-            Line2D([], [], marker=shape, markerfacecolor="none", color=".3", label=MODALITY_NAMES.get(n, n), **dot)
-            for n, shape in MARKERS.items()
-            if n in present
-        ]
-    return handles
+    present = set(shapes)
+    return handles + [
+        Line2D([], [], marker=shape, markerfacecolor="none", color=".3", label=MODALITY_NAMES.get(name, name), **dot)
+        for name, shape in MARKERS.items()
+        if name in present
+    ]
 
 
 def _require_known(values: np.ndarray, known: Mapping, what: str) -> None:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .style import HUES, counted, finish, panels, require_columns, style
+from .style import HUES, counted, finish, panels, require_columns, styled
 
 #: Look of a trial's mark by its state.
 MARKS = {
@@ -19,7 +19,7 @@ MARKS = {
 }
 
 
-@style()
+@styled()
 def search_trials(
     frame: pd.DataFrame,
     parameters: Sequence[str],
@@ -30,10 +30,18 @@ def search_trials(
 ) -> Figure:
     """Validation MAE by trial, with the best so far, then against each of ``parameters``, a panel each.
 
-    ``frame`` has a row a trial: ``number``, ``state`` ("complete" or "pruned"; others are left out),
-    ``validation_mae`` (of a pruned trial: where it was stopped) and a column a parameter; ``logarithmic`` names the
-    parameters whose axis is. The dashed line is the first trial, which has the default settings; the diamond is the
-    best. Raises RunError on missing columns.
+    The dashed line is the first trial, which has the default settings; the diamond is the best.
+
+    Args:
+        frame: a row a trial: ``number``, ``state`` ("complete" or "pruned"; others are left out), ``validation_mae``
+            (of a pruned trial: where it was stopped) and a column a parameter.
+        parameters: columns of ``frame``.
+        synthetic: whether the data are.
+        logarithmic: the parameters whose axis is.
+        title: of the figure.
+
+    Raises:
+        RunError: missing columns, or no such trial.
     """
     require_columns(frame, ["number", "state", "validation_mae", *parameters], "trials of a search")
     frame = frame[frame["state"].isin(MARKS)].sort_values("number").reset_index(drop=True)
@@ -43,14 +51,14 @@ def search_trials(
     best = None if complete.isna().all() else complete.idxmin()
     axes[0].step(frame["number"], complete.cummin().ffill(), where="post", color=".5", linewidth=1, label="best so far")
     for ax, name in zip(axes, (None, *parameters), strict=True):
-        places = _places(ax, frame["number" if name is None else name])
+        positions = _positions(ax, frame["number" if name is None else name])
         if name in logarithmic:
             ax.set_xscale("log")
         for state, look in MARKS.items():
             rows = frame["state"] == state
-            ax.plot(places[rows], frame.loc[rows, "validation_mae"], label=state, zorder=3, **look)
+            ax.plot(positions[rows], frame.loc[rows, "validation_mae"], label=state, zorder=3, **look)
         if best is not None:
-            ax.plot(places[best], complete[best], "D", markersize=8, markerfacecolor="none", markeredgecolor=HUES[3],
+            ax.plot(positions[best], complete[best], "D", markersize=8, markerfacecolor="none", markeredgecolor=HUES[3],
                     label="best", linestyle="none", zorder=4)  # fmt: skip
         if frame.loc[0, "state"] == "complete":
             ax.axhline(complete[0], color=".3", linewidth=0.8, linestyle="--", zorder=0, label="default settings")
@@ -63,11 +71,11 @@ def search_trials(
     return finish(figure, f"{title} ({counted(completed, 'trial')} completed, {pruned} pruned)", synthetic=synthetic)
 
 
-def _places(ax: Axes, values: pd.Series) -> pd.Series:
+def _positions(ax: Axes, values: pd.Series) -> pd.Series:
     """Where the values of a parameter lie on the axis, whose ticks are set where it has names for values."""
     if pd.api.types.is_numeric_dtype(values):
         return values.astype(float)
     labels = sorted(values.astype(str).unique())
     ax.set_xticks(np.arange(len(labels)), labels)
     ax.set_xlim(-0.5, len(labels) - 0.5)
-    return values.astype(str).map({label: float(place) for place, label in enumerate(labels)})
+    return values.astype(str).map({label: float(position) for position, label in enumerate(labels)})

@@ -14,7 +14,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ...data.corpus import MODALITIES
+from ...data.corpus import GRANULARITIES, MODALITIES
 from ...support.errors import RunError
 
 RC = {
@@ -39,10 +39,9 @@ HUES = sns.color_palette("colorblind")
 LABEL_STEP = {"sims": 0.2, "mosi": 1.0}
 MODALITY_NAMES = {"T": "text", "V": "vision", "A": "audio"}
 MODALITY_COLOURS = dict(zip(MODALITIES, HUES, strict=False))
-GRANULARITIES = ("macro", "micro")
-GRANULARITY_COLOURS = {"macro": HUES[3], "micro": HUES[9]}
-GRANULARITY_MARKERS = {"macro": "o", "micro": "^"}
-MODALITY_MARKERS = {"T": "o", "V": "s", "A": "^"}
+MODALITY_MARKERS = dict(zip(MODALITIES, "os^", strict=True))
+GRANULARITY_COLOURS = dict(zip(GRANULARITIES, (HUES[3], HUES[9]), strict=True))
+GRANULARITY_MARKERS = dict(zip(GRANULARITIES, "o^", strict=True))
 
 
 class NotebookFigure(Figure):
@@ -60,14 +59,14 @@ class NotebookFigure(Figure):
 
 
 @contextmanager
-def style() -> Iterator[None]:
+def styled() -> Iterator[None]:
     """Context (and decorator) in which figures are built; the previous settings return on leaving."""
     with mpl.rc_context(RC):
         yield
 
 
 def panels(count: int, *, columns: int, width: float, height: float, **shared) -> tuple[Figure, list[Axes]]:
-    """A figure of ``count`` axes, at most ``columns`` a row, each ``width`` × ``height`` inches; spare ones removed."""
+    """A figure of ``count`` axes, at most ``columns`` a row, each ``width`` × ``height`` inches."""
     columns = min(count, columns)
     rows = -(-count // columns)
     figure = NotebookFigure(figsize=(width * columns, height * rows + 0.4), layout="constrained")
@@ -78,7 +77,7 @@ def panels(count: int, *, columns: int, width: float, height: float, **shared) -
 
 
 def finish(figure: Figure, title: str, *, synthetic: bool) -> Figure:
-    """Sets the title, marked where the data are synthetic, and fixes the tick sizes; returns the figure."""
+    """Set the title, marked where the data are synthetic, and the sizes of the ticks; returns the figure."""
     title = f"{title} · synthetic data" if synthetic else title
     # No mathematics: names of files and clips hold dollars.
     figure.suptitle(textwrap.fill(title, int(11 * figure.get_figwidth())), parse_math=False)
@@ -95,7 +94,11 @@ def counted(number: int, noun: str) -> str:
 
 
 def require_columns(frame: pd.DataFrame, needed: Iterable[str], what: str) -> None:
-    """Raises RunError where ``frame`` is empty or lacks one of the columns."""
+    """Refuse a frame of ``what`` that is empty or lacks a column.
+
+    Raises:
+        RunError: it does.
+    """
     missing = [column for column in needed if column not in frame.columns]
     if missing:
         raise RunError(f"{what}: expected columns {list(needed)}, missing {missing}, found {list(frame.columns)}")
@@ -104,7 +107,11 @@ def require_columns(frame: pd.DataFrame, needed: Iterable[str], what: str) -> No
 
 
 def require_finite(array: np.ndarray, what: str) -> None:
-    """Raises RunError where ``array`` holds NaN or infinity."""
+    """Refuse an array of ``what`` that holds NaN or infinity.
+
+    Raises:
+        RunError: it does.
+    """
     bad = int((~np.isfinite(array)).sum())
     if bad:
         raise RunError(f"{what}: expected finite values, found {bad} of {array.size} NaN or infinite")

@@ -9,11 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ...data.corpus import BOUNDS, MODALITIES
+from ...data.corpus import BOUNDS, GRANULARITIES, MODALITIES
 from ...metrics import regression_metrics
 from ...support.errors import ConfigError, RunError, nearest
 from .style import (
-    GRANULARITIES,
     GRANULARITY_MARKERS,
     HUES,
     LABEL_STEP,
@@ -24,7 +23,7 @@ from .style import (
     panels,
     require_columns,
     require_finite,
-    style,
+    styled,
 )
 
 #: Labels of the columns of a history, in the order of their panels.
@@ -40,7 +39,7 @@ CURVES = {
 STAGE_ONE = {"mae": "validation MAE (sentiment y)", "corr": "validation Corr"}
 
 
-@style()
+@styled()
 def training_curves(
     histories: Mapping[str, pd.DataFrame],
     *,
@@ -52,11 +51,18 @@ def training_curves(
 ) -> Figure:
     """Curves over epochs: a panel a column, a thin line a run, runs of one group (stage, variant) in one colour.
 
-    ``histories`` maps a run to a frame with ``epoch`` and columns named ``train_...`` or ``valid_...``, all of which
-    are drawn unless ``columns`` picks some; a run without a column is absent from that panel, NaN leaves a gap.
-    ``groups`` maps runs to groups (by default each run is its own), ``chosen`` maps runs to the epoch that validation
-    chose, which is ringed. Raises RunError on frames without epochs or curves and on a chosen epoch that its run has
-    not; ConfigError on unknown columns or runs.
+    Args:
+        histories: a run to a frame with ``epoch`` and columns named ``train_...`` or ``valid_...``. A run without a
+            column is absent from that panel, NaN leaves a gap.
+        synthetic: whether the data are.
+        columns: those to draw; all when None.
+        groups: runs to groups; by default each run is its own.
+        chosen: runs to the epoch that validation chose, which is ringed.
+        title: of the figure.
+
+    Raises:
+        RunError: frames without epochs or curves, or a chosen epoch that its run has not.
+        ConfigError: unknown columns or runs.
     """
     if not histories:
         raise RunError("training curves: expected at least one history, found none")
@@ -66,8 +72,8 @@ def training_curves(
     for run in [*groups, *chosen]:
         if run not in histories:
             raise ConfigError(f"unknown run {run!r}: {nearest(run, histories)}")
-    found = dict.fromkeys(c for h in histories.values() for c in h.columns if c.startswith(("train_", "valid_")))
-    present = [c for c in CURVES if c in found] + [c for c in found if c not in CURVES]
+    curves = dict.fromkeys(c for h in histories.values() for c in h.columns if c.startswith(("train_", "valid_")))
+    present = [c for c in CURVES if c in curves] + [c for c in curves if c not in CURVES]
     for column in columns or ():
         if column not in present:
             raise ConfigError(f"unknown curve {column!r}: {nearest(column, present)}")
@@ -77,8 +83,8 @@ def training_curves(
 
     group_of = {run: groups.get(run, run) for run in histories}
     kinds = list(dict.fromkeys(group_of.values()))
-    colours = {kind: HUES[place % len(HUES)] for place, kind in enumerate(kinds)}
-    dashes = {kind: ("-", "--", ":")[place // len(HUES) % 3] for place, kind in enumerate(kinds)}
+    colours = {kind: HUES[number % len(HUES)] for number, kind in enumerate(kinds)}
+    dashes = {kind: ("-", "--", ":")[number // len(HUES) % 3] for number, kind in enumerate(kinds)}
     figure, axes = panels(len(columns), columns=3, width=3.3, height=2.6)
     for ax, column in zip(axes, columns, strict=True):
         for run, history in histories.items():
@@ -105,15 +111,22 @@ def training_curves(
     return finish(figure, title, synthetic=synthetic)
 
 
-@style()
+@styled()
 def unimodal_scores(
     frame: pd.DataFrame, *, synthetic: bool, title: str = "Stage one: each encoder against its own label"
 ) -> Figure:
     """Validation MAE and Corr of the six encoders: a point a seed, a bar at the mean.
 
-    ``frame`` is tidy: ``modality`` (T, V, A), ``granularity`` (macro, micro), ``seed``, ``mae``, ``corr``. Macro
-    encoders learn y, micro encoders y_T, y_V, y_A. An encoder without scores says "not run"; NaN scores (constant
-    predictions have no Corr) say "NaN". Raises RunError on a frame that is not so.
+    Macro encoders learn y, micro encoders y_T, y_V, y_A. An encoder without scores says "not run"; NaN scores
+    (constant predictions have no Corr) say "NaN".
+
+    Args:
+        frame: tidy, with ``modality`` (T, V, A), ``granularity`` (macro, micro), ``seed``, ``mae``, ``corr``.
+        synthetic: whether the data are.
+        title: of the figure.
+
+    Raises:
+        RunError: the frame is not so.
     """
     require_columns(frame, ["modality", "granularity", "seed", *STAGE_ONE], "stage-one scores")
     _require_values(frame, "modality", MODALITIES)
@@ -121,24 +134,24 @@ def unimodal_scores(
     encoders = [(m, g) for g in GRANULARITIES for m in MODALITIES]
     figure, axes = panels(2, columns=2, width=4, height=2.9)
     for ax, (metric, label) in zip(axes, STAGE_ONE.items(), strict=True):
-        for place, (modality, granularity) in enumerate(encoders):
+        for position, (modality, granularity) in enumerate(encoders):
             rows = frame[(frame["modality"] == modality) & (frame["granularity"] == granularity)]
             values = rows[metric].dropna().to_numpy(float)
             if values.size == 0:
                 word = "not run" if rows.empty else "NaN"
-                ax.text(place, 0.5, word, transform=ax.get_xaxis_transform(), rotation=90, ha="center", va="center")
+                ax.text(position, 0.5, word, transform=ax.get_xaxis_transform(), rotation=90, ha="center", va="center")
                 continue
             colour, marker = MODALITY_COLOURS[modality], GRANULARITY_MARKERS[granularity]
-            at = place + 0.12 * (np.arange(values.size) - (values.size - 1) / 2)
+            at = position + 0.12 * (np.arange(values.size) - (values.size - 1) / 2)
             ax.plot(at, values, marker, color=colour, markersize=5, alpha=0.8)
-            ax.hlines(values.mean(), place - 0.35, place + 0.35, color=colour, linewidth=2)
+            ax.hlines(values.mean(), position - 0.35, position + 0.35, color=colour, linewidth=2)
         ax.set_xticks(range(len(encoders)), [f"{m}\n{g}" for m, g in encoders])
         ax.set(xlabel="encoder", ylabel=label, xlim=(-0.6, len(encoders) - 0.4))
         ax.grid(axis="y")
     return finish(figure, f"{title} ({counted(frame['seed'].nunique(), 'seed')})", synthetic=synthetic)
 
 
-@style()
+@styled()
 def predicted_against_true(
     y_true: np.ndarray,
     predictions: np.ndarray,
@@ -148,11 +161,23 @@ def predicted_against_true(
     seeds: Sequence[int] | None = None,
     title: str = "Predicted against true",
 ) -> Figure:
-    """Scatter of predictions (S, N), a colour a seed, against labels (N,), with the identity.
+    """Scatter of predictions against labels, a colour a seed, with the identity.
 
     The lines join the mean predictions at each class of labels (the 0.2 grid of ``"sims"``, the integers of
-    ``"mosi"``). Seeds stand a hair apart along x, so that they do not hide each other on a grid of labels. Corr and
-    MAE are those of the tables. Raises RunError on NaN or shapes that do not fit, ConfigError on an unknown scheme.
+    ``"mosi"``). Seeds are shifted a little along x, so that they do not hide each other on a grid of labels. Corr and
+    MAE are those of the tables.
+
+    Args:
+        y_true: labels (N,).
+        predictions: (S, N), a row a seed.
+        scheme: "sims" or "mosi".
+        synthetic: whether the data are.
+        seeds: S names of the seeds; 1 … S when None.
+        title: of the figure.
+
+    Raises:
+        RunError: NaN, or shapes that do not fit.
+        ConfigError: an unknown scheme.
     """
     if scheme not in BOUNDS:
         raise ConfigError(f"unknown scheme {scheme!r}: {nearest(scheme, BOUNDS)}")
@@ -172,11 +197,11 @@ def predicted_against_true(
     figure = NotebookFigure(figsize=(6.4, 4.2), layout="constrained")
     ax = figure.subplots()
     ax.plot([-bound, bound], [-bound, bound], color=".4", linewidth=1, linestyle="--", label="identity")
-    for place, (seed, predicted) in enumerate(zip(seeds, predictions, strict=True)):
-        colour = HUES[place % len(HUES)]
+    for position, (seed, predicted) in enumerate(zip(seeds, predictions, strict=True)):
+        colour = HUES[position % len(HUES)]
         metrics = regression_metrics(y_true, predicted, scheme)
         label = f"seed {seed}: Corr {metrics['corr']:.3f}, MAE {metrics['mae']:.3f}"
-        shift = 0.015 * bound * (place - (len(seeds) - 1) / 2)
+        shift = 0.015 * bound * (position - (len(seeds) - 1) / 2)
         ax.scatter(y_true + shift, predicted, s=7, color=colour, alpha=0.35, linewidths=0)
         means = pd.Series(predicted).groupby(classes).mean()
         ax.plot(means.index, means, color=colour, linewidth=1.5, marker="o", markersize=4, label=label)

@@ -7,7 +7,7 @@ than its models import:
     pip install torch==2.13.0
     pip install "transformers==4.57.*" numpy pandas scikit-learn tqdm easydict nvidia-ml-py safetensors
     pip install mmsa==2.2.1 --no-deps
-    python tests/parity/make_reference.py
+    python tests/baselines/parity/make_reference.py
 
 Every file ``reference/<system>.safetensors`` holds, for tiny random models in eval mode and synthetic random inputs:
 

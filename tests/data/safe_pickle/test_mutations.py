@@ -122,28 +122,28 @@ def mutate_bytes(data: bytes, random: Random) -> bytes:
     data = bytearray(data)
     for _ in range(random.choice([1, 1, 2, 4])):
         # A third of the places are near a name, so among opcodes; most of the others are in a payload.
-        place = random.randrange(len(data))
+        position = random.randrange(len(data))
         if random.random() < 1 / 3:
             name = random.choice([b"numpy", b"regression", b"audio", b"id", b"f4", b"\x80"])
-            place = max(data.find(name), 0) + random.randrange(60)
-        place = min(place, len(data) - 1)
+            position = max(data.find(name), 0) + random.randrange(60)
+        position = min(position, len(data) - 1)
         kind = random.choice(["set"] * 3 + ["flip"] * 3 + ["insert", "delete", "cut", "copy", "integer"])
         if kind == "set":
-            data[place] = random.choice(INTERESTING)
+            data[position] = random.choice(INTERESTING)
         elif kind == "flip":
-            data[place] ^= 1 << random.randrange(8)
+            data[position] ^= 1 << random.randrange(8)
         elif kind == "insert":
-            data[place:place] = random.choices(INTERESTING, k=random.randint(1, 4))
+            data[position:position] = random.choices(INTERESTING, k=random.randint(1, 4))
         elif kind == "delete":
-            del data[place : place + random.randint(1, 8)]
+            del data[position : position + random.randint(1, 8)]
         elif kind == "cut":
-            del data[place + 1 :]
+            del data[position + 1 :]
         elif kind == "copy":
             start = random.randrange(len(data))
-            data[place:place] = data[start : start + random.randint(1, 40)]
+            data[position:position] = data[start : start + random.randint(1, 40)]
         else:
             size = random.choice([4, 8])
-            data[place : place + size] = random.getrandbits(8 * size).to_bytes(size, "little")
+            data[position : position + size] = random.getrandbits(8 * size).to_bytes(size, "little")
     return bytes(data)
 
 
@@ -186,15 +186,15 @@ def _array_mutation(draw, array: np.ndarray):
 def _list_mutation(draw, values: list):
     values = list(values)
     kind = draw(st.sampled_from(["item", "item", "number", "twice", "drop", "array", "objects", "repeat"]))
-    place = draw(st.integers(0, max(0, len(values) - 1)))
+    position = draw(st.integers(0, max(0, len(values) - 1)))
     if kind == "item" and values:
-        values[place] = draw(OBJECT)
+        values[position] = draw(OBJECT)
     elif kind == "number" and values:
-        values[place] = draw(NUMBER)
+        values[position] = draw(NUMBER)
     elif kind == "twice" and values:
-        values[place] = values[0]
+        values[position] = values[0]
     elif kind == "drop":
-        del values[place : place + 1]
+        del values[position : position + 1]
     elif kind in ("array", "objects"):
         return np.array(values, dtype=object if kind == "objects" else None)
     elif kind == "repeat":

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers.corpus_files import make_content, with_numpy_names
 
-from mgcl_core.data.safe_pickle.reader import read_pickle
+from mgcl_core.data.safe_pickle import read_pickle
 from mgcl_core.support.errors import CorpusError
 
 
@@ -97,17 +97,17 @@ def some_array(shape: tuple[int, ...], code: str) -> np.ndarray:
 
 def layouts(array: np.ndarray) -> dict[str, np.ndarray]:
     """The array in each order of its axes (C, Fortran and between), each whole, in parts and backwards."""
-    found = {}
+    arrays = {}
     for axes in itertools.permutations(range(array.ndim)):
         whole = array.transpose(axes)
         frozen = whole.view()
         frozen.flags.writeable = False  # protocol 5 writes it as bytes, not as a bytearray
         name = f"of {array.shape}, axes {axes}"
-        found |= {name: whole, f"{name}, frozen": frozen}
-        found[f"{name}, repeated"] = np.broadcast_to(whole, (2, *whole.shape))
+        arrays |= {name: whole, f"{name}, frozen": frozen}
+        arrays[f"{name}, repeated"] = np.broadcast_to(whole, (2, *whole.shape))
         for step in (-1, 2):
-            found[f"{name}, step {step}"] = whole[(..., *[slice(None, None, step)] * array.ndim)]
-    return found
+            arrays[f"{name}, step {step}"] = whole[(..., *[slice(None, None, step)] * array.ndim)]
+    return arrays
 
 
 def same_array(left: np.ndarray, right: np.ndarray) -> bool:
@@ -376,7 +376,7 @@ def test_the_number_of_opcodes_is_bounded(reads, monkeypatch):
         reads(b"\x80\x02]" + b"Na" * 600 + b".")
 
 
-def test_an_error_names_file_place_expected_and_found(reads, tmp_path):
+def test_an_error_names_file_position_expected_and_found(reads, tmp_path):
     with pytest.raises(CorpusError) as caught:
         reads(b"\x80\x02cos\nsystem\n.")
     error = caught.value

@@ -6,22 +6,22 @@ import pickle
 
 import numpy as np
 import pytest
+from helpers.demo_ceiling import SEEN, best_correlations, read_cues, read_levels, read_sequences
 
 from mgcl_core.data.corpus import BOUNDS, SPLITS
 from mgcl_core.data.loading import load_corpus
-from mgcl_core.data.synthetic import demo
-from mgcl_core.data.synthetic import sentences as demo_text
-from mgcl_core.data.synthetic import signals as demo_signals
-from mgcl_core.data.synthetic import speed as demo_speed
+from mgcl_core.data.synthetic import DEMOS, write_corpus
+from mgcl_core.data.synthetic.sentences import make_sentence
+from mgcl_core.data.synthetic.signals import AUDIO, BURST, VISION, make_sequences
+from mgcl_core.data.text_model import tokenize
 from mgcl_core.support.errors import ConfigError
 
-DEMOS = ("demo", "demo-mosi")
 KEYS = {
     "raw_text", "text_bert", "audio", "vision", "audio_lengths", "vision_lengths", "id", "annotations",
     "classification_labels", "regression_labels",
 }  # fmt: skip
 UNIMODAL = ("regression_labels_T", "regression_labels_V", "regression_labels_A")
-LAYOUTS = {"audio": demo_signals.AUDIO, "vision": demo_signals.VISION}
+LAYOUTS = {"audio": AUDIO, "vision": VISION}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def corpora(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     content = {}
     for name in DEMOS:
-        demo.write(name, folder / f"{name}.pkl")
+        write_corpus(name, folder / f"{name}.pkl")
         content[name] = pickle.loads((folder / f"{name}.pkl").read_bytes())
     assert sorted(path.name for path in folder.iterdir()) == ["demo-mosi.pkl", "demo.pkl"]
     return content
@@ -56,14 +56,14 @@ def _digest(content):
     ],
 )
 def test_the_same_data_every_time(corpora, tmp_path, name, expected):
-    demo.write(name, tmp_path / "again.pkl")
+    write_corpus(name, tmp_path / "again.pkl")
     assert _digest(pickle.loads((tmp_path / "again.pkl").read_bytes())) == _digest(corpora[name])
-    # Whoever changes this must raise demo.VERSION, or an old file stays in use.
+    # Whoever changes this must raise synthetic.VERSION, or an old file stays in use.
     assert _digest(corpora[name]) == expected
 
 
 def test_the_pickle_has_protocol_4(tmp_path):
-    demo.write("demo-mosi", tmp_path / "file.pkl")
+    write_corpus("demo-mosi", tmp_path / "file.pkl")
     assert (tmp_path / "file.pkl").read_bytes()[:2] == b"\x80\x04"
 
 
@@ -73,12 +73,12 @@ def test_nothing_is_left_behind_when_writing_fails(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pickle, "dump", fail)
     with pytest.raises(OSError, match="disk full"):
-        demo.write("demo-mosi", tmp_path / "file.pkl")
+        write_corpus("demo-mosi", tmp_path / "file.pkl")
     assert not list(tmp_path.iterdir())
 
 
 def test_the_package_reads_what_it_wrote(tmp_path):
-    demo.write("demo", tmp_path / "file.pkl")
+    write_corpus("demo", tmp_path / "file.pkl")
     corpus = load_corpus(tmp_path / "file.pkl", scheme="sims", cache_dir=tmp_path / "cache")
     assert [len(split) for split in corpus.splits] == [400, 120, 240]
     assert corpus.train.unimodal_labels.shape == (3, 400)
@@ -87,7 +87,7 @@ def test_the_package_reads_what_it_wrote(tmp_path):
 
 def test_form(corpora):
     for name, split, fields in _fields(corpora):
-        settings = demo.CORPORA[name]
+        settings = DEMOS[name]
         count = settings.sizes[SPLITS.index(split)]
         assert set(fields) == KEYS | (set(UNIMODAL) if name == "demo" else set())
         assert all(len(value) == count for value in fields.values())
@@ -100,7 +100,7 @@ def test_form(corpora):
 
 def test_labels(corpora):
     for name, _, fields in _fields(corpora):
-        bound = BOUNDS[demo.CORPORA[name].scheme]
+        bound = BOUNDS[DEMOS[name].scheme]
         for key in ("regression_labels", *UNIMODAL):
             if key in fields:
                 steps = fields[key].astype(float) * 5
@@ -157,11 +157,10 @@ def test_irregularities(corpora):
 def test_tokens_are_those_of_raw_text(corpora):
     longest = 0
     for _, _, fields in _fields(corpora):
-        assert np.array_equal(fields["text_bert"], demo_text.tokenize(fields["raw_text"].tolist(), 14))
+        tokens = tokenize("minilm", fields["raw_text"].tolist(), 20)
+        assert np.array_equal(fields["text_bert"], tokens[:, :, :14]) and not tokens[:, 1, 14:].any()
         longest = max(longest, int(fields["text_bert"][:, 1].sum(axis=1).max()))
     assert longest == 14
-    with pytest.raises(ValueError, match="more than 5"):
-        demo_text.tokenize(["one two three four five"], 5)
 
 
 def test_every_level_of_a_sentence_is_read_back():
@@ -170,33 +169,33 @@ def test_every_level_of_a_sentence_is_read_back():
     for macro in range(-6, 7):
         for micro in range(-3, 4):
             for _ in range(5):
-                text = demo_text.sentence(rng, macro, micro)
-                assert demo_text.read_levels(text) == (macro, micro)
+                text = make_sentence(rng, macro, micro)
+                assert read_levels(text) == (macro, micro)
                 texts.add(text)
     assert len(texts) > 440  # of 455
-    assert all(len(demo_text.tokenize([text], 14)) for text in texts)
+    assert tokenize("minilm", sorted(texts), 20)[:, 1].sum(axis=1).max() <= 14
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_a_burst_leaves_the_mean_of_a_clip_alone(layout):
     quiet = dataclasses.replace(layout, p_zero=0.0, p_inf=0.0)
     zero, video = np.zeros(300), np.arange(300) // 10
-    calm, lengths = demo_signals.plant(np.random.default_rng(3), quiet, zero, zero, video)
-    moved, _ = demo_signals.plant(np.random.default_rng(3), quiet, zero, zero + 2, video)
+    calm, lengths = make_sequences(np.random.default_rng(3), quiet, zero, zero, video)
+    moved, _ = make_sequences(np.random.default_rng(3), quiet, zero, zero + 2, video)
     change = (moved - calm) / np.array(layout.scales)
     assert not change[:, :, layout.macro].any() and not change[:, :, layout.marker].any()
     in_cue = change[:, :, layout.micro] * np.array(layout.micro_signs)
     assert np.abs(in_cue.sum(axis=1)).max() < 1e-2
     assert in_cue.max(axis=1) == pytest.approx(2 * layout.micro_gain, abs=1e-2)
-    assert ((in_cue > 1).sum(axis=1) == demo_signals.BURST).all()
+    assert ((in_cue > 1).sum(axis=1) == BURST).all()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_cues_are_read_back_from_the_sequences(layout):
     rng = np.random.default_rng(4)
     macro, micro = rng.standard_normal((2, 2000))
-    x, lengths = demo_signals.plant(rng, layout, macro, micro, np.arange(2000) // 10)
-    for cue, reading, other in zip((macro, micro), demo_signals.read(layout, x, lengths), (micro, macro), strict=True):
+    x, lengths = make_sequences(rng, layout, macro, micro, np.arange(2000) // 10)
+    for cue, reading, other in zip((macro, micro), read_sequences(layout, x, lengths), (micro, macro), strict=True):
         assert np.corrcoef(cue, reading)[0, 1] > 0.93
         assert abs(np.corrcoef(other, reading)[0, 1]) < 0.08
 
@@ -214,78 +213,35 @@ def _check(corr):
 @pytest.mark.parametrize("name", DEMOS)
 def test_ceilings(name):
     for split in SPLITS:
-        _check(demo.ceilings(name, split))
-    assert demo.ceilings(name) == demo.ceilings(name, "test")
+        _check(best_correlations(DEMOS[name], split))
 
 
 @pytest.mark.parametrize("name", DEMOS)
 def test_ceilings_of_more_clips_and_no_linear_predictor_above_them(name):
-    settings = dataclasses.replace(demo.CORPORA[name], sizes=(1200, 10, 1500))
-    corr = demo.posterior_corr(settings, "test")
+    corpus = dataclasses.replace(DEMOS[name], sizes=(1200, 10, 1500))
+    corr = best_correlations(corpus)
     _check(corr)
-    train, test = (demo._draw(settings, split) for split in ("train", "test"))
-    for key, seen in demo._SEEN.items():
-        inputs = [np.column_stack([demo._read(clips)[seen].T, np.ones(len(clips.labels))]) for clips in (train, test)]
+    train, test = corpus.draw("train"), corpus.draw("test")
+    for key, seen in SEEN.items():
+        inputs = [np.column_stack([read_cues(clips)[seen].T, np.ones(len(clips.labels))]) for clips in (train, test)]
         weights = np.linalg.lstsq(inputs[0], train.labels, rcond=None)[0]
         linear = np.corrcoef(inputs[1] @ weights, test.labels)[0, 1]
         assert corr[key] - 0.06 < linear < corr[key] + 0.01, key
 
 
 def test_labels_by_hand():
-    settings = dataclasses.replace(
-        demo.CORPORA["demo"], micro=0.36, bias=0.0, spread=0.5, weights=(0.5, 0.25, 0.25), gain=2.0,
-        noise=0.1, settle=(0.2, 0.2, 0.2),
-    )  # fmt: skip
+    corpus = dataclasses.replace(
+        DEMOS["demo"], bias=0.0, spread=0.5, weights=(0.5, 0.25, 0.25), gain=2.0, noise=0.1, settle=(0.2, 0.2, 0.2)
+    )
     cues = np.array([[[1.0], [-1.0], [0.5]], [[0.0], [0.5], [2.0]]])  # sums .8, -.5, 1.6
-    y, unimodal = demo._labels(settings, cues, np.array([0.0]))
+    y, unimodal = corpus.annotate(cues, np.array([0.0]))
     assert unimodal[:, 0] == pytest.approx([0.4, -0.2, 0.8])
     # 2 * (.5 * .4 - .25 * .25 + .25 * .8) = .675, nearest to A's .8
     assert y == pytest.approx([0.8])
-    alone, _ = demo._labels(dataclasses.replace(settings, settle=None), cues, np.array([-1.0]))
-    assert alone == pytest.approx([0.6])  # .575 on the grid
+    unsettled, _ = dataclasses.replace(corpus, settle=None).annotate(cues, np.array([-1.0]))
+    assert unsettled == pytest.approx([0.6])  # .575 on the grid
 
 
-def test_unknown_names():
+def test_an_unknown_name_is_an_error():
     with pytest.raises(ConfigError, match="did you mean 'demo-mosi'"):
-        demo.write("demo-mosy", "unused.pkl")
-    with pytest.raises(ConfigError, match="no ceilings"):
-        demo.ceilings("synthetic-sims")
-
-
-SHAPES = {
-    "synthetic-sims": ((1368, 456, 457), 39, (400, 33), (55, 709)),
-    "synthetic-mosi": ((1284, 229, 686), 50, (375, 5), (500, 20)),
-    "synthetic-mosei": ((16326, 1871, 4659), 50, (500, 74), (500, 35)),
-}
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_speed_corpora(name):
-    settings = demo.CORPORA[name]
-    sizes, text_steps, audio, vision = SHAPES[name]
-    assert settings.sizes == sizes
-    fields = demo_speed.speed_split(settings, "valid", clips=60)
-    again = demo_speed.speed_split(settings, "valid", clips=60)
-    sims = name == "synthetic-sims"
-    assert set(fields) == KEYS | (set(UNIMODAL) if sims else set())
-    for key, value in fields.items():
-        assert np.array_equal(value, again[key])
-    assert fields["text_bert"].shape == (60, 3, text_steps)
-    for modality, shape in (("audio", audio), ("vision", vision)):
-        assert fields[modality].shape == (60, *shape)
-        assert fields[modality].dtype == np.float32
-        lengths = np.array(fields[f"{modality}_lengths"])
-        fraction = lengths / shape[0]
-        assert fraction.min() >= 0.2 and fraction.max() <= 1
-        assert fraction.min() < 0.3 and fraction.max() > 0.9 and 0.5 < fraction.mean() < 0.7
-        beyond = np.arange(shape[0]) >= lengths[:, None]
-        assert not fields[modality][beyond].any() and fields[modality][~beyond].all()
-    ids, mask = fields["text_bert"][:, 0], fields["text_bert"][:, 1]
-    length = mask.sum(axis=1).astype(int)
-    assert (ids[:, 0] == 101).all() and (ids[np.arange(60), length - 1] == 102).all()
-    assert not ids[mask == 0].any()
-    if sims:
-        assert ids.max() < 21128 and 15 < length.mean() < 21 and length.max() <= 39
-    else:
-        assert 20 < length.mean() < 27
-        assert np.array_equal(fields["text_bert"], demo_text.tokenize(fields["raw_text"].tolist(), 50))
+        write_corpus("demo-mosy", "unused.pkl")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from helpers.figures import legend_of, texts, three_splits
 
-from mgcl_core.reporting import figures as plots
+from mgcl_core.reporting import figures
 from mgcl_core.support.errors import ConfigError
 
 
@@ -20,7 +20,7 @@ def corpus(make_split, make_corpus):
 
 
 def test_label_histogram_counts_the_grid_of_train_and_valid(corpus):
-    figure = plots.label_distributions(corpus)
+    figure = figures.label_distributions(corpus)
     assert [ax.get_xlabel() for ax in figure.axes] == [f"sentiment ${n}$" for n in ("y", "y_T", "y_V", "y_A")]
     assert legend_of(figure) == ["train (8 clips)", "valid (8 clips)"]
     for row, ax in enumerate(figure.axes):
@@ -34,26 +34,26 @@ def test_labels_of_the_mosi_scheme_fall_into_the_classes_of_acc7(make_split, mak
     train, valid, test = three_splits(make_split, 4, unimodal=False)
     train = dataclasses.replace(train, labels=np.array([-3, 0.4, 0.5, 1.5], np.float32))
     corpus = dataclasses.replace(make_corpus(train, valid, test), scheme="mosi")
-    figure = plots.label_distributions(corpus, splits=["train"])
+    figure = figures.label_distributions(corpus, splits=["train"])
     (ax,) = figure.axes
     assert [bar.get_height() for bar in ax.patches] == [25, 0, 0, 50, 0, 25, 0]  # half to even: 0.5 is 0, 1.5 is 2
     assert "no unimodal" in figure.get_suptitle()
 
 
 def test_test_labels_are_shown_only_when_asked_for(corpus):
-    assert not any("test" in name for name in legend_of(plots.label_distributions(corpus)))
-    assert any("test" in name for name in legend_of(plots.label_distributions(corpus, splits=["test"])))
+    assert not any("test" in name for name in legend_of(figures.label_distributions(corpus)))
+    assert any("test" in name for name in legend_of(figures.label_distributions(corpus, splits=["test"])))
     with pytest.raises(ConfigError, match="did you mean 'valid'"):
-        plots.label_distributions(corpus, splits=["vaild"])
+        figures.label_distributions(corpus, splits=["vaild"])
     with pytest.raises(ConfigError, match="at least one split"):
-        plots.length_distributions(corpus, splits=[])
+        figures.length_distributions(corpus, splits=[])
 
 
 def test_length_histograms_hold_every_clip(corpus):
     mask = corpus.train.audio_mask.copy()
     mask[:2] = False
     corpus = dataclasses.replace(corpus, train=dataclasses.replace(corpus.train, audio_mask=mask))
-    figure = plots.length_distributions(corpus)
+    figure = figures.length_distributions(corpus)
     titles = [ax.get_title() for ax in figure.axes]
     assert [title.split(":")[0] for title in titles] == ["text", "vision", "audio"]
     assert titles[2].endswith("of 9, 2 empty") and "empty" not in titles[0]
@@ -69,7 +69,7 @@ def test_length_histograms_hold_every_clip(corpus):
 
 def test_agreement_equals_its_definition(make_split):
     split = make_split(40)
-    figure = plots.label_agreement(split, synthetic=True)
+    figure = figures.label_agreement(split, synthetic=True)
     labels = np.vstack([split.labels, split.unimodal_labels]).astype(float)
     share, correlation = (ax.images[0].get_array() for ax in figure.axes[:2])
     for i in range(4):
@@ -84,7 +84,7 @@ def test_agreement_on_the_labels_of_ch_sims(make_split, shared_data):
     frame = pd.read_csv(shared_data / "CH-SIMS" / "labels.csv")
     unimodal = frame[["label_T", "label_V", "label_A"]].to_numpy(np.float32).T
     split = dataclasses.replace(make_split(1), labels=frame["label"].to_numpy(np.float32), unimodal_labels=unimodal)
-    figure = plots.label_agreement(split, synthetic=False)
+    figure = figures.label_agreement(split, synthetic=False)
     assert texts(figure.axes[0])[:4] == ["100", "32", "46", "41"]
 
 
@@ -92,29 +92,29 @@ def test_agreement_on_the_labels_of_ch_sims(make_split, shared_data):
 def test_constant_labels_agree_but_do_not_correlate(make_split, constant):
     split = make_split(5)
     same = np.full((3, 5), constant, np.float32)
-    figure = plots.label_agreement(dataclasses.replace(split, labels=same[0], unimodal_labels=same), synthetic=True)
+    figure = figures.label_agreement(dataclasses.replace(split, labels=same[0], unimodal_labels=same), synthetic=True)
     assert texts(figure.axes[0]) == ["100"] * 16
     assert texts(figure.axes[1]) == ["–"] * 16
 
 
 def test_a_file_without_unimodal_labels_is_said_to_have_none(make_split):
-    figure = plots.label_agreement(make_split(unimodal=False), synthetic=True)
+    figure = figures.label_agreement(make_split(unimodal=False), synthetic=True)
     assert "no unimodal labels" in texts(figure.axes[0])[0]
 
 
 def test_a_single_clip_of_one_class(make_split, make_corpus):
     corpus = make_corpus(*three_splits(make_split, 1))
     for figure in (
-        plots.label_distributions(corpus),
-        plots.length_distributions(corpus),
-        plots.label_agreement(corpus.train, synthetic=True),
+        figures.label_distributions(corpus),
+        figures.length_distributions(corpus),
+        figures.label_agreement(corpus.train, synthetic=True),
     ):
         figure.savefig(io.BytesIO(), dpi=40)
-    assert legend_of(plots.label_distributions(corpus)) == ["train (1 clip)", "valid (1 clip)"]
+    assert legend_of(figures.label_distributions(corpus)) == ["train (1 clip)", "valid (1 clip)"]
 
 
 @pytest.mark.parametrize("name", ["a$\\x$b", "cost$_$x", "$"])
 def test_a_name_with_dollars_is_no_mathematics(tiny_corpus, name, tmp_path):
-    figure = plots.label_distributions(dataclasses.replace(tiny_corpus, name=name))
+    figure = figures.label_distributions(dataclasses.replace(tiny_corpus, name=name))
     figure.savefig(tmp_path / "x.png")
     assert name in figure.get_suptitle()

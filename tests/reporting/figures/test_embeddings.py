@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from helpers.figures import coordinates
 
-from mgcl_core.reporting import figures as plots
+from mgcl_core.reporting import figures
 from mgcl_core.support.errors import ConfigError, RunError
 
 
@@ -18,19 +18,19 @@ def six_features(clips: int, width: int = 6, seed: int = 0) -> dict[str, np.ndar
 
 def test_tsne_is_seeded_and_names_each_point():
     features = six_features(5)
-    frame = plots.tsne(features, seed=1111)
+    frame = figures.tsne(features, seed=1111)
     assert list(frame.columns) == ["x", "y", "modality", "granularity", "clip"]
     assert len(frame) == 30 and np.isfinite(frame[["x", "y"]].to_numpy()).all()
     names = [f"{g}_{m}" for g in ("macro", "micro") for m in "TVA" for _ in range(5)]
     assert list(frame["granularity"] + "_" + frame["modality"]) == names
     assert list(frame["clip"]) == [0, 1, 2, 3, 4] * 6
-    pd.testing.assert_frame_equal(frame, plots.tsne(features, seed=1111))
+    pd.testing.assert_frame_equal(frame, figures.tsne(features, seed=1111))
 
 
 def test_tsne_keeps_what_is_apart_apart():
     features = six_features(6)
     features = {name: values + (100 if name == "macro_T" else 0) for name, values in features.items()}
-    frame = plots.tsne(features, seed=1)
+    frame = figures.tsne(features, seed=1)
     own = (frame["modality"] == "T") & (frame["granularity"] == "macro")
     xy = frame[["x", "y"]].to_numpy()
     centre = xy[own].mean(axis=0)
@@ -40,9 +40,9 @@ def test_tsne_keeps_what_is_apart_apart():
 
 @pytest.mark.parametrize("width", [1, 4])
 def test_tsne_of_equal_or_few_points(width):
-    equal = plots.tsne({name: np.ones((4, width)) for name in six_features(1)}, seed=0)
+    equal = figures.tsne({name: np.ones((4, width)) for name in six_features(1)}, seed=0)
     assert (equal[["x", "y"]] == 0).all(axis=None)
-    few = plots.tsne({"macro_T": six_features(3, width)["macro_T"]}, seed=0)
+    few = figures.tsne({"macro_T": six_features(3, width)["macro_T"]}, seed=0)
     assert len(few) == 3 and np.isfinite(few[["x", "y"]].to_numpy()).all()
 
 
@@ -60,59 +60,49 @@ def test_tsne_of_equal_or_few_points(width):
 )
 def test_tsne_refuses(features, settings, error, words):
     with pytest.raises(error, match=words):
-        plots.tsne(features, seed=0, **settings)
+        figures.tsne(features, seed=0, **settings)
+
+
+def grid(frame: pd.DataFrame, intensity: np.ndarray | None = None, bound: float = 1.0):
+    intensity = np.linspace(-bound, bound, 5) if intensity is None else intensity
+    return figures.embedding_grid(coordinates(), frame, intensity, bound=bound, synthetic=True)
 
 
 def test_intensity_is_coloured_around_zero():
-    figure = plots.embedding(
-        np.arange(6.0).reshape(3, 2), np.array([-2.0, 0, 1]), kind="intensity", bound=3, synthetic=True
-    )
-    points, colour_bar = figure.axes[0].collections[0], figure.axes[1]
-    assert points.get_clim() == (-3, 3) and points.get_cmap().name == "vlag"
-    assert sorted(points.get_array()) == [-2, 0, 1]
-    assert colour_bar.get_ylabel() == "sentiment y"
+    figure = grid(coordinates(), bound=3.0)
+    for points in figure.axes[0].collections:
+        assert points.get_clim() == (-3, 3) and points.get_cmap().name == "vlag"
+    assert figure.axes[-1].get_ylabel() == "sentiment y"
+
+
+def test_categories_have_a_legend_of_colours_and_shapes():
+    _, by_modality, by_granularity = grid(coordinates()).axes[3:6]
+    for ax, colours, shapes in (
+        (by_modality, ["text", "vision", "audio"], ["macro", "micro"]),
+        (by_granularity, ["macro", "micro"], ["text", "vision", "audio"]),
+    ):
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == [*colours, *shapes]
+        assert len(ax.collections) == len(shapes)
 
 
 @pytest.mark.parametrize(
-    ("kind", "names", "shapes"),
+    ("frame", "intensity"),
     [
-        ("modality", ["text", "vision", "audio"], ["macro", "micro"]),
-        ("granularity", ["macro", "micro"], ["text", "audio"]),
+        (coordinates().replace({"modality": {"A": "X"}}), None),
+        (coordinates().replace({"granularity": {"micro": "meso"}}), None),
+        (coordinates().assign(x=np.nan), None),
+        (coordinates(), np.full(5, np.nan)),
+        (coordinates()[:0], None),
     ],
 )
-def test_categories_have_a_legend_of_colours_and_shapes(kind, names, shapes):
-    values = np.array(["T", "V", "A", "T"] if kind == "modality" else ["macro", "micro", "macro", "micro"])
-    markers = np.array(["macro", "micro"] * 2 if kind == "modality" else ["T", "A"] * 2)
-    figure = plots.embedding(
-        np.random.default_rng(0).normal(size=(4, 2)), values, kind=kind, markers=markers, synthetic=False
-    )
-    (ax,) = figure.axes
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == [*names, *shapes]
-    assert len(ax.collections) == 2  # a shape each
-    assert sum(len(points.get_offsets()) for points in ax.collections) == 4
-
-
-@pytest.mark.parametrize(
-    ("points", "values", "settings", "error"),
-    [
-        (np.zeros((2, 2)), ["T", "V"], {"kind": "modalities"}, ConfigError),
-        (np.zeros((2, 2)), ["T", "X"], {"kind": "modality"}, RunError),
-        (np.zeros((2, 2)), ["T"], {"kind": "modality"}, RunError),
-        (np.zeros((2, 3)), ["T", "V"], {"kind": "modality"}, RunError),
-        (np.zeros((0, 2)), [], {"kind": "modality"}, RunError),
-        (np.full((2, 2), np.nan), ["T", "V"], {"kind": "modality"}, RunError),
-        (np.zeros((2, 2)), [0.0, np.nan], {"kind": "intensity"}, RunError),
-        (np.zeros((2, 2)), ["T", "V"], {"kind": "modality", "markers": ["x", "y"]}, RunError),
-    ],
-)
-def test_embedding_refuses(points, values, settings, error):
-    with pytest.raises(error):
-        plots.embedding(points, np.array(values), synthetic=True, **settings)
+def test_embedding_grid_refuses(frame, intensity):
+    with pytest.raises(RunError):
+        grid(frame, intensity)
 
 
 def test_embedding_grid_has_rows_of_time_and_columns_of_colour():
     intensity = np.linspace(-1, 1, 5)
-    figure = plots.embedding_grid(coordinates(), coordinates(), intensity, bound=1.0, synthetic=True)
+    figure = figures.embedding_grid(coordinates(), coordinates(), intensity, bound=1.0, synthetic=True)
     assert [ax.get_title() for ax in figure.axes[:3]] == ["by intensity", "by modality", "by granularity"]
     assert [figure.axes[place].get_ylabel() for place in (0, 3)] == ["before training", "after training"]
     drawn = np.concatenate([points.get_array() for points in figure.axes[0].collections])
@@ -120,6 +110,6 @@ def test_embedding_grid_has_rows_of_time_and_columns_of_colour():
     for ax in figure.axes[:6]:
         assert sum(len(points.get_offsets()) for points in ax.collections) == 30
     with pytest.raises(RunError, match="4 labels, but clip 4"):
-        plots.embedding_grid(coordinates(), coordinates(), intensity[:4], bound=1.0, synthetic=True)
+        figures.embedding_grid(coordinates(), coordinates(), intensity[:4], bound=1.0, synthetic=True)
     with pytest.raises(RunError, match="missing"):
-        plots.embedding_grid(coordinates(), coordinates().drop(columns="clip"), intensity, bound=1.0, synthetic=True)
+        figures.embedding_grid(coordinates(), coordinates().drop(columns="clip"), intensity, bound=1.0, synthetic=True)

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 from helpers.figures import SEEDS, audit, history, legend_of, stage_one, table_cells, texts
 
-from mgcl_core.reporting import figures as plots
+from mgcl_core.reporting import figures
 from mgcl_core.support.errors import ConfigError, RunError
 
 
 def test_training_curves_colour_by_group_and_ring_the_chosen_epoch():
     runs = {f"{stage} {seed}": history(train_odd=1.0) for stage in ("macro T", "MGCL") for seed in SEEDS}
     groups = {run: run.rsplit(" ", 1)[0] for run in runs}
-    figure = plots.training_curves(runs, groups=groups, chosen=dict.fromkeys(runs, 3), synthetic=True)
+    figure = figures.training_curves(runs, groups=groups, chosen=dict.fromkeys(runs, 3), synthetic=True)
     assert [ax.get_ylabel() for ax in figure.axes] == ["training loss", "validation MAE (sentiment y)", "train_odd"]
     assert {ax.get_xlabel() for ax in figure.axes} == {"epoch"}
     assert legend_of(figure) == ["macro T", "MGCL", "chosen epoch"]
@@ -28,11 +28,11 @@ def test_training_curves_colour_by_group_and_ring_the_chosen_epoch():
 
 def test_training_curves_of_one_epoch_of_many_groups_and_of_missing_columns():
     runs = {f"run {number}": history(1) for number in range(12)} | {"other": history(2, valid_corr=np.nan)}
-    figure = plots.training_curves(runs, synthetic=False)
+    figure = figures.training_curves(runs, synthetic=False)
     looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
     assert len(looks) == len(runs)
     assert len(figure.axes[2].lines) == 1  # only one run has valid_corr
-    only = plots.training_curves(runs, columns=["valid_mae"], synthetic=False)
+    only = figures.training_curves(runs, columns=["valid_mae"], synthetic=False)
     assert len(only.axes) == 1
 
 
@@ -51,11 +51,11 @@ def test_training_curves_of_one_epoch_of_many_groups_and_of_missing_columns():
 )
 def test_training_curves_refuse(runs, settings, error):
     with pytest.raises(error):
-        plots.training_curves(runs, synthetic=True, **settings)
+        figures.training_curves(runs, synthetic=True, **settings)
 
 
 def test_unimodal_scores_show_each_seed_and_the_mean():
-    figure = plots.unimodal_scores(stage_one(), synthetic=True)
+    figure = figures.unimodal_scores(stage_one(), synthetic=True)
     assert "3 seeds" in figure.get_suptitle()
     assert [ax.get_ylabel() for ax in figure.axes] == ["validation MAE (sentiment y)", "validation Corr"]
     ticks = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
@@ -69,19 +69,19 @@ def test_unimodal_scores_name_what_is_missing():
     frame = stage_one(seeds=[1111])
     frame.loc[frame["modality"] == "V", "corr"] = np.nan
     frame = frame[~((frame["modality"] == "A") & (frame["granularity"] == "micro"))]
-    figure = plots.unimodal_scores(frame, synthetic=True)
+    figure = figures.unimodal_scores(frame, synthetic=True)
     assert "1 seed)" in figure.get_suptitle()
     assert texts(figure.axes[0]) == ["not run"]
     assert texts(figure.axes[1]) == ["NaN", "NaN", "not run"]
     for wrong in (frame.drop(columns="mae"), frame.assign(modality="X"), frame.assign(granularity="meso"), frame[:0]):
         with pytest.raises(RunError):
-            plots.unimodal_scores(wrong, synthetic=True)
+            figures.unimodal_scores(wrong, synthetic=True)
 
 
 def test_predictions_carry_the_metrics_and_the_mean_at_each_class():
     y = np.array([-0.4, -0.4, 0.0, 0.6])
     predictions = np.stack([y, y + [0.1, 0.3, 0.0, 0.0]])
-    figure = plots.predicted_against_true(y, predictions, "sims", seeds=[1111, 1112], synthetic=True)
+    figure = figures.predicted_against_true(y, predictions, "sims", seeds=[1111, 1112], synthetic=True)
     (ax,) = figure.axes
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("true sentiment y", "predicted sentiment y")
     corr = np.corrcoef(y, predictions[1])[0, 1]
@@ -96,7 +96,7 @@ def test_predictions_carry_the_metrics_and_the_mean_at_each_class():
 
 
 def test_constant_predictions_have_no_correlation():
-    figure = plots.predicted_against_true(np.array([0.0, 1.0]), np.zeros((1, 2)), "mosi", synthetic=True)
+    figure = figures.predicted_against_true(np.array([0.0, 1.0]), np.zeros((1, 2)), "mosi", synthetic=True)
     assert legend_of(figure)[1] == "seed 1: Corr nan, MAE 0.500"
 
 
@@ -115,12 +115,12 @@ def test_constant_predictions_have_no_correlation():
 )
 def test_predictions_are_refused(y, predictions, scheme, error):
     with pytest.raises(error):
-        plots.predicted_against_true(np.array(y), np.array(predictions), scheme, synthetic=True)
+        figures.predicted_against_true(np.array(y), np.array(predictions), scheme, synthetic=True)
 
 
 def test_points_with_intervals_reference_and_the_papers_value():
     cells = table_cells(paper=[0.75, np.nan, np.nan, 0.4])
-    figure = plots.ablation_points(cells, synthetic=True)
+    figure = figures.score_intervals(cells, synthetic=False)
     assert [ax.get_xlabel() for ax in figure.axes] == ["Acc-2 (higher is better)", "MAE (lower is better)"]
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["w/o CL", "MGCL"]
     assert legend_of(figure) == ["ours: mean and interval", "the paper's value"]
@@ -130,28 +130,32 @@ def test_points_with_intervals_reference_and_the_papers_value():
         diamonds = [tuple(line.get_xydata()[0]) for line in ax.lines if line.get_marker() == "D"]
         assert diamonds == hollow
         assert ax.get_xlim()[0] > 0
-    assert legend_of(plots.ablation_points(cells.drop(columns="paper"), synthetic=True)) == ["ours: mean and interval"]
+    for without in (
+        figures.score_intervals(cells, synthetic=True),  # no replication of the paper's values
+        figures.score_intervals(cells.drop(columns="paper"), synthetic=False),
+    ):
+        assert legend_of(without) == ["ours: mean and interval"]
 
 
 def test_cells_that_were_not_computed_are_shown_as_missing():
     cells = table_cells()
     cells.loc[0, "mean"] = np.nan  # w/o CL, acc2
     cells = cells.drop(index=3)  # MGCL, mae: the reference itself
-    figure = plots.ablation_points(cells, synthetic=True)
+    figure = figures.score_intervals(cells, synthetic=True)
     assert [texts(ax) for ax in figure.axes] == [["missing"], ["missing"]]
     with pytest.raises(ConfigError, match="did you mean 'MGCL'"):
-        plots.ablation_points(cells, reference="MGLC", synthetic=True)
+        figures.score_intervals(cells, reference="MGLC", synthetic=True)
     with pytest.raises(RunError, match="ci_low"):
-        plots.ablation_points(cells.drop(columns="ci_low"), synthetic=True)
+        figures.score_intervals(cells.drop(columns="ci_low"), synthetic=True)
 
 
 def test_an_interval_that_leaves_out_its_mean_and_one_that_is_unknown():
     cells = table_cells(ci_low=[0.82, np.nan, 0.7, 0.7], ci_high=[0.9, np.nan, 0.9, 0.9])
-    plots.ablation_points(cells, synthetic=True).savefig(io.BytesIO(), dpi=40)
+    figures.score_intervals(cells, synthetic=True).savefig(io.BytesIO(), dpi=40)
 
 
 def test_audit_writes_the_rise_over_the_first_rule():
-    figure = plots.selection_audit(audit(), synthetic=True)
+    figure = figures.selection_rules(audit(), synthetic=True)
     (ax,) = figure.axes
     assert texts(ax) == ["+0.070"]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["validation", "oracle epoch"]
@@ -161,9 +165,9 @@ def test_audit_writes_the_rise_over_the_first_rule():
 def test_audit_of_missing_values():
     more = pd.DataFrame([("corr", "validation", np.nan), ("corr", "oracle epoch", 0.5)], columns=audit().columns)
     third = pd.DataFrame([("acc2", "oracle epoch and seed", 0.74)], columns=audit().columns)
-    figure = plots.selection_audit(pd.concat([audit(), more, third]), synthetic=True)
+    figure = figures.selection_rules(pd.concat([audit(), more, third]), synthetic=True)
     assert texts(figure.axes[0]) == ["+0.070", "−0.010"]
     assert texts(figure.axes[1]) == ["missing", "missing"]  # nothing to compare with, and one rule without a row
     for wrong in (audit().drop(columns="rule"), audit()[:0]):
         with pytest.raises(RunError):
-            plots.selection_audit(wrong, synthetic=True)
+            figures.selection_rules(wrong, synthetic=True)

@@ -1,0 +1,161 @@
+"""The splits of a study on its device: scaled, with the features that a run reads; test only when it may be read."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import Config
+from ..data import Corpus
+from ..data.batches import DeviceSplit
+from ..data.corpus import EncoderName
+from ..data.scaling import Scaler
+from ..data.text_model import check_token_ids, check_vocabulary, corpus_tokens, text_config
+from ..encoders import TextEncoder
+from ..support.errors import RunError
+from ..system import Shapes, System
+from ..trainer import SELECTION
+from .frozen_features import encode_frozen, kept_on_disk
+from .runs import Run
+from .stages import EncoderStage
+
+
+class Withheld:
+    """Stands where a test split would: it knows the number of clips, and refuses everything else."""
+
+    def __init__(self, clips: int):
+        self._clips = clips
+
+    def __len__(self) -> int:
+        return self._clips
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what copying and pickling ask for
+            raise AttributeError(name)
+        raise RunError(f"test data is withheld here ({name!r} was asked for)")
+
+
+class StudySplits:
+    """Splits of ``corpus`` on ``device`` under the settings ``config``; features are kept below ``directory``."""
+
+    def __init__(self, corpus: Corpus, config: Config, device: torch.device, directory: Path):
+        self.corpus, self.config, self.device, self.directory = corpus, config, device, directory
+        self._splits: dict[str, DeviceSplit] = {}
+        self._scaler: Scaler | None = None
+        self._checked = False
+
+    @property
+    def scaler(self) -> Scaler | None:
+        """Scaling of audio and vision, fitted on the training split; None where it is switched off."""
+        if self._scaler is None and self.config.normalize:
+            self._scaler = Scaler.fit(self.corpus.train)
+        return self._scaler
+
+    def check_vocabulary(self) -> None:
+        """Make sure, once, that the file's token ids belong to the text model, where the file's are read.
+
+        The setting of this name switches the comparison of sentences off; ids beyond the model's table never pass.
+        """
+        if not self._checked and self.config.tokens == "file":
+            splits = [split for split in self.corpus.splits if not isinstance(split, Withheld)]
+            check_token_ids(self.config.text_model, splits, self.corpus.path)
+            if self.config.check_vocabulary:
+                check_vocabulary(self.config.text_model, self.corpus.train, self.corpus.path)
+        self._checked = True
+
+    def shapes(self, run: Run) -> Shapes:
+        """What the system of ``run`` must know of the corpus to be built."""
+        train = self.corpus.train
+        from_file = run.stage.reads_text_embeddings and train.text is not None
+        width = train.text.shape[2] if from_file else text_config(self.config.text_model).hidden_size
+        return shapes_of(
+            run.config, bound=self.corpus.bound, clips=len(train), text_dim=width, text_steps=train.text_bert.shape[2]
+        )
+
+    def split(self, name: str, run: Run) -> DeviceSplit:
+        """Split ``name`` on the device, with what ``run`` reads of frozen encoders.
+
+        Raises:
+            RunError: the test split is asked for before the epoch of ``run`` is chosen.
+        """
+        if name == "test" and not (run.directory / SELECTION).exists():
+            raise RunError(f"{run.name}: test data is read only after the epoch is chosen ({SELECTION} is missing)")
+        if name not in self._splits:
+            split = getattr(self.corpus, name)
+            tokens = corpus_tokens(split, self.config.text_model, self.config.tokens)
+            # Most runs do not read the file's embeddings; `_text_embeddings` adds them for those that do.
+            self._splits[name] = DeviceSplit(
+                dataclasses.replace(split, text=None),
+                self.device,
+                scaler=self.scaler,
+                tokens=tokens,
+                labelled=name != "test",
+            )
+        split = self._splits[name]
+        split.features, split.text = {}, None
+        for parent in run.stage.feature_runs(run.parents):
+            split.features.update(self._features(run, parent, name, split))
+        if run.stage.reads_text_embeddings:
+            split.text = self._text_embeddings(run, name, split)
+        return split
+
+    def keep_features(self, run: Run, system: System, name: str) -> None:
+        """Keep the features that the trained stage-one ``system`` of ``run`` gives of split ``name``.
+
+        Only those of an encoder that stage two does not train; made while it is loaded, and beside the other encoders.
+        """
+        if isinstance(run.stage, EncoderStage) and run.stage.is_frozen_later:
+            self._features(run, run, name, self.split(name, run), system)
+
+    def _features(
+        self, run: Run, parent: Run, name: str, split: DeviceSplit, system: System | None = None
+    ) -> dict[str, Tensor]:
+        """Features of a stage-one encoder, computed once per (weights, data).
+
+        ``system`` is the trained one of ``parent`` where it is loaded already.
+        """
+
+        def compute() -> dict[str, Tensor]:
+            trained = system or parent.build(self.shapes(parent), self.device, trained=True)
+            return encode_frozen(trained.encoder, parent.stage.encoder, split, parent.config)
+
+        half = run.config.feature_cache == "fp16"
+        return kept_on_disk(parent.directory, f"features-{name}", compute, self.device, half=half)
+
+    def _text_embeddings(self, run: Run, name: str, split: DeviceSplit) -> Tensor:
+        """Contextual embeddings (N, L, D): the file's own, or those of the text model as it comes, not fine-tuned."""
+        from_file = getattr(self.corpus, name).text
+        if from_file is not None:
+            return torch.from_numpy(np.array(from_file)).to(self.device)
+        config, micro = self.config, EncoderName("micro", "T")
+        identity = json.dumps([config.text_model, config.tokens, self.corpus.sha256])
+        folder = self.directory / "features" / f"text-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+
+        def compute() -> dict[str, Tensor]:
+            encoder = TextEncoder(config.text_model).to(self.device)
+            torch.nn.init.zeros_(encoder.absent)  # of a clip without words: not random, since nothing learns it
+            return encode_frozen(encoder, micro, split, config.override({"micro": "sequence"}))
+
+        return kept_on_disk(folder, name, compute, self.device, half=run.config.feature_cache == "fp16")[str(micro)]
+
+
+def shapes_of(config: Config, *, bound: float, clips: int, text_dim: int, text_steps: int) -> Shapes:
+    """What a system with the settings ``config`` must know of a corpus to be built."""
+    return Shapes(
+        text_dim=text_dim,
+        text_steps=text_steps,
+        audio_dim=config.audio_dim,
+        audio_steps=config.audio_steps,
+        vision_dim=config.vision_dim,
+        vision_steps=config.vision_steps,
+        bound=bound,
+        clips=clips,
+        text_model=config.text_model,
+    )

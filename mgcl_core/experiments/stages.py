@@ -1,0 +1,263 @@
+"""The kinds of run: a stage-one encoder, MGCL, and a compared system; what each is, builds and reads.
+
+What a run depends on besides is its data and the stage-one runs that it starts from, its *parents*.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from ..config import (
+    ComparedSettings,
+    Config,
+    MGCLSettings,
+    MicroSettings,
+    SequenceEncoderSettings,
+    TextEncoderSettings,
+    plain_settings,
+)
+from ..data.corpus import MODALITIES, EncoderName, Split
+from ..encoders import encoder_names, frozen_encoders
+from ..model import MGCL
+from ..stage_one import UnimodalRegressor
+from ..support.runtime import derive_seed
+from ..support.typed_values import read_fields
+from ..system import LoopSettings, Shapes, System
+from ..trainer import WEIGHTS, Schedule, load_weights
+from .registry import system_entry
+
+if TYPE_CHECKING:
+    from .runs import Run
+
+
+@dataclass(frozen=True)
+class Stage(ABC):
+    """What a run trains, with the settings of the study and its seed."""
+
+    config: Config
+
+    #: Of the six variants of MGCL, "" for all else.
+    variant = ""
+    #: Whether it reads contextual text embeddings of a text model that is not fine-tuned (`Batch.text`).
+    reads_text_embeddings = False
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Of the encoder or system, as records and seeds have it: "macro_T", "mgcl", "misa" …"""
+
+    @property
+    def label(self) -> str:
+        """In directories, lists and legends."""
+        return self.variant or self.name
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The settings that decide its result, as plain values."""
+
+    @property
+    def system_settings(self) -> LoopSettings | None:
+        """Of a compared system, which has settings of its own."""
+        return None
+
+    @property
+    def takes_long(self) -> bool:
+        """Whether it should be started before others: a text encoder, or a system that may hold one."""
+        return False
+
+    @property
+    @abstractmethod
+    def schedule(self) -> Schedule:
+        """Epochs, batch size and optimiser."""
+
+    def parents(self, encoder_runs: Sequence[Run]) -> tuple[Run, ...]:
+        """Those of the stage-one runs that it starts from."""
+        return ()
+
+    def feature_runs(self, parents: Sequence[Run]) -> list[Run]:
+        """Those of its parents whose encoders are frozen: batches carry their features."""
+        return []
+
+    def labels(self, split: Split) -> np.ndarray:
+        """The labels (N,) that its prediction is compared with."""
+        return split.labels
+
+    def build(
+        self, shapes: Shapes, device: torch.device, *, parents: Sequence[Run] = (), weights: Path | None = None
+    ) -> System:
+        """The system on ``device``, as it starts from the seed and its parents, or with the final ``weights``."""
+        torch.manual_seed(derive_seed(self.config.seed, self.name, "initialisation"))
+        system = self._system(shapes, () if weights else parents, pretrained=weights is None)
+        if weights is not None:
+            load_weights(system, weights)
+        return system.to(device)
+
+    @abstractmethod
+    def _system(self, shapes: Shapes, parents: Sequence[Run], *, pretrained: bool) -> System: ...
+
+
+@dataclass(frozen=True)
+class EncoderStage(Stage):
+    """Stage one: an encoder learns y, or as a micro encoder the label of its modality (decision 13)."""
+
+    encoder: EncoderName
+
+    @property
+    def name(self) -> str:
+        return str(self.encoder)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        kind = TextEncoderSettings if self.encoder.modality == "T" else SequenceEncoderSettings
+        settings = plain_settings(self.config.part(kind))
+        if "micro" in self.encoder.granularities:
+            settings |= plain_settings(self.config.part(MicroSettings))
+        return settings
+
+    @property
+    def takes_long(self) -> bool:
+        return self.encoder.modality == "T"
+
+    @property
+    def is_frozen_later(self) -> bool:
+        """Whether stage two reads its features and does not train it."""
+        return self.encoder in frozen_encoders(self.config)
+
+    @property
+    def schedule(self) -> Schedule:
+        return _schedule(self.config, "text" if self.encoder.modality == "T" else "sequence")
+
+    def labels(self, split: Split) -> np.ndarray:
+        if self.encoder.granularity == "micro" and split.unimodal_labels is not None:
+            return split.unimodal_labels[MODALITIES.index(self.encoder.modality)]
+        return split.labels
+
+    def _system(self, shapes: Shapes, parents: Sequence[Run], *, pretrained: bool) -> System:
+        return UnimodalRegressor(self.encoder, self.config, pretrained=pretrained)
+
+
+@dataclass(frozen=True)
+class MGCLStage(Stage):
+    """Stage two: MGCL in one variant, from the encoders of stage one.
+
+    It holds only the encoders that it trains: the features of frozen ones come with the batches.
+    """
+
+    variant: str = "MGCL"
+
+    @property
+    def name(self) -> str:
+        return "mgcl"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return plain_settings(self.config.part(MGCLSettings))
+
+    @property
+    def schedule(self) -> Schedule:
+        return _schedule(self.config, "mgcl")
+
+    def parents(self, encoder_runs: Sequence[Run]) -> tuple[Run, ...]:
+        return tuple(encoder_runs)
+
+    def feature_runs(self, parents: Sequence[Run]) -> list[Run]:
+        return [parent for parent in parents if parent.stage.is_frozen_later]
+
+    def _system(self, shapes: Shapes, parents: Sequence[Run], *, pretrained: bool) -> System:
+        frozen = frozen_encoders(self.config)
+        held = [name for name in encoder_names(self.config) if name not in frozen]
+        system = MGCL(self.config, shapes, encoders=held, pretrained=False)
+        for parent in parents:
+            if parent.stage.encoder in held:
+                weights = load_file(parent.directory / WEIGHTS)
+                system.encoders[parent.stage.name].load_state_dict(
+                    {name.removeprefix("encoder."): values for name, values in weights.items()
+                     if name.startswith("encoder.")}
+                )  # fmt: skip
+        return system
+
+
+@dataclass(frozen=True)
+class ComparedStage(Stage):
+    """One of the systems that the paper compares with; what it reads of text, its entry in the registry says."""
+
+    system: str
+    own_settings: LoopSettings
+
+    @property
+    def name(self) -> str:
+        return self.system
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**plain_settings(self.config.part(ComparedSettings)), "system": plain_settings(self.own_settings)}
+
+    @property
+    def system_settings(self) -> LoopSettings:
+        return self.own_settings
+
+    @property
+    def takes_long(self) -> bool:
+        return True
+
+    @property
+    def reads_text_embeddings(self) -> bool:
+        return system_entry(self.system).text == "frozen"
+
+    @property
+    def schedule(self) -> Schedule:
+        return self._own_schedule("", self.own_settings.patience)
+
+    @property
+    def pretraining_schedule(self) -> Schedule:
+        """Of the parts that it trains before itself (`System.pretraining`)."""
+        return self._own_schedule("pretrain_", None)
+
+    def _own_schedule(self, prefix: str, patience: int | None) -> Schedule:
+        settings = self.own_settings
+        epochs, batch_size, warmup = (
+            getattr(settings, f"{prefix}{name}") for name in ("epochs", "batch_size", "warmup_epochs")
+        )
+        return Schedule(epochs, batch_size, settings.weight_decay, warmup, settings.clip_norm, patience,
+                        self.config.precision)  # fmt: skip
+
+    def parents(self, encoder_runs: Sequence[Run]) -> tuple[Run, ...]:
+        if system_entry(self.system).text != "pretrained":
+            return ()
+        return tuple(run for run in encoder_runs if run.stage.encoder.modality == "T")
+
+    def feature_runs(self, parents: Sequence[Run]) -> list[Run]:
+        return list(parents)
+
+    def _system(self, shapes: Shapes, parents: Sequence[Run], *, pretrained: bool) -> System:
+        return system_entry(self.system).build(self.own_settings, shapes)
+
+
+def stage_from_record(record: Mapping[str, Any]) -> Stage:
+    """The stage that a run's record describes.
+
+    Raises:
+        ConfigError: it names an encoder, a system or a setting that is not known.
+    """
+    config = Config.from_dict(record["config"])
+    if record["stage"] == "mgcl":
+        return MGCLStage(config, record["variant"])
+    if record["system"] is None:
+        return EncoderStage(config, EncoderName.parse(record["stage"]))
+    kind = type(next(iter(system_entry(record["stage"]).published.values())))
+    return ComparedStage(config, record["stage"], kind(**read_fields(kind, record["system"])))
+
+
+def _schedule(config: Config, prefix: str) -> Schedule:
+    epochs, batch_size = (getattr(config, f"{prefix}_{name}") for name in ("epochs", "batch_size"))
+    return Schedule(epochs, batch_size, config.weight_decay, config.warmup_epochs, config.clip_norm, config.patience,
+                    config.precision, config.length_buckets)  # fmt: skip

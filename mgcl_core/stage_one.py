@@ -1,0 +1,57 @@
+"""The first stage of section 4.2: each encoder is pretrained with a fresh head (decision 13)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .config import Config
+from .data.batches import Batch
+from .data.corpus import MODALITIES, EncoderName
+from .encoders import MicroEnhancement, build_encoder, encode, micro_steps, perceptron
+from .losses import prediction_loss
+from .system import Output, System
+
+
+class UnimodalRegressor(System):
+    """Stage one: an encoder with a fresh head (decision 13).
+
+    A macro encoder reads [CLS] or the attention-pooled state and learns y; a micro encoder reads the mean of the
+    enhanced states and learns y_T, y_V or y_A. A shared encoder does both at once; its prediction is the macro one.
+    """
+
+    def __init__(self, name: EncoderName, config: Config, *, pretrained: bool = True):
+        super().__init__()
+        self.name = name
+        self.rate = config.text_lr if name.modality == "T" else config.sequence_lr
+        self.encoder = build_encoder(name.modality, config, pretrained=pretrained)
+        factors, self.enhancement = {"macro": 1}, None
+        if "micro" in name.granularities:
+            self.enhancement = MicroEnhancement(config.micro, config.window)
+            factors["micro"] = self.enhancement.factor
+        self.heads = nn.ModuleDict(
+            {g: perceptron(self.encoder.out_features * factors[g], config.head_hidden) for g in name.granularities}
+        )
+
+    def learning_rates(self) -> dict[str, float]:
+        return {"": self.rate}
+
+    def forward(self, batch: Batch) -> Output:
+        features = encode(self.encoder, self.name, batch, self.enhancement)
+        predictions, losses = [], {}
+        for granularity in self.name.granularities:
+            vector = features.get(f"macro_{self.name.modality}")  # (B, H)
+            if granularity == "micro":
+                states, steps = micro_steps(features, self.name.modality, self.enhancement)
+                vector = steps.mean(states)  # (B, 3H)
+            predictions.append(self.heads[granularity](vector).squeeze(-1).float())  # (B,)
+            if batch.labels is not None:
+                losses[granularity] = prediction_loss(predictions[-1], self._label(granularity, batch))
+        return Output(predictions[0], losses=losses)
+
+    def target(self, batch: Batch) -> Tensor:
+        return self._label(self.name.granularities[0], batch)
+
+    def _label(self, granularity: str, batch: Batch) -> Tensor:
+        if granularity == "macro":
+            return batch.labels
+        return batch.unimodal_labels[MODALITIES.index(self.name.modality)]

@@ -1,0 +1,41 @@
+"""MGCL in the sizes of the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+
+from mgcl_core.config import Config
+from mgcl_core.data.corpus import EncoderName
+from mgcl_core.data.text_model import text_config
+from mgcl_core.model import MGCL
+from mgcl_core.system import Shapes
+
+
+def build(
+    config: Config, seed: int = 0, *, bound: float = 1.0, encoders: Collection[EncoderName] | None = None
+) -> MGCL:
+    """MGCL with the random weights of ``seed``, for a corpus of the shapes in ``config``."""
+    shapes = Shapes(
+        text_dim=text_config(config.text_model).hidden_size,
+        text_steps=10,
+        audio_dim=config.audio_dim,
+        audio_steps=config.audio_steps,
+        vision_dim=config.vision_dim,
+        vision_steps=config.vision_steps,
+        bound=bound,
+        clips=12,
+        text_model=config.text_model,
+    )
+    torch.manual_seed(seed)
+    return MGCL(config, shapes, encoders=encoders)
+
+
+def gradients(model: torch.nn.Module) -> set[str]:
+    """Names of the parameters whose gradient is not zero."""
+    return {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and parameter.grad.abs().sum() > 0
+    }
