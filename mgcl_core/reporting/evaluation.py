@@ -33,7 +33,7 @@ def results_of(study: Study, runs: Iterable[Run]) -> list[Result]:
             results.append(
                 Result(
                     corpus=study.corpus.name,
-                    role=paper_dataset(study.corpus),
+                    paper_dataset=paper_dataset(study.corpus),
                     scheme=study.corpus.scheme,
                     synthetic=study.corpus.synthetic,
                     system=AS_PRINTED.get(title, title),

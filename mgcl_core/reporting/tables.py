@@ -50,7 +50,7 @@ def table2(settings: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def table3(results: Iterable[Result], **bootstrap: int) -> Table:
-    """Table 3: all systems on CH-SIMS, from the results whose role is "sims"."""
+    """Table 3: all systems on CH-SIMS, from the results whose paper_dataset is "sims"."""
     return results_table(3, results, ["sims"], _system, **bootstrap)
 
 
@@ -59,36 +59,40 @@ def table4(results: Iterable[Result], **bootstrap: int) -> Table:
     return results_table(4, results, ["mosi", "mosei"], _system, **bootstrap)
 
 
-def table5(results: Iterable[Result], role: str = "sims", **bootstrap: int) -> Table:
+def table5(results: Iterable[Result], paper_dataset: str = "sims", **bootstrap: int) -> Table:
     """Table 5: ablations of MGCL, and further variants that neither Table 5 nor Table 6 of the paper has.
 
-    The paper's are on CH-SIMS only; ``role`` "mosi" or "mosei" shows ours there without its numbers.
+    The paper's are on CH-SIMS only; ``paper_dataset`` "mosi" or "mosei" shows ours there without its numbers.
     """
     elsewhere = set(paper_models(6)) - set(paper_models(5))
-    return results_table(5, results, [role], lambda r: None if r.variant in elsewhere else _variant(r), **bootstrap)
+    return results_table(
+        5, results, [paper_dataset], lambda r: None if r.variant in elsewhere else _variant(r), **bootstrap
+    )
 
 
-def table6(results: Iterable[Result], role: str = "sims", **bootstrap: int) -> Table:
-    """Table 6: ablations of the intensity weights; ``role`` as in `table5`."""
+def table6(results: Iterable[Result], paper_dataset: str = "sims", **bootstrap: int) -> Table:
+    """Table 6: ablations of the intensity weights; ``paper_dataset`` as in `table5`."""
     printed = paper_models(6)
-    return results_table(6, results, [role], lambda r: _variant(r) if r.variant in printed else None, **bootstrap)
+    return results_table(
+        6, results, [paper_dataset], lambda r: _variant(r) if r.variant in printed else None, **bootstrap
+    )
 
 
 def results_table(
     number: int,
     results: Iterable[Result],
-    roles: Sequence[str],
+    paper_datasets: Sequence[str],
     model_of: Callable[[Result], str | None],
     *,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Table:
-    """Table ``number``: for each role a block of models, for each model the paper's numbers and ours.
+    """Table ``number``: for each paper_dataset a block of models, for each model the paper's numbers and ours.
 
     Args:
         number: 3 to 6.
-        results: of any role; those of other roles are left out.
-        roles: the datasets of the paper that the blocks stand beside.
+        results: of any paper_dataset; those of other paper_datasets are left out.
+        paper_datasets: the datasets of the paper that the blocks stand beside.
         model_of: names a result's row; None leaves the result out.
         resamples: bootstrap resamples that intervals and p-values rest on.
         seed: of the resamples.
@@ -97,7 +101,7 @@ def results_table(
         RunError: what `make_block` and `regression_metrics` refuse.
     """
     results = list(results)
-    blocks = [make_block(number, results, role, model_of) for role in roles]
+    blocks = [make_block(number, results, paper_dataset, model_of) for paper_dataset in paper_datasets]
     metrics = COLUMNS[SCHEMES[blocks[0].dataset]]
     cells = compute_cells(number, blocks, metrics, resamples=resamples, seed=seed)
     frame, bold = _display(number, blocks, cells, metrics)
@@ -225,7 +229,7 @@ def _differences_in_kind(number: int, block: Block) -> list[str]:
     first, reasons = block.results[0], []
     if first.synthetic:
         reasons.append(f"{first.corpus!r} is synthetic")
-    elif first.corpus.lower() not in (first.role, block.dataset.lower()):
+    elif first.corpus.lower() not in (first.paper_dataset, block.dataset.lower()):
         reasons.append(f"{first.corpus!r} is not {block.dataset}")
     sizes = paper_table(1).set_index("Dataset")["#Test"].str.replace(",", "").astype(int)
     if len(first.ids) != sizes[block.dataset]:

@@ -94,7 +94,7 @@ def test_it_runs_beside_mgcl_is_found_again_and_has_its_row(entry, study):
 
 def test_it_has_a_row_of_its_own_in_table_4_too(entry, study):
     runs = study.train(["MGCL"]) + study.compare([NAME])
-    results = [dataclasses.replace(r, role="mosi", scheme="mosi") for r in evaluation.results_of(study, runs)]
+    results = [dataclasses.replace(r, paper_dataset="mosi", scheme="mosi") for r in evaluation.results_of(study, runs)]
     table = tables.table4(results)
     assert set(table.rows_of("Mean fusion").loc["CMU-MOSI"].iloc[0]) == {"not printed"}
     cells = table.cells.query("model == 'Mean fusion'")

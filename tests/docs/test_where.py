@@ -36,7 +36,7 @@ def source_of(file: str, name: str) -> str:
             or part in [getattr(target, "id", None) for target in getattr(child, "targets", [])]
             or getattr(getattr(child, "target", None), "id", None) == part
         )
-    return ast.get_source_segment(text, node)
+    return "\n".join(text.splitlines()[node.lineno - 1 : node.end_lineno])  # comments at the ends of lines too
 
 
 def equations_named(source: str) -> set[int]:

@@ -27,17 +27,19 @@ SEEDS = (1111, 1112, 1113)
 FAST = {"resamples": 400, "seed": 0}
 
 
-def fake(system="MGCL", variant="MGCL", *, noise=0.3, seeds=SEEDS, role="sims", clips=60, constant=False, **changes):
+def fake(
+    system="MGCL", variant="MGCL", *, noise=0.3, seeds=SEEDS, paper_dataset="sims", clips=60, constant=False, **changes
+):
     """Results of fake predictions: synthetic labels plus noise, the same for the same arguments."""
-    bound = 1 if role == "sims" else 3
+    bound = 1 if paper_dataset == "sims" else 3
     y_true = np.random.default_rng(0).integers(-5, 6, clips) / 5 * bound
     results = []
     for seed in seeds:
         random = np.random.default_rng([seed, int(1000 * noise), len(system + variant)])
         y_pred = np.full(clips, 0.1) if constant else y_true + random.normal(0, noise * bound, clips)
-        scheme = "sims" if role == "sims" else "mosi"
+        scheme = "sims" if paper_dataset == "sims" else "mosi"
         ids = tuple(f"video$_${clip}" for clip in range(clips))
-        result = Result("fake", role, scheme, True, system, variant, seed, ids, y_true, y_pred,
+        result = Result("fake", paper_dataset, scheme, True, system, variant, seed, ids, y_true, y_pred,
                         f"{system}-{variant}-{seed}".replace("/", ""), "demo")  # fmt: skip
         results.append(dataclasses.replace(result, **changes))
     return results
@@ -138,7 +140,9 @@ def test_ablations_go_to_their_own_tables():
 
 
 def test_table4_has_two_blocks_and_both_partitions():
-    table = table4(fake(role="mosi") + fake(role="mosei", clips=40, corpus="other", synthetic=False), **FAST)
+    table = table4(
+        fake(paper_dataset="mosi") + fake(paper_dataset="mosei", clips=40, corpus="other", synthetic=False), **FAST
+    )
     assert list(table.frame.columns) == ["Acc-2 NN", "Acc-2 NP", "F1 NN", "F1 NP", "Acc-7", "MAE", "Corr"]
     assert list(dict.fromkeys(table.frame.index.get_level_values("Dataset"))) == ["CMU-MOSI", "CMU-MOSEI"]
     assert table.frame.loc[("CMU-MOSI", "MFN", "paper")].tolist()[:4] == ["77.4", "–", "77.3", "–"]
@@ -149,7 +153,9 @@ def test_table4_has_two_blocks_and_both_partitions():
 
 
 def test_ablations_beside_a_dataset_that_the_paper_has_none_on():
-    table = table5(fake(role="mosi") + fake(variant="w/o CL", role="mosi"), role="mosi", **FAST)
+    table = table5(
+        fake(paper_dataset="mosi") + fake(variant="w/o CL", paper_dataset="mosi"), paper_dataset="mosi", **FAST
+    )
     assert "CMU-MOSI (not in this table of the paper)" in table.title
     assert (table.frame.xs("paper", level="Row") == "not printed").all(axis=None)
     assert not any("†" in text for text in (*table.frame.index.get_level_values("Row"), *table.footer))
@@ -204,7 +210,7 @@ def test_results_that_cannot_stand_in_one_block(other, message):
 
 def test_unknown_role():
     with pytest.raises(RunError, match="did you mean 'mosi'"):
-        table5([], role="mosy")
+        table5([], paper_dataset="mosy")
 
 
 def test_detectable_without_a_pair_is_from_the_own_error():
