@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mgcl_core.cli import parameters_of, build_parser, main
+from mgcl_core.cli import build_parser, main, parameters_of
 from mgcl_core.notebooks.parameters import Parameters
 
 

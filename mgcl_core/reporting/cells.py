@@ -78,16 +78,16 @@ def make_block(
 
     Args:
         number: 3 to 6.
-        results: those of other paper_datasets are left out.
+        results: those of other datasets are left out.
         paper_dataset: the dataset of the paper, "sims", "mosi" or "mosei".
         model_of: names a result's row; None leaves the result out.
 
     Raises:
-        RunError: an unknown paper_dataset, or results that cannot stand in one block: two corpora, profiles, selection rules,
+        RunError: an unknown dataset, or results that cannot stand in one block: two corpora, profiles, selection rules,
             sets of clips or labels, a scheme that is not the dataset's, or two runs of one model and seed.
     """
     if paper_dataset not in DATASETS:
-        raise RunError(f"unknown paper_dataset {paper_dataset!r}: {nearest(paper_dataset, DATASETS)}")
+        raise RunError(f"unknown dataset of the paper {paper_dataset!r}: {nearest(paper_dataset, DATASETS)}")
     dataset = DATASETS[paper_dataset]
     models: dict[str, list[Result]] = {model: [] for model in paper_models(number)}
     first = None

@@ -50,7 +50,7 @@ def table2(settings: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def table3(results: Iterable[Result], **bootstrap: int) -> Table:
-    """Table 3: all systems on CH-SIMS, from the results whose paper_dataset is "sims"."""
+    """Table 3: all systems on CH-SIMS, from the results that stand beside "sims"."""
     return results_table(3, results, ["sims"], _system, **bootstrap)
 
 
@@ -87,11 +87,11 @@ def results_table(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Table:
-    """Table ``number``: for each paper_dataset a block of models, for each model the paper's numbers and ours.
+    """Table ``number``: for each dataset of the paper a block of models, for each model the paper's numbers and ours.
 
     Args:
         number: 3 to 6.
-        results: of any paper_dataset; those of other paper_datasets are left out.
+        results: of any dataset; those of others are left out.
         paper_datasets: the datasets of the paper that the blocks stand beside.
         model_of: names a result's row; None leaves the result out.
         resamples: bootstrap resamples that intervals and p-values rest on.

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mgcl_core.data.batches import DeviceSplit
-from mgcl_core.support.runtime import derive_seed
 from mgcl_core.data.scaling import Scaler
+from mgcl_core.support.runtime import derive_seed
 
 CPU = torch.device("cpu")
 

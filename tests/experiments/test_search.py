@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from helpers.figures import trials
 
-from mgcl_core.cli import parameters_of, build_parser, main
+from mgcl_core.cli import build_parser, main, parameters_of
 from mgcl_core.data.text_model import tokenize
 from mgcl_core.experiments import search as module
 from mgcl_core.experiments.presets import read_preset
