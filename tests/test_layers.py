@@ -36,18 +36,12 @@ MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def imports(name: str) -> set[str]:
-    """Modules of the package that ``name`` imports, anywhere in its file but for type checkers alone."""
+    """Modules of the package that ``name`` imports, anywhere in its file."""
     path, imported = MODULES[name], set()
     tree = ast.parse(path.read_text())
-    for_types = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level and id(node) not in for_types:
+        if isinstance(node, ast.ImportFrom) and node.level:
             base = [*package[: len(package) - node.level + 1], *filter(None, (node.module or "").split("."))]
             for alias in node.names:
                 longer, shorter = ".".join([*base, alias.name]), ".".join(base)

@@ -100,10 +100,7 @@ def _predict(
         text_steps=0,  # MGCL takes any number of tokens
     )
     system = run.build(shapes, device, trained=True)
-    frozen = {
-        parent.stage.encoder: parent.build(shapes, device, trained=True).encoder
-        for parent in run.stage.feature_runs(run.parents)
-    }
+    frozen = {parent.stage.encoder: parent.build(shapes, device, trained=True).encoder for parent in run.frozen_parents}
     frames = []
     for name, clip_split in chosen.items():
         split = DeviceSplit(

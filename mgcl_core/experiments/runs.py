@@ -81,8 +81,14 @@ class Run:
 
     def build(self, shapes: Shapes, device: torch.device, *, trained: bool = False) -> System:
         """Its system on ``device``, as it starts or with its final weights."""
+        parent_weights = {parent.stage.encoder: parent.directory / WEIGHTS for parent in self.parents}
         weights = self.directory / WEIGHTS if trained else None
-        return self.stage.build(shapes, device, parents=self.parents, weights=weights)
+        return self.stage.build(shapes, device, parent_weights=parent_weights, weights=weights)
+
+    @property
+    def frozen_parents(self) -> list[Run]:
+        """Those of its parents whose features the batches carry."""
+        return [parent for parent in self.parents if parent.stage.encoder in self.stage.frozen_parents]
 
     def _finished(self, file: str) -> Path:
         if not (self.trained and (self.directory / file).exists()):

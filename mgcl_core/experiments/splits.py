@@ -100,7 +100,7 @@ class StudySplits:
             )
         split = self._splits[name]
         split.features, split.text = {}, None
-        for parent in run.stage.feature_runs(run.parents):
+        for parent in run.frozen_parents:
             split.features.update(self._features(run, parent, name, split))
         if run.stage.reads_text_embeddings:
             split.text = self._text_embeddings(run, name, split)

@@ -6,10 +6,10 @@ What a run depends on besides is its data and the stage-one runs that it starts 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,11 +31,8 @@ from ..stage_one import UnimodalRegressor
 from ..support.runtime import derive_seed
 from ..support.typed_values import read_fields
 from ..system import LoopSettings, Shapes, System
-from ..trainer import WEIGHTS, Schedule, load_weights
+from ..trainer import Schedule, load_weights
 from .registry import system_entry
-
-if TYPE_CHECKING:
-    from .runs import Run
 
 
 @dataclass(frozen=True)
@@ -79,30 +76,37 @@ class Stage(ABC):
     def schedule(self) -> Schedule:
         """Epochs, batch size and optimiser."""
 
-    def parents(self, encoder_runs: Sequence[Run]) -> tuple[Run, ...]:
-        """Those of the stage-one runs that it starts from."""
+    @property
+    def parents(self) -> tuple[EncoderName, ...]:
+        """The encoders of stage one that it starts from."""
         return ()
 
-    def feature_runs(self, parents: Sequence[Run]) -> list[Run]:
-        """Those of its parents whose encoders are frozen: batches carry their features."""
-        return []
+    @property
+    def frozen_parents(self) -> tuple[EncoderName, ...]:
+        """Those that it does not train: batches carry their features."""
+        return ()
 
     def labels(self, split: Split) -> np.ndarray:
         """The labels (N,) that its prediction is compared with."""
         return split.labels
 
     def build(
-        self, shapes: Shapes, device: torch.device, *, parents: Sequence[Run] = (), weights: Path | None = None
+        self,
+        shapes: Shapes,
+        device: torch.device,
+        *,
+        parent_weights: Mapping[EncoderName, Path] | None = None,
+        weights: Path | None = None,
     ) -> System:
-        """The system on ``device``, as it starts from the seed and its parents, or with the final ``weights``."""
+        """The system on ``device``, as it starts from the seed and its parents' weights, or with the final ones."""
         torch.manual_seed(derive_seed(self.config.seed, self.name, "initialisation"))
-        system = self._system(shapes, () if weights else parents, pretrained=weights is None)
+        system = self._system(shapes, {} if weights else parent_weights or {}, pretrained=weights is None)
         if weights is not None:
             load_weights(system, weights)
         return system.to(device)
 
     @abstractmethod
-    def _system(self, shapes: Shapes, parents: Sequence[Run], *, pretrained: bool) -> System: ...
+    def _system(self, shapes: Shapes, parent_weights: Mapping[EncoderName, Path], *, pretrained: bool) -> System: ...
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ class EncoderStage(Stage):
             return split.unimodal_labels[MODALITIES.index(self.encoder.modality)]
         return split.labels
 
-    def _system(self, shapes: Shapes, parents: Sequence[Run], *, pretrained: bool) -> System:
+    def _system(self, shapes: Shapes, parent_weights: Mapping[EncoderName, Path], *, pretrained: bool) -> System:
         return UnimodalRegressor(self.encoder, self.config, pretrained=pretrained)
 
 
@@ -166,23 +170,22 @@ class MGCLStage(Stage):
     def schedule(self) -> Schedule:
         return _schedule(self.config, "mgcl")
 
-    def parents(self, encoder_runs: Sequence[Run]) -> tuple[Run, ...]:
-        return tuple(encoder_runs)
+    @property
+    def parents(self) -> tuple[EncoderName, ...]:
+        return encoder_names(self.config)
 
-    def feature_runs(self, parents: Sequence[Run]) -> list[Run]:
-        return [parent for parent in parents if parent.stage.is_frozen_later]
+    @property
+    def frozen_parents(self) -> tuple[EncoderName, ...]:
+        return frozen_encoders(self.config)
 
-    def _system(self, shapes: Shapes, parents: Sequence[Run], *, pretrained: bool) -> System:
-        frozen = frozen_encoders(self.config)
-        held = [name for name in encoder_names(self.config) if name not in frozen]
+    def _system(self, shapes: Shapes, parent_weights: Mapping[EncoderName, Path], *, pretrained: bool) -> System:
+        held = [name for name in self.parents if name not in self.frozen_parents]
         system = MGCL(self.config, shapes, encoders=held, pretrained=False)
-        for parent in parents:
-            if parent.stage.encoder in held:
-                weights = load_file(parent.directory / WEIGHTS)
-                system.encoders[parent.stage.name].load_state_dict(
-                    {name.removeprefix("encoder."): values for name, values in weights.items()
-                     if name.startswith("encoder.")}
-                )  # fmt: skip
+        for name in held if parent_weights else ():
+            weights = load_file(parent_weights[name])
+            prefix = "encoder."
+            own = {key.removeprefix(prefix): values for key, values in weights.items() if key.startswith(prefix)}
+            system.encoders[str(name)].load_state_dict(own)
         return system
 
 
@@ -230,15 +233,17 @@ class ComparedStage(Stage):
         return Schedule(epochs, batch_size, settings.weight_decay, warmup, settings.clip_norm, patience,
                         self.config.precision)  # fmt: skip
 
-    def parents(self, encoder_runs: Sequence[Run]) -> tuple[Run, ...]:
+    @property
+    def parents(self) -> tuple[EncoderName, ...]:
         if system_entry(self.system).text != "pretrained":
             return ()
-        return tuple(run for run in encoder_runs if run.stage.encoder.modality == "T")
+        return tuple(name for name in encoder_names(self.config) if name.modality == "T")
 
-    def feature_runs(self, parents: Sequence[Run]) -> list[Run]:
-        return list(parents)
+    @property
+    def frozen_parents(self) -> tuple[EncoderName, ...]:
+        return self.parents
 
-    def _system(self, shapes: Shapes, parents: Sequence[Run], *, pretrained: bool) -> System:
+    def _system(self, shapes: Shapes, parent_weights: Mapping[EncoderName, Path], *, pretrained: bool) -> System:
         return system_entry(self.system).build(self.own_settings, shapes)
 
 

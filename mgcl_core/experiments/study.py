@@ -179,7 +179,8 @@ class Study:
             changes = self.system_overrides.get(name)
             settings = system_settings(name, paper_dataset(self.corpus), self.profile, changes)
             stage = ComparedStage(self.config(seed), name, settings)
-        return self._run(stage, stage.parents(self.encoder_runs(stage.config)))
+        encoders = {run.stage.encoder: run for run in self.encoder_runs(stage.config)}
+        return self._run(stage, tuple(encoders[name] for name in stage.parents))
 
     def _run(self, stage: Stage, parents: tuple[Run, ...] = ()) -> Run:
         identity = {
