@@ -70,6 +70,7 @@ def test_the_command_is_installed():
     assert shown.returncode == 0 and "predict" in shown.stdout
 
 
+@pytest.mark.slow
 def test_output_that_nobody_reads_to_its_end_is_no_error(tmp_path):
     command = f"{sys.executable} -m mgcl_core settings | head -n 1; exit ${{PIPESTATUS[0]}}"
     for _ in range(3):  # whether the pipe is closed before or after the last line is the system's choice
@@ -77,6 +78,7 @@ def test_output_that_nobody_reads_to_its_end_is_no_error(tmp_path):
         assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_list_settings_reach_the_notebook_from_the_command_line(tmp_path, tiny_bert):
     from mgcl_core.data.synthetic import write_corpus
 

@@ -65,7 +65,7 @@ def test_a_batch_worked_by_hand():
         macro, macro, labels, components=["C1"], weighted=False, temperature=1.0, reduction="sum"
     )
     # Clip 0: positive 1 (cosine 0), negative 2 (cosine 1). Clip 1: positive 0, negative 2, both cosine 0.
-    # Clip 2 has no positive. Three modalities multiply numerator and denominator alike.
+    # Clip 2 has no positive. Three modalities multiply numerator and denominator by the same.
     expected = np.log(1 + np.e) + np.log(2)
     assert found.item() == pytest.approx(expected, abs=1e-12)
 

@@ -1,4 +1,4 @@
-"""Metrics against naive loops written from their definitions, scikit-learn and numpy; real labels where at hand."""
+"""Metrics against naive loops written from their definitions, scikit-learn and numpy; real labels where available."""
 
 from __future__ import annotations
 

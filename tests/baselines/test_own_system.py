@@ -19,6 +19,8 @@ from mgcl_core.experiments.study import Study
 from mgcl_core.reporting import evaluation, figures, tables
 from mgcl_core.support.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 NAME = "mean_fusion"
 SECTION = (Path(__file__).parents[2] / "README.md").read_text().partition("\n## A system of your own\n")[2]
 EXAMPLE, CALL = re.findall(r"```python\n(.*?)```", SECTION.partition("\n## ")[0], re.S)

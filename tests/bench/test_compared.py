@@ -14,6 +14,8 @@ from mgcl_core.baselines import COMPARED_SYSTEMS
 from mgcl_core.bench.compared import BERT, CLIPS, MMSA_NAMES, compare_with_mmsa
 from mgcl_core.support.errors import RunError
 
+pytestmark = pytest.mark.slow
+
 #: Ignores `-P` and the script's path; the first answer is of the warm-up.
 ANSWERS = """
 import sys

@@ -129,6 +129,7 @@ def test_random_features_have_as_many_words_as_the_floor_counts(tiny_corpus, tin
     assert (words.numpy() == valid_steps(batch)["T"]).all()
 
 
+@pytest.mark.slow
 def test_the_whole_paper_is_the_sum_of_all_epochs_of_all_runs(make_setup):
     setup = make_setup(mgcl_epochs=7)
     *stages, whole = time_whole_paper([("sims", setup), ("mosei", setup)], layers=1)
@@ -139,12 +140,14 @@ def test_the_whole_paper_is_the_sum_of_all_epochs_of_all_runs(make_setup):
         assert whole[column] == pytest.approx(seconds / 3600)
 
 
+@pytest.mark.slow
 def test_features_in_half_precision_move_predictions_a_little(tiny_corpus, tiny_overrides, tmp_path):
     read, trained = half_precision_drift(tmp_path, device="cpu", corpus=tiny_corpus, overrides=tiny_overrides)
     assert 0 < read["mean_drift"] <= read["highest_drift"] < 0.01
     assert trained["mean_drift"] > 0 and trained["mae_fp32"] > 0 and trained["mae_fp16"] > 0
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_leaves_the_others(tmp_path):
     options = Options("cpu", "synthetic-sims", tmp_path, None, 1)
     with pytest.raises(RunError, match="these parts failed.*: compared"):  # it lacks its interpreter

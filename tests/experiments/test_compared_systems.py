@@ -11,6 +11,8 @@ from mgcl_core.experiments.runs import load_run
 from mgcl_core.experiments.study import Study
 from mgcl_core.support.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 TINY = {"check_vocabulary": False, "text_epochs": 1, "sequence_epochs": 1, "mgcl_epochs": 1}
 QUICK = {"epochs": 2, "batch_size": 16}
 

@@ -19,6 +19,8 @@ from mgcl_core.experiments.study import Study
 from mgcl_core.support.errors import ConfigError, CorpusError, RunError
 from mgcl_core.trainer import WEIGHTS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def demo_file(tmp_path_factory):

@@ -24,6 +24,8 @@ from mgcl_core.experiments.study import Study
 from mgcl_core.metrics import regression_metrics
 from mgcl_core.support.errors import ConfigError, CorpusError, MGCLError, RunError
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "check_vocabulary": False,
     "text_epochs": 3,

@@ -27,6 +27,8 @@ from mgcl_core.reporting import figures
 from mgcl_core.support.errors import ConfigError, CorpusError, RunError
 from mgcl_core.trainer import NonFiniteLoss
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("optuna")
 
 WORKER = """

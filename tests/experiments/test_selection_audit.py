@@ -18,6 +18,8 @@ from mgcl_core.metrics import METRICS, regression_metrics
 from mgcl_core.support.errors import RunError
 from mgcl_core.trainer import HISTORY
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def study(tiny_corpus, tiny_overrides, tmp_path_factory) -> Study:

@@ -12,6 +12,8 @@ from helpers.demo_ceiling import best_correlations
 
 from mgcl_core.data.synthetic import DEMOS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "results" / "demo" / "reference"
 #: How far a mean over three seeds may lie from the reference. Training is deterministic on one machine; another
@@ -25,7 +27,7 @@ def run(*arguments: str, **more) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """The results of `mgcl run`, made anew; MGCL_RESULTS names a folder that holds them already."""
+    """The results of `mgcl run`, run here; MGCL_RESULTS names a folder that holds them already."""
     if os.environ.get("MGCL_RESULTS"):
         return Path(os.environ["MGCL_RESULTS"])
     folder = tmp_path_factory.mktemp("results")

@@ -1,4 +1,4 @@
-"""The paper's tables as kept in data/paper, against the paper's text where it is at hand."""
+"""The paper's tables as kept in data/paper, against the paper's text where it is available."""
 
 from __future__ import annotations
 
