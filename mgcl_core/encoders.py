@@ -11,6 +11,7 @@ from .data.batches import Batch
 from .data.corpus import GRANULARITIES, MODALITIES, EncoderName
 from .data.text_model import load_text_model
 from .data.valid_steps import ValidSteps, read_by_length
+from .shortcuts import NormProjection
 from .support.errors import ConfigError
 
 
@@ -241,16 +242,16 @@ def micro_steps(features: dict[str, Tensor], modality: str, enhancement: MicroEn
     return states if enhancement.kind == "pooled" else enhancement(states, steps), steps
 
 
-def macro_projection(in_features: int, config: Config) -> nn.Sequential:
+def macro_projection(in_features: int, config: Config) -> NormProjection:
     """LayerNorm, Linear, Tanh, Dropout (decision 5): (…, in) → (…, d)."""
-    return nn.Sequential(
+    return NormProjection(
         nn.LayerNorm(in_features), nn.Linear(in_features, config.common_width), nn.Tanh(), nn.Dropout(config.dropout)
     )
 
 
-def micro_projection(in_features: int, config: Config) -> nn.Sequential:
+def micro_projection(in_features: int, config: Config) -> NormProjection:
     """LayerNorm, Linear, ReLU, Linear, Tanh, Dropout (decision 5): (…, in) → (…, d), per step."""
-    return nn.Sequential(
+    return NormProjection(
         nn.LayerNorm(in_features),
         nn.Linear(in_features, config.micro_hidden),
         nn.ReLU(),

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .data.corpus import MODALITIES
 from .data.valid_steps import masked_mean
+from .shortcuts import SingleQueryAttention
 
 
 class MTM(nn.Module):
@@ -19,7 +20,7 @@ class MTM(nn.Module):
     def __init__(self, width: int, heads: int, feedforward: int, dropout: float):
         super().__init__()
         self.modality = nn.Parameter(torch.randn(2, width) * 0.02)  # one embedding for each source
-        self.attention = nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True)
+        self.attention = SingleQueryAttention(width, heads, dropout=dropout, batch_first=True)
         self.attention_norm = nn.LayerNorm(width)
         self.feedforward = nn.Sequential(
             nn.Linear(width, feedforward), nn.ReLU(), nn.Dropout(dropout), nn.Linear(feedforward, width)

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from .data.batches import DeviceSplit
 from .support.errors import RunError
 from .support.files import atomic, write_json, write_json_lines
+from .support.memory import keep_freed_memory
 from .support.runtime import autocast, derive_seed, deterministic, matrix_precision
 from .system import System
 
@@ -92,6 +93,8 @@ def fit(
         RunError: no epoch has a finite validation MAE.
     """
     device, size = train.device, schedule.batch_size
+    if device.type == "cpu":
+        keep_freed_memory()
     optimizer = make_optimizer(system, schedule)
     system.begin_fit(train)
     history = _resume(directory / CHECKPOINT, system, optimizer)

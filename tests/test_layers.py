@@ -20,7 +20,7 @@ LAYERS = (
     {"stage_one", "trainer", "baselines"},
     {"model"},
     {"encoders", "fusion", "system"},
-    {"losses", "metrics", "statistics", "config", "reference"},
+    {"losses", "metrics", "statistics", "config", "reference", "shortcuts"},
     {"data"},
     {"support"},
 )

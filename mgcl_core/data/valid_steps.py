@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-#: Clips of a group: enough for a CPU's matrix products, few enough to be of similar length.
-GROUP_SIZE = 8
+#: Clips of a group on a CPU: enough for its matrix products, few enough to be of similar length. Attention keeps
+#: weights (L, L) of each clip, so its groups are smaller.
+GROUP_SIZE, ATTENTION_GROUP_SIZE = 16, 8
 
 
 class ValidSteps:
@@ -61,7 +62,7 @@ class ValidSteps:
             The packed steps of a group, and where they lie in a batch of that group alone, (G, longest). Concatenated,
             the groups are in packed order again.
         """
-        groups = [group for group in self._counts.split(_group_size(self._counts)) if group.any()]
+        groups = [group for group in self._counts.split(_group_size(self._counts, ATTENTION_GROUP_SIZE)) if group.any()]
         parts = packed.split([int(group.sum()) for group in groups])
         for part, counts in zip(parts, groups, strict=True):
             yield part, ValidSteps(torch.arange(int(counts[0]), device=counts.device) < counts[:, None])
@@ -96,5 +97,5 @@ def read_by_length(mask: Tensor, read: Callable[[Tensor, int], Tensor], size: in
     return torch.cat(parts)[order.argsort()]
 
 
-def _group_size(clips: Tensor, size: int = GROUP_SIZE) -> int:
+def _group_size(clips: Tensor, size: int) -> int:
     return size if clips.device.type == "cpu" else max(1, len(clips))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mgcl_core.data.valid_steps import GROUP_SIZE, ValidSteps, lengths, read_by_length
+from mgcl_core.data.valid_steps import ATTENTION_GROUP_SIZE, ValidSteps, lengths, read_by_length
 
 
 def some_mask() -> torch.Tensor:
@@ -47,7 +47,7 @@ def test_which_steps_are_near(mask, reach):
 
 
 def test_groups_are_the_packed_steps_in_order():
-    counts = torch.randint(0, 9, (3 * GROUP_SIZE,), generator=torch.Generator().manual_seed(0))
+    counts = torch.randint(0, 9, (3 * ATTENTION_GROUP_SIZE,), generator=torch.Generator().manual_seed(0))
     steps = ValidSteps(torch.arange(8) < counts[:, None])
     packed = torch.arange(int(counts.sum()))
     groups = list(steps.groups(packed))
