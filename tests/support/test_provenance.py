@@ -12,6 +12,8 @@ import pytest
 import mgcl_core
 from mgcl_core.support.provenance import git_state
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(mgcl_core.__file__).parent
 GIT = ("git", "-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false")
 
