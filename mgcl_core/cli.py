@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .config import DATASETS, PROFILES, VARIANTS, Config, parse
+from .data.loading import LENGTH_RULES, NONFINITE_RULES
 from .experiments.presets import read_preset
 from .notebooks.parameters import Parameters
 from .support.errors import MGCLError
@@ -101,6 +102,12 @@ def build_parser() -> argparse.ArgumentParser:
         )
     for command in (run, status, search):
         command.add_argument("--profile", default="auto", choices=["auto", *PROFILES])
+        command.add_argument(
+            "--dataset",
+            default=None,
+            choices=list(DATASETS),
+            help="whose settings of the paper a file takes that is not known by its SHA-256",
+        )
         command.add_argument("--seeds", default=",".join(map(str, DEFAULTS.seeds)), help="default: %(default)s")
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 …")
         command.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
@@ -151,6 +158,10 @@ def build_parser() -> argparse.ArgumentParser:
     corpus = commands.add_parser("corpus", help="read and check a feature file")
     corpus.add_argument("file", help="feature file, or a known name")
     corpus.add_argument("--scheme", choices=["sims", "mosi"], default=None)
+    corpus.add_argument("--lengths", choices=LENGTH_RULES, default="auto", help="which steps are data; default: auto")
+    corpus.add_argument(
+        "--nonfinite", choices=NONFINITE_RULES, default="error", help="zero: read NaN and infinity as 0"
+    )
     corpus.set_defaults(command=_corpus)
 
     listing = commands.add_parser("settings", help="list every setting with its value under a profile")
@@ -168,6 +179,7 @@ def parameters_of(options: argparse.Namespace) -> Parameters:
         "seeds": options.seeds,
         "device": options.device,
         "precision": options.precision,
+        "dataset": options.dataset,
         "results": options.results,
         "overrides": {**preset, **dict(parse(text) for text in options.overrides)},
     }
@@ -240,16 +252,23 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _corpus(options: argparse.Namespace) -> None:
     from .data import load_corpus, table1
+    from .data.corpus import describe_notes
+    from .data.scaling import unusual_dimensions
 
-    corpus = load_corpus(options.file, options.scheme)
+    corpus = load_corpus(options.file, options.scheme, lengths=options.lengths, nonfinite=options.nonfinite)
     print(table1([corpus]).to_string(index=False))
     train = corpus.train
+    text = "not tokenised" if train.text_bert is None else train.text_bert.shape[2]
     print(
         f"scheme {corpus.scheme}, {'aligned' if corpus.aligned else 'unaligned'}, "
-        f"text {train.text_bert.shape[2]}, audio {train.audio.shape[1]}×{train.audio.shape[2]}, "
+        f"text {text}, audio {train.audio.shape[1]}×{train.audio.shape[2]}, "
         f"vision {train.vision.shape[1]}×{train.vision.shape[2]}, "
         f"{'with' if train.unimodal_labels is not None else 'without'} y_T, y_V, y_A, SHA-256 {corpus.sha256}"
     )
+    for line in describe_notes(corpus.notes):
+        print(line)
+    for row in unusual_dimensions(train).itertuples():
+        print(f"{row.modality}: {row.count} of {row.of} dimensions are {row.kind} (from 0: {row.dimensions})")
 
 
 def _settings(options: argparse.Namespace) -> None:

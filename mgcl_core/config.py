@@ -52,13 +52,15 @@ class TextInput:
 
 @dataclass(frozen=True)
 class AudioVisionInput:
-    """Shapes of audio and vision, which a study fills from the data (`config_for`), and their scaling."""
+    """Shapes of audio and vision and how they were read, which a study fills from the data; their scaling."""
 
     audio_dim: int = 33
     audio_steps: int = 400
     vision_dim: int = 709
     vision_steps: int = 55
-    normalize: bool = True  # 18: z-scores over valid training steps
+    scaling: Literal["robust", "zscore", "none"] = "robust"  # 18: over valid training steps
+    lengths: Literal["auto", "file", "nonzero"] = "auto"  # 19: "auto": believed where they cut off no observed step
+    nonfinite: Literal["error", "zero"] = "error"  # 19: "zero": NaN and infinity are read as 0
 
 
 @dataclass(frozen=True)

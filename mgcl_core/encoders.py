@@ -40,7 +40,8 @@ def encode(
 ) -> dict[str, Tensor]:
     """The features of one encoder of modality m, by the keys of `Batch.features`.
 
-    ``enhancement`` may be None for a macro encoder.
+    ``enhancement`` may be None for a macro encoder. A clip in which the modality is absent has zeros and no valid step
+    (decision 19).
 
     Returns:
         Of its granularities, ``macro_m`` (B, H), and ``micro_m`` (B, L, H) with ``micro_m_mask`` (B, L). Pooled micro
@@ -51,10 +52,9 @@ def encode(
     if "macro" in name.granularities:
         features[f"macro_{name.modality}"] = encoder.macro(states, mask)
     if "micro" in name.granularities:
-        states, mask = encoder.micro(states, mask)
         if enhancement.kind == "pooled":
             steps = ValidSteps(mask)
-            states, mask = enhancement(steps.pack(states), steps)[:, None], torch.ones_like(mask[:, :1])
+            states, mask = enhancement(steps.pack(states), steps)[:, None], mask.any(1, keepdim=True)
         features[f"micro_{name.modality}"], features[f"micro_{name.modality}_mask"] = states, mask
     return features
 
@@ -63,7 +63,7 @@ class TextEncoder(nn.Module):
     """A BERT-family encoder of the token ids (decision 2).
 
     ``forward(batch)`` gives the final hidden states (B, L, H) and the mask (B, L) of the word pieces: special tokens
-    and padding are False. The macro feature is the state of [CLS].
+    and padding are False. The macro feature is the state of [CLS]. All states of a clip without any token are zero.
     """
 
     def __init__(self, name: str, *, pretrained: bool = True):
@@ -74,7 +74,6 @@ class TextEncoder(nn.Module):
         self.max_steps = loaded.max_steps
         self.vocabulary = self.bert.config.vocab_size
         self.token_types = getattr(self.bert.config, "type_vocab_size", 0) > 1
-        self.absent = nn.Parameter(torch.randn(self.out_features) * 0.02)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         ids, mask, types = batch.tokens.unbind(1)  # each (B, L)
@@ -82,30 +81,29 @@ class TextEncoder(nn.Module):
             raise ConfigError(f"text has {ids.shape[1]} tokens, the text encoder takes at most {self.max_steps}")
         # Looked up once for all groups: each look-up has a gradient as large as the table.
         words = self.bert.get_input_embeddings()(ids)  # (B, L, H)
+        present = mask.any(1)  # (B,)
+        attended = mask.clone()
+        attended[:, 0] |= ~present  # attention to no token at all would be NaN
 
         def read(rows: Tensor, length: int) -> Tensor:
             extra = {"token_type_ids": types[rows, :length]} if self.token_types else {}
-            output = self.bert(inputs_embeds=words[rows, :length], attention_mask=mask[rows, :length], **extra)
+            output = self.bert(inputs_embeds=words[rows, :length], attention_mask=attended[rows, :length], **extra)
             return F.pad(output.last_hidden_state, (0, 0, 0, ids.shape[1] - length))
 
         states = read_by_length(mask > 0, read)  # (B, L, H)
-        # Without any token to attend to, [CLS] would depend on the padding of the other clips.
-        states = torch.where(mask.any(1)[:, None, None], states, self.absent.to(states.dtype))
-        return states, mask.bool() & ~torch.isin(ids, torch.tensor(self.special_ids, device=ids.device))
+        return states * present[:, None, None], mask.bool() & ~torch.isin(
+            ids, torch.tensor(self.special_ids, device=ids.device)
+        )
 
     def macro(self, states: Tensor, mask: Tensor) -> Tensor:
         """State of [CLS]: (B, L, H) → (B, H)."""
         return states[:, 0]
 
-    def micro(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """States and mask of the word pieces, never empty."""
-        return fill_absent(states, mask, self.absent)
-
 
 class SequenceEncoder(nn.Module):
     """Transformer encoder of audio or vision with attention pooling (decision 3).
 
-    ``forward(batch)`` gives hidden states (B, L, d) and the mask (B, L) of the valid steps, never empty. The macro
+    ``forward(batch)`` gives hidden states (B, L, d), zero at padding, and the mask (B, L) of the valid steps. The macro
     feature is the attention-pooled state.
     """
 
@@ -115,7 +113,6 @@ class SequenceEncoder(nn.Module):
         features, steps = getattr(config, f"{self.name}_dim"), getattr(config, f"{self.name}_steps")
         self.inputs = nn.Linear(features, config.width)
         self.positions = nn.Parameter(torch.randn(steps, config.width) * 0.02)
-        self.absent = nn.Parameter(torch.randn(config.width) * 0.02)
         self.dropout = nn.Dropout(config.encoder_dropout)
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.layers))
         self.query = nn.Parameter(torch.randn(config.width) * 0.02)
@@ -128,24 +125,19 @@ class SequenceEncoder(nn.Module):
                 f"{self.name} has {values.shape[1]} steps of {values.shape[2]} values, the encoder takes "
                 f"at most {len(self.positions)} steps of {self.inputs.in_features}"
             )
-        absent = absent_steps(mask)
-        steps = ValidSteps(mask | absent)
+        steps = ValidSteps(mask)
         states = self.inputs(steps.pack(values))  # (n, d), of the valid steps alone
-        states = torch.where(steps.pack(absent)[:, None], self.absent.to(states.dtype), states)
         states = self.dropout(states + self.positions[steps.times])
         for layer in self.layers:
             states = layer(states, steps)
-        return steps.unpack(states), steps.mask
+        return steps.unpack(states), mask
 
     def macro(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Attention pooling with one learned query: (B, L, d) → (B, d)."""
+        """Attention pooling with one learned query: (B, L, d) → (B, d), zero where no step is valid."""
         scores = states @ self.query.to(states.dtype) / states.shape[-1] ** 0.5  # (B, L)
-        weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
+        # The smallest number instead of -inf: over no valid step the weights are finite, and all states are zero.
+        weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1)
         return (weights[:, None] @ states)[:, 0]
-
-    def micro(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states of the valid steps, with their mask."""
-        return states, mask
 
 
 class TransformerLayer(nn.TransformerEncoderLayer):
@@ -185,23 +177,7 @@ def self_attention(projected: Tensor, steps: ValidSteps, heads: int, dropout: fl
         mask = group.mask[:, None, None]  # (G, 1, 1, L), of the keys
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         parts.append(group.pack(attended.transpose(1, 2).flatten(2)))
-    return torch.cat(parts)
-
-
-def absent_steps(mask: Tensor) -> Tensor:
-    """True at the first step of clips without any valid one: (B, L) → (B, L)."""
-    first = torch.zeros_like(mask)
-    first[:, 0] = ~mask.any(1)
-    return first
-
-
-def fill_absent(states: Tensor, mask: Tensor, absent: Tensor) -> tuple[Tensor, Tensor]:
-    """Give a clip without any valid step one step that holds the learned vector ``absent`` (d,) (decision 19).
-
-    Everything downstream then sees at least one valid step, and no softmax runs over nothing.
-    """
-    first = absent_steps(mask)
-    return torch.where(first[:, :, None], absent.to(states.dtype), states), mask | first
+    return torch.cat(parts) if parts else projected[:, : projected.shape[1] // 3]  # (0, d) where no step is valid
 
 
 class MicroEnhancement(nn.Module):

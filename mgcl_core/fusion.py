@@ -34,15 +34,18 @@ class MTM(nn.Module):
         Args:
             macro: (B, d).
             sources: two micro sequences (B, L, d).
-            masks: their padding masks (B, L), True at valid steps; each clip has at least one.
+            masks: their padding masks (B, L), True at valid steps. A clip without any keeps its macro feature.
 
         Returns:
             (B, d).
         """
         steps = [source + embedding for source, embedding in zip(sources, self.modality, strict=True)]
         steps, padding = torch.cat(steps, 1), ~torch.cat(masks, 1)  # (B, L1+L2, d), (B, L1+L2)
-        attended, _ = self.attention(macro[:, None], steps, steps, key_padding_mask=padding, need_weights=False)
-        hidden = self.attention_norm(macro + self.dropout(attended[:, 0]))
+        nothing = padding.all(1, keepdim=True)  # (B, 1): both sources are absent, and attention would be NaN
+        attended, _ = self.attention(
+            macro[:, None], steps, steps, key_padding_mask=padding & ~nothing, need_weights=False
+        )
+        hidden = self.attention_norm(macro + self.dropout(attended[:, 0] * ~nothing))
         return self.feedforward_norm(hidden + self.dropout(self.feedforward(hidden)))
 
 

@@ -44,6 +44,7 @@ def collaborative_contrastive_loss(
     components: Collection[str] = COMPONENTS,
     weighted: bool = True,
     reduction: str = "mean",
+    present: Tensor | None = None,
 ) -> Tensor:
     """L_con of equation 12 over the pairs of equations 4-11.
 
@@ -60,6 +61,7 @@ def collaborative_contrastive_loss(
         components: which of C1 (eqs 4, 5), C2 (eqs 6, 7) and C3 (eqs 8, 9) take part.
         weighted: whether pairs carry the weights of equation 2; otherwise W = 1.
         reduction: "mean" divides the sum over the batch by its size (decision 9), "sum" does not.
+        present: (3, B), False where a sample lacks T, V, A: no pair has such a feature (decision 19). None: all have.
 
     Returns:
         A scalar.
@@ -70,12 +72,13 @@ def collaborative_contrastive_loss(
     """
     _check(macro, micro, labels, components, reduction)
     dtype = torch.promote_types(torch.promote_types(macro.dtype, micro.dtype), torch.float32)
-    (T_a, V_a, A_a), (T_i, V_i, A_i) = _unit_vectors(macro.to(dtype)), _unit_vectors(micro.to(dtype))  # (B, d) each
+    features = _unit_vectors(torch.cat([macro, micro]).to(dtype))  # (6, B, d)
+    T_a, V_a, A_a, T_i, V_i, A_i = range(6)
     positive, W = intensity_pairs(labels.to(dtype), delta)  # eqs 1-3, (B, B): row i is the anchor's sample
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)  # (i, i)
     similar, distant = positive & ~itself, ~positive  # positive pairs of two samples, and negative pairs
 
-    pairs = []  # features of anchor and other (B, d), which (i, j) are in P_i, which are in N_i (B, B)
+    pairs = []  # features of anchor and other, which (i, j) are in P_i, which are in N_i (B, B)
     if "C1" in components:  # same modality, same granularity: P_i of eq. 4, N_i of eq. 5
         pairs += [(m, m, similar, distant) for m in (T_a, V_a, A_a)]
     if "C2" in components:  # cross modality, same granularity: P_i of eq. 6, once with the (i, i), N_i of eq. 7
@@ -83,9 +86,15 @@ def collaborative_contrastive_loss(
         pairs += [(m, n, similar, distant) for m, n in ((A_a, T_a), (V_a, T_a), (A_a, V_a))]
     if "C3" in components:  # same modality, cross granularity: P_i of eq. 8, N_i of eq. 9
         pairs += [(m, n, itself, distant) for m, n in ((T_a, T_i), (V_a, V_i), (A_a, A_i))]
-    anchors, others, P, N = (torch.stack(part) for part in zip(*pairs, strict=True))  # eqs 10, 11: all K unions
+    anchors, others, P, N = zip(*pairs, strict=True)
+    P, N = torch.stack(P), torch.stack(N)  # eqs 10, 11: all K unions, (K, B, B)
+    if present is not None:
+        here = present.repeat(2, 1)  # (6, B)
+        both = torch.stack([here[m][:, None] & here[n] for m, n in zip(anchors, others, strict=True)])
+        P, N = P & both, N & both
 
     with torch.autocast(macro.device.type, enabled=False):
+        anchors, others = (torch.stack([features[m] for m in side]) for side in (anchors, others))
         similarity = anchors @ others.mT  # sim(a, p), (K, B, B)
     scores = similarity * (W if weighted else 1.0) / temperature
     terms = _log_sum_exp(scores, P | N) - _log_sum_exp(scores, P)  # eq. 12, (B,)
@@ -94,21 +103,30 @@ def collaborative_contrastive_loss(
     return terms.mean() if reduction == "mean" else terms.sum()
 
 
-def prediction_loss(predictions: Tensor, labels: Tensor) -> Tensor:
-    """L_pred (eq. 18): mean squared error of (B,) predictions."""
-    return (labels - predictions).square().mean()  # eq. 18
+def prediction_loss(predictions: Tensor, labels: Tensor, counted: Tensor | None = None) -> Tensor:
+    """L_pred (eq. 18): mean squared error of (B,) predictions, of those ``counted`` (B,) where that is given."""
+    errors = (labels - predictions).square()
+    if counted is None:
+        return errors.mean()  # eq. 18
+    return (errors * counted).sum() / counted.sum().clamp_min(1)
 
 
-def unimodal_loss(predictions: Tensor, labels: Tensor, unimodal_labels: Tensor) -> Tensor:
+def unimodal_loss(
+    predictions: Tensor, labels: Tensor, unimodal_labels: Tensor, present: Tensor | None = None
+) -> Tensor:
     """L_uni (eqs 20, 21): squared errors summed over the six heads, averaged over the batch (decision 10).
 
     Args:
         predictions: (6, B) in the order T_a, V_a, A_a, T_i, V_i, A_i.
         labels: (B,) y, the target of the three macro heads.
         unimodal_labels: (3, B) y_T, y_V, y_A, the targets of the three micro heads.
+        present: (3, B), False where a sample lacks T, V, A: no term comes from it (decision 19). None: all are there.
     """
     u = torch.cat([labels.expand(3, -1), unimodal_labels])  # eq. 20, (6, B)
-    return (u - predictions).square().sum(0).mean()  # eq. 21
+    errors = (u - predictions).square()
+    if present is not None:
+        errors = errors * present.repeat(2, 1)
+    return errors.sum(0).mean()  # eq. 21
 
 
 def _log_sum_exp(scores: Tensor, mask: Tensor) -> Tensor:

@@ -85,7 +85,10 @@ class MGCL(System):
         return {"": self.config.mgcl_lr, **{f"encoders.{name}.": self.config.text_lr for name in text}}
 
     def forward(self, batch: Batch) -> Output:
+        present = batch.present  # (3, B)
         macro, micro, masks = zip(*(self.features(m, batch) for m in MODALITIES), strict=True)
+        # An absent modality gives zeros, not what projections make of them (decision 19); its micro mask is empty.
+        macro = [vector * here[:, None] for vector, here in zip(macro, present, strict=True)]
         F = self.fusion(macro, micro, masks)  # eqs 13-16
         prediction = self.predictor(F).squeeze(-1).float()  # eq. 17, (B,)
         macro = torch.stack(macro).float()  # T_a, V_a, A_a, (3, B, d)
@@ -93,7 +96,7 @@ class MGCL(System):
         unimodal = torch.stack(
             [head(vector).squeeze(-1) for head, vector in zip(self.heads, [*macro, *micro], strict=True)]
         ).float()  # eq. 19, (6, B)
-        output = Output(prediction, macro, micro, unimodal)
+        output = Output(prediction, macro, micro, unimodal * present.repeat(2, 1))
         if batch.labels is not None:
             output.losses = self.losses(output, batch)
         return output
@@ -112,9 +115,12 @@ class MGCL(System):
                 components=config.components,
                 weighted=config.weighted,
                 reduction=config.reduction,
+                present=batch.present,
             )
         if config.beta > 0:
-            losses["uni"] = config.beta * unimodal_loss(output.unimodal, batch.labels, batch.unimodal_labels)
+            losses["uni"] = config.beta * unimodal_loss(
+                output.unimodal, batch.labels, batch.unimodal_labels, batch.present
+            )
         return losses
 
     def features(self, modality: str, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

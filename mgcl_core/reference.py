@@ -70,12 +70,19 @@ def contrastive_loss(
     components: Collection[str] = ("C1", "C2", "C3"),
     weighted: bool = True,
     reduction: str = "mean",
+    present: Sequence[Mask] | None = None,
 ) -> float:
-    """L_con (eq. 12): macro and micro (3, n, d), labels (n,). A sample without a positive or a negative gives 0."""
+    """L_con (eq. 12): macro and micro (3, n, d), labels (n,). A sample without a positive or a negative gives 0.
+
+    ``present`` (3, n) is false where a sample lacks T, V, A: no pair has such a feature (decision 19).
+    """
     features = {f"{m}_a": macro[k] for k, m in enumerate("TVA")} | {f"{m}_i": micro[k] for k, m in enumerate("TVA")}
     total = 0.0
     for i in range(len(labels)):
-        positives, negatives = pairs(i, labels, delta, components)
+        positives, negatives = (
+            [pair for pair in side if present is None or _both_present(pair, i, present)]
+            for side in pairs(i, labels, delta, components)
+        )
         if not positives or not negatives:
             continue
 
@@ -90,12 +97,23 @@ def contrastive_loss(
     return total / len(labels) if reduction == "mean" else total
 
 
-def unimodal_loss(predictions: Matrix, labels: Vector, unimodal_labels: Matrix) -> float:
-    """L_uni (eq. 21): predictions (6, n), labels (n,), unimodal labels (3, n)."""
+def _both_present(pair: tuple[str, str, int], i: int, present: Sequence[Mask]) -> bool:
+    anchor, other, j = pair
+    return bool(present["TVA".index(anchor[0])][i] and present["TVA".index(other[0])][j])
+
+
+def unimodal_loss(
+    predictions: Matrix, labels: Vector, unimodal_labels: Matrix, present: Sequence[Mask] | None = None
+) -> float:
+    """L_uni (eq. 21): predictions (6, n), labels (n,), unimodal labels (3, n), ``present`` (3, n) as for L_con."""
     total = 0.0
     for i in range(len(labels)):
         targets = [labels[i]] * 3 + [unimodal_labels[k][i] for k in range(3)]  # eq. 20
-        total += sum((float(u) - float(predictions[k][i])) ** 2 for k, u in enumerate(targets))
+        total += sum(
+            (float(u) - float(predictions[k][i])) ** 2
+            for k, u in enumerate(targets)
+            if present is None or present[k % 3][i]
+        )
     return total / len(labels)
 
 

@@ -17,6 +17,7 @@ class UnimodalRegressor(System):
 
     A macro encoder reads [CLS] or the attention-pooled state and learns y; a micro encoder reads the mean of the
     enhanced states and learns y_T, y_V or y_A. A shared encoder does both at once; its prediction is the macro one.
+    Of a clip that lacks its modality it learns nothing, and predicts 0 (decision 19).
     """
 
     def __init__(self, name: EncoderName, config: Config, *, pretrained: bool = True):
@@ -37,15 +38,16 @@ class UnimodalRegressor(System):
 
     def forward(self, batch: Batch) -> Output:
         features = encode(self.encoder, self.name, batch, self.enhancement)
+        present = batch.present[MODALITIES.index(self.name.modality)]  # (B,)
         predictions, losses = [], {}
         for granularity in self.name.granularities:
             vector = features.get(f"macro_{self.name.modality}")  # (B, H)
             if granularity == "micro":
                 states, steps = micro_steps(features, self.name.modality, self.enhancement)
                 vector = steps.mean(states)  # (B, 3H)
-            predictions.append(self.heads[granularity](vector).squeeze(-1).float())  # (B,)
+            predictions.append(self.heads[granularity](vector).squeeze(-1).float() * present)  # (B,)
             if batch.labels is not None:
-                losses[granularity] = prediction_loss(predictions[-1], self._label(granularity, batch))
+                losses[granularity] = prediction_loss(predictions[-1], self._label(granularity, batch), present)
         return Output(predictions[0], losses=losses)
 
     def target(self, batch: Batch) -> Tensor:

@@ -100,7 +100,7 @@ PUBLISHED: dict[str, ConFEDESettings] = {
 class SequenceEncoder(nn.Module):
     """Transformer over the valid steps and one learned step before them, then their mean.
 
-    ``forward(values (B, L, D), mask (B, L))`` gives (B, width). A clip without any valid step is the learned step.
+    ``forward(values (B, L, D), mask (B, L))`` gives (B, width), zero for a clip without any valid step (decision 19).
     """
 
     def __init__(self, features: int, steps: int, layers: int, settings: ConFEDESettings):
@@ -115,11 +115,12 @@ class SequenceEncoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        present = mask.any(1, keepdim=True)  # (B, 1)
         first = self.first.expand(len(values), 1, -1)
         states = torch.cat([first, self.inputs(values)], 1)  # (B, 1 + L, width)
         states = self.dropout(states + self.positions[: states.shape[1]])
         mask = F.pad(mask, (1, 0), value=True)
-        return masked_mean(self.norm(self.transformer(states, src_key_padding_mask=~mask)), mask)
+        return masked_mean(self.norm(self.transformer(states, src_key_padding_mask=~mask)), mask) * present
 
 
 class SequenceRegressor(System):
@@ -136,9 +137,10 @@ class SequenceRegressor(System):
 
     def forward(self, batch: Batch) -> Output:
         values, mask = (batch.audio, batch.audio_mask) if self.modality == "A" else (batch.vision, batch.vision_mask)
-        output = Output(self.head(self.encoder(values, mask)).squeeze(-1).float())
+        present = mask.any(1)  # of a clip without the modality nothing is learned, and 0 is predicted
+        output = Output(self.head(self.encoder(values, mask)).squeeze(-1).float() * present)
         if batch.labels is not None:
-            output.losses["pred"] = prediction_loss(output.prediction, self.target(batch))
+            output.losses["pred"] = prediction_loss(output.prediction, self.target(batch), present)
         return output
 
 
@@ -215,13 +217,13 @@ class ConFEDE(System):
             self.encoders["A"](batch.audio, batch.audio_mask),
         ]
 
-    def decompose(self, embeddings: list[Tensor]) -> Tensor:
-        """Three (…, H) → similar T, V, A and dissimilar T, V, A, (…, 6, h)."""
+    def decompose(self, embeddings: list[Tensor], present: Tensor) -> Tensor:
+        """Three (…, H) → similar T, V, A and dissimilar T, V, A, (…, 6, h); zero where not ``present`` (3, …)."""
         return torch.stack(
             [
-                projections[m](vector)
+                projections[m](vector) * here[..., None]
                 for projections in (self.similar, self.dissimilar)
-                for m, vector in zip(MODALITIES, embeddings, strict=True)
+                for m, vector, here in zip(MODALITIES, embeddings, present, strict=True)
             ],
             -2,
         )
@@ -232,21 +234,24 @@ class ConFEDE(System):
 
     def forward(self, batch: Batch) -> Output:
         embeddings = self.embed(batch)
-        features = self.decompose(embeddings)  # (B, 6, h)
+        present = batch.present  # (3, B)
+        features = self.decompose(embeddings, present)  # (B, 6, h)
         if batch.labels is None:
             return Output(self.predict(features))
         features, labels = features[:, None], batch.labels[:, None]  # (B, clips, 6, h), (B, clips)
         unimodal = batch.unimodal_labels[:, :, None]  # (3, B, clips)
-        valid = torch.ones_like(labels, dtype=torch.bool)
+        present, valid = present[:, :, None], torch.ones_like(labels, dtype=torch.bool)
         if self.training and self.split is not None:
             self.memory[batch.index] = torch.cat(embeddings[1:], -1).detach().float()
             rows = draw_candidates(self.candidates[batch.index])  # (B, 6)
             valid = torch.cat([valid, rows >= 0], 1)
             rows = rows.clamp_min(0)
-            features = torch.cat([features, self.decompose(self._recall(rows))], 1)
+            recalled = self.split.present[:, rows]  # (3, B, 6)
+            features = torch.cat([features, self.decompose(self._recall(rows), recalled)], 1)
+            present = torch.cat([present, recalled], 2)
             labels = torch.cat([labels, self.split.labels[rows]], 1)
             unimodal = torch.cat([unimodal, self.split.unimodal_labels[:, rows]], 2)
-        return self._objective(features, labels, unimodal, valid)
+        return self._objective(features, labels, unimodal, valid, present)
 
     def _recall(self, rows: Tensor) -> list[Tensor]:
         """Embeddings of training clips (B, 6), each (B, 6, H)."""
@@ -255,27 +260,30 @@ class ConFEDE(System):
             return [vector.unflatten(0, rows.shape) for vector in embeddings]
         return [self.split.features["macro_T"][rows].float(), *self.memory[rows].chunk(2, -1)]
 
-    def _objective(self, features: Tensor, labels: Tensor, unimodal: Tensor, valid: Tensor) -> Output:
-        """Losses of clips (B, clips, 6, h), the batch's first, with their labels and which of them are valid."""
+    def _objective(self, features: Tensor, labels: Tensor, unimodal: Tensor, valid: Tensor, present: Tensor) -> Output:
+        """Losses of clips (B, clips, 6, h), the batch's first, with their labels and which of them are valid.
+
+        ``present`` (3, B, clips) is False where a clip lacks T, V, A: no term comes from its features (decision 19).
+        """
         settings = self.settings
+        there = valid[:, :, None] & present.permute(1, 2, 0).repeat(1, 1, 2)  # (B, clips, 6)
         clips = features.shape[1] if settings.learn_retrieved else 1
         predicted = self.predict(features[:, :clips])  # (B, clips)
         output = Output(predicted[:, 0])
         output.losses["pred"] = masked_mean_square(predicted - labels[:, :clips], valid[:, :clips])
         if features.shape[1] > 1:
-            output.losses["con"] = settings.contrast_weight * contrastive_loss(features, valid, settings.temperature)
+            output.losses["con"] = settings.contrast_weight * contrastive_loss(features, there, settings.temperature)
         if settings.unimodal_weight > 0:
             predicted = self.unimodal_decoder(features[:, :clips]).squeeze(-1).float()  # (B, clips, 6)
             # Similar features learn y, dissimilar ones the label of their modality.
             targets = torch.stack([labels] * 3 + list(unimodal), -1)[:, :clips]
-            output.losses["uni"] = settings.unimodal_weight * masked_mean_square(predicted - targets, valid[:, :clips])
+            output.losses["uni"] = settings.unimodal_weight * masked_mean_square(predicted - targets, there[:, :clips])
         return output
 
 
 def masked_mean_square(errors: Tensor, valid: Tensor) -> Tensor:
-    """Mean square of (B, clips, …) over what is valid in (B, clips)."""
-    weight = valid.reshape(*valid.shape, *[1] * (errors.dim() - 2)).expand_as(errors).to(errors.dtype)
-    return (errors.square() * weight).sum() / weight.sum()
+    """Mean square of errors over those that are valid, both of one shape."""
+    return (errors.square() * valid).sum() / valid.sum().clamp_min(1)
 
 
 def gelu_perceptron(in_features: int, *hidden: int) -> nn.Sequential:
@@ -357,7 +365,7 @@ def contrastive_loss(features: Tensor, valid: Tensor, temperature: float) -> Ten
 
     Args:
         features: (B, 7, 6, h): each clip, then the six retrieved for it.
-        valid: (B, 7), False where no clip could be retrieved; its pairs are left out.
+        valid: (B, 7, 6), False where no clip could be retrieved or it lacks the modality; such pairs are left out.
         temperature: By which cosines are divided.
 
     Returns:
@@ -367,7 +375,7 @@ def contrastive_loss(features: Tensor, valid: Tensor, temperature: float) -> Ten
     unit = F.normalize(features, dim=-1).flatten(1, 2)  # (B, 42, h)
     with torch.autocast(unit.device.type, enabled=False):  # cosines stay in float32
         similarity = unit @ unit.mT / temperature  # (B, 42, 42)
-    feature_valid = valid.repeat_interleave(KINDS, 1)  # (B, 42)
+    feature_valid = valid.flatten(1)  # (B, 42)
     positive, negative = (torch.tensor(pairs, device=features.device).unbind(1) for pairs in contrast_pairs())
     (anchor, other), (negative_anchor, negative_other) = positive, negative
     negative_valid = feature_valid[:, negative_anchor] & feature_valid[:, negative_other]  # (B, 33)
@@ -376,7 +384,7 @@ def contrastive_loss(features: Tensor, valid: Tensor, temperature: float) -> Ten
     negatives = similarity[:, None, negative_anchor, negative_other].masked_fill(~competes, torch.finfo(unit.dtype).min)
     terms = F.softplus(negatives.logsumexp(-1) - similarity[:, anchor, other])  # (B, 20)
     positive_valid = feature_valid[:, anchor] & feature_valid[:, other]
-    return ((terms * positive_valid).sum(1) / positive_valid.sum(1)).mean()
+    return ((terms * positive_valid).sum(1) / positive_valid.sum(1).clamp_min(1)).mean()
 
 
 ENTRY = SystemEntry(

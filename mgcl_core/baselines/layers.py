@@ -31,6 +31,15 @@ def text_embeddings(batch: Batch) -> tuple[Tensor, Tensor]:
     return batch.text, batch.tokens[:, 1] > 0
 
 
+def token_steps(batch: Batch) -> Tensor:
+    """Steps of systems that read all modalities token by token: (B, L), True where there is a token.
+
+    A clip without words (decision 19) has one step, so that its audio and vision are read all the same.
+    """
+    mask = batch.tokens[:, 1] > 0
+    return torch.cat([mask[:, :1] | ~mask.any(1, keepdim=True), mask[:, 1:]], 1)
+
+
 def align_steps(values: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
     """Values averaged over the stretch of time that falls to each token, tokens being taken as equally long.
 
@@ -142,8 +151,8 @@ class VectorSettings(LoopSettings):
 class ModalityVectors(nn.Module):
     """One vector of each modality: a batch → text (B, text_out), audio (B, audio_hidden), vision (B, vision_hidden).
 
-    With ``settings.reference_behaviour`` as in mmsa 2.2.1, where the means and the LSTM run over padding too, and where
-    dropout of the text, whatever its rate, does nothing.
+    That of an absent modality is zero (decision 19). With ``settings.reference_behaviour`` as in mmsa 2.2.1, where the
+    means and the LSTM run over padding too, and where dropout of the text, whatever its rate, does nothing.
     """
 
     def __init__(self, settings: VectorSettings, shapes: Shapes):
@@ -157,11 +166,15 @@ class ModalityVectors(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         text, mask = text_embeddings(batch)
-        return (
+        vectors = (
             self.text(text, torch.ones_like(mask) if self.padding else mask),
             self.audio(batch.audio, batch.audio_mask),
             self.vision(batch.vision, batch.vision_mask),
         )
+        if self.padding:
+            return vectors
+        T, V, A = batch.present[:, :, None]  # (B, 1) each
+        return tuple(vector * here for vector, here in zip(vectors, (T, A, V), strict=True))
 
 
 def with_one(vector: Tensor) -> Tensor:

@@ -49,7 +49,10 @@ PUBLISHED: dict[str, MAGBERTSettings] = {
 
 
 class AdaptationGate(nn.Module):
-    """MAG: text embeddings (B, L, H) shifted by vision (B, L, Dv) and audio (B, L, Da) of the same steps."""
+    """MAG: text embeddings (B, L, H) shifted by vision (B, L, Dv) and audio (B, L, Da) of the same steps.
+
+    ``present`` (2, B, 1, 1) is False where a clip lacks vision, audio: nothing is shifted by it (decision 19).
+    """
 
     def __init__(self, text_dim: int, vision_dim: int, audio_dim: int, settings: MAGBERTSettings):
         super().__init__()
@@ -61,10 +64,11 @@ class AdaptationGate(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
         self.beta = settings.beta
 
-    def forward(self, text: Tensor, vision: Tensor, audio: Tensor) -> Tensor:
+    def forward(self, text: Tensor, vision: Tensor, audio: Tensor, present: Tensor) -> Tensor:
         vision_gate = self.vision_gate(torch.cat([vision, text], -1)).relu()
         audio_gate = self.audio_gate(torch.cat([audio, text], -1)).relu()
-        shift = vision_gate * self.vision_shift(vision) + audio_gate * self.audio_shift(audio)  # (B, L, H)
+        shifts = vision_gate * self.vision_shift(vision), audio_gate * self.audio_shift(audio)
+        shift = shifts[0] * present[0] + shifts[1] * present[1]  # (B, L, H)
         length = shift.norm(dim=-1, keepdim=True)
         length = torch.where(length == 0, 1.0, length)
         scale = (text.norm(dim=-1, keepdim=True) / (length + 1e-6) * self.beta).clamp_max(1.0)
@@ -85,21 +89,22 @@ class MAGBERT(System):
 
     def forward(self, batch: Batch) -> Output:
         audio, vision = self._align(batch)
+        present = batch.present[1:, :, None, None]  # (2, B, 1, 1), of vision and audio
 
         def read(rows: Tensor, length: int) -> Tensor:
             group = dataclasses.replace(batch, tokens=batch.tokens[rows, :, :length])
-            return self._read(group, audio[rows, :length], vision[rows, :length])
+            return self._read(group, audio[rows, :length], vision[rows, :length], present[:, rows])
 
         # The text encoder reads in groups too, but these are already small enough, and sorted as it would sort them.
         states = read_by_length(batch.tokens[:, 1] > 0, read)  # (B, H)
         return l1_output(self.head(self.pooler(states)), batch)
 
-    def _read(self, batch: Batch, audio: Tensor, vision: Tensor) -> Tensor:
-        """States of [CLS] (B, H), the embeddings shifted by audio (B, L, Da) and vision (B, L, Dv)."""
+    def _read(self, batch: Batch, audio: Tensor, vision: Tensor, present: Tensor) -> Tensor:
+        """States of [CLS] (B, H), the embeddings shifted by audio (B, L, Da) and vision (B, L, Dv) where present."""
 
         # A hook, because the text model's own forward knows best how to go on from its embeddings.
         def shift(_module: nn.Module, _inputs: tuple, embeddings: Tensor) -> Tensor:
-            return self.gate(embeddings, vision, audio)
+            return self.gate(embeddings, vision, audio, present)
 
         hook = self.text.bert.embeddings.register_forward_hook(shift)
         try:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..data.batches import Batch
 from ..system import LoopSettings, Output, Shapes, System, SystemEntry
-from .layers import align_steps, l1_output, last_state, text_embeddings
+from .layers import align_steps, l1_output, last_state, text_embeddings, token_steps
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,11 @@ class MFN(System):
         self.output = small_network(width + memory, settings.output_hidden, 1, settings.output_dropout)
 
     def forward(self, batch: Batch) -> Output:
-        text, mask = text_embeddings(batch)
+        text, tokens = text_embeddings(batch)
         if self.settings.reference_behaviour:
-            mask = torch.ones_like(mask)
+            mask = torch.ones_like(tokens)
+        else:
+            text, mask = text * tokens[:, :, None], token_steps(batch)
         modalities = (text, self._on_tokens(batch, "audio", mask), self._on_tokens(batch, "vision", mask))
         with torch.autocast(text.device.type, enabled=False):  # as in `LSTM`
             states = self._states([values.float() for values in modalities])

@@ -123,10 +123,14 @@ class MISA(System):
         utterances = self._utterances(batch)  # (B, 3, h)
         specific = torch.stack([self.specific[m](utterances[:, k]) for k, m in enumerate(MODALITIES)], 1)  # (B, 3, h)
         invariant = self.invariant(utterances)  # (B, 3, h)
-        fused = self.transformer(torch.cat([specific, invariant], 1))  # (B, 6, h)
+        present = batch.present.T  # (B, 3)
+        padding = ~present.repeat(1, 2)  # (B, 6): parts of an absent modality are neither keys nor read (decision 19)
+        padding = padding & ~padding.all(1, keepdim=True)  # attention among no parts would be NaN
+        fused = self.transformer(torch.cat([specific, invariant], 1), src_key_padding_mask=padding)  # (B, 6, h)
+        fused = fused * present.repeat(1, 2)[:, :, None]
         output = Output(self.predictor(fused.flatten(1)).squeeze(-1).float())
         if batch.labels is not None:
-            output.losses = self._losses(output.prediction, batch.labels, utterances, specific, invariant)
+            output.losses = self._losses(output.prediction, batch.labels, utterances, specific, invariant, present)
         return output
 
     def _utterances(self, batch: Batch) -> Tensor:
@@ -141,41 +145,58 @@ class MISA(System):
             "V": self.vision(batch.vision, masks["vision"]),
             "A": self.audio(batch.audio, masks["audio"]),
         }
-        return torch.stack([self.projections[m](vectors[m]) for m in MODALITIES], 1)
+        utterances = torch.stack([self.projections[m](vectors[m]) for m in MODALITIES], 1)
+        return utterances * batch.present.T[:, :, None]
 
     def _losses(
-        self, prediction: Tensor, labels: Tensor, utterances: Tensor, specific: Tensor, invariant: Tensor
+        self,
+        prediction: Tensor,
+        labels: Tensor,
+        utterances: Tensor,
+        specific: Tensor,
+        invariant: Tensor,
+        present: Tensor,
     ) -> dict[str, Tensor]:
         settings = self.settings
         reconstructed = torch.stack(
             [self.reconstruction[m](specific[:, k] + invariant[:, k]) for k, m in enumerate(MODALITIES)], 1
         )
+        errors = (reconstructed.float() - utterances.float()).square().mean(-1) * present  # (B, 3)
         return {
             "pred": prediction_loss(prediction, labels),
-            "diff": settings.difference_weight * difference_loss(specific.float(), invariant.float()),
-            "sim": settings.similarity_weight * similarity_loss(invariant.float(), settings.moments),
-            "recon": settings.reconstruction_weight * (reconstructed.float() - utterances.float()).square().mean(),
+            "diff": settings.difference_weight * difference_loss(specific.float(), invariant.float(), present),
+            "sim": settings.similarity_weight * similarity_loss(invariant.float(), settings.moments, present),
+            "recon": settings.reconstruction_weight * errors.sum() / present.sum().clamp_min(1),
         }
 
 
-def similarity_loss(invariant: Tensor, moments: int) -> Tensor:
+def similarity_loss(invariant: Tensor, moments: int, present: Tensor) -> Tensor:
     """Central moment discrepancy (CMD) of the invariant parts, averaged over the three pairs of modalities.
 
     Args:
         invariant: (B, 3, h).
         moments: The highest order K.
+        present: (B, 3), False where a clip lacks the modality: it takes no part in the means.
 
     Returns:
         A scalar: the distance of the means over the batch, plus that of the central moments of order 2 to K.
     """
-    means = invariant.mean(0)  # (3, h)
+    means = _mean_of_present(invariant, present)  # (3, h)
     centred = invariant - means
-    orders = torch.stack([means, *(centred.pow(order).mean(0) for order in range(2, moments + 1))])  # (moments, 3, h)
+    orders = [means, *(_mean_of_present(centred.pow(order), present) for order in range(2, moments + 1))]
+    orders = torch.stack(orders)  # (moments, 3, h)
     first, second = [0, 0, 1], [1, 2, 2]
-    return torch.linalg.vector_norm(orders[:, first] - orders[:, second], dim=-1).sum(0).mean()
+    distances = torch.linalg.vector_norm(orders[:, first] - orders[:, second], dim=-1).sum(0)  # (3,)
+    known = present.any(0)
+    return (distances * (known[first] & known[second])).mean()
 
 
-def difference_loss(specific: Tensor, invariant: Tensor) -> Tensor:
+def _mean_of_present(parts: Tensor, present: Tensor) -> Tensor:
+    """(B, k, h), (B, k) → (k, h), the mean over the clips that have the part."""
+    return (parts * present[:, :, None]).sum(0) / present.sum(0).clamp_min(1)[:, None]
+
+
+def difference_loss(specific: Tensor, invariant: Tensor, present: Tensor) -> Tensor:
     """Soft orthogonality: mean square of the correlations of the parts' dimensions, summed over six pairs of parts.
 
     The pairs are each modality's specific and invariant part, and the specific parts of each two modalities. The mean
@@ -184,12 +205,14 @@ def difference_loss(specific: Tensor, invariant: Tensor) -> Tensor:
     Args:
         specific: (B, 3, h).
         invariant: (B, 3, h).
+        present: (B, 3), False where a clip lacks the modality: it takes no part.
 
     Returns:
         A scalar.
     """
-    parts = torch.cat([specific, invariant], 1).transpose(0, 1)  # (6, B, h)
-    parts = parts - parts.mean(1, keepdim=True)
+    parts, present = torch.cat([specific, invariant], 1), present.repeat(1, 2)  # (B, 6, h), (B, 6)
+    parts = (parts - _mean_of_present(parts, present)) * present[:, :, None]
+    parts = parts.transpose(0, 1)  # (6, B, h)
     parts = parts / (parts.norm(dim=-1, keepdim=True).detach() + 1e-6)
     first, second = [0, 1, 2, 0, 0, 1], [3, 4, 5, 1, 2, 2]
     with torch.autocast(parts.device.type, enabled=False):

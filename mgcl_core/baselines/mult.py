@@ -141,8 +141,11 @@ class Layer(nn.Module):
                 nn.init.xavier_uniform_(part.weight)
                 nn.init.zeros_(part.bias)
 
-    def forward(self, values: Tensor, source: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Values (B, Lq, d) attend to ``source`` (B, Lk, d) under ``mask``, or without one to their own past."""
+    def forward(self, values: Tensor, source: Tensor | None, mask: Tensor | None, present: Tensor | None) -> Tensor:
+        """Values (B, Lq, d) attend to ``source`` (B, Lk, d) under ``mask``, or without one to their own past.
+
+        Where ``present`` (B,) is False there is no source, and nothing comes from it (decision 19).
+        """
         normed = self.attention_norm(values)
         query = self._split(self.query(normed))  # (B, heads, Lq, d / heads)
         key, value = (
@@ -152,7 +155,10 @@ class Layer(nn.Module):
         if self.training and self.key_dropout.p > 0:
             value = value * self.key_dropout(torch.ones_like(value[..., :1]))  # no weight on a dropped key
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None)
-        values = values + self.dropout(self.output(attended.transpose(1, 2).flatten(2)))
+        attended = attended.transpose(1, 2).flatten(2)  # (B, Lq, d)
+        if present is not None:
+            attended = attended * present[:, None, None]
+        values = values + self.dropout(self.output(attended))
         return values + self.dropout(self.feedforward(self.feedforward_norm(values)))
 
     def _split(self, values: Tensor) -> Tensor:
@@ -169,11 +175,13 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Layer(width, attention_dropout, settings) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, values: Tensor, source: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """(B, Lq, d), with (B, Lk, d) and (B, 1, Lq, Lk) where it attends to another sequence → (B, Lq, d)."""
+    def forward(
+        self, values: Tensor, source: Tensor | None = None, mask: Tensor | None = None, present: Tensor | None = None
+    ) -> Tensor:
+        """(B, Lq, d), with (B, Lk, d), (B, 1, Lq, Lk), (B,) where it attends to another sequence → (B, Lq, d)."""
         values, source = self._embed(values), None if source is None else self._embed(source)
         for layer in self.layers:
-            values = layer(values, source, mask)
+            values = layer(values, source, mask, present)
         return self.norm(values)
 
     def _embed(self, values: Tensor) -> Tensor:
@@ -227,11 +235,16 @@ class MulT(System):
             "A": (batch.audio, batch.audio_mask),
         }
         steps = {m: self._convolve(m, *inputs[m]) for m in MODALITIES}  # each (B, L, d), (B, L)
+        present = dict(zip(MODALITIES, batch.present, strict=True))  # (B,) each
+        if self.settings.reference_behaviour:
+            present = dict.fromkeys(MODALITIES)
         last = []
         for m in MODALITIES:
             values, mask = steps[m]
             crossed = [
-                self.crossmodal[m + other](values, steps[other][0], self._visible(mask, steps[other][1]))
+                self.crossmodal[m + other](
+                    values, steps[other][0], self._visible(mask, steps[other][1]), present[other]
+                )
                 for other in _others(m)
             ]
             # To look only back is to see no padding: it comes after the last valid step, which is the one to be read.

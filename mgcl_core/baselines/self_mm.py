@@ -130,6 +130,9 @@ class SelfMM(System):
         text = self.text.macro(*self.text(batch))  # states of [CLS], (B, H)
         audio = self.audio(batch.audio, batch.audio_mask)
         vision = self.vision(batch.vision, batch.vision_mask)
+        # An absent modality gives zeros, and its task neither a loss nor labels (decision 19).
+        _, V, A = batch.present[:, :, None]  # (B, 1) each; text is zero where it is absent
+        vision, audio = vision * V, audio * A
         inputs = {"M": torch.cat([text, audio, vision], -1), "T": text, "A": audio, "V": vision}
         features, predictions = zip(*(self.tasks[name](inputs[name]) for name in TASKS), strict=True)
         output = SelfMMOutput(predictions[0], features=dict(zip(TASKS, features, strict=True)))
@@ -137,6 +140,7 @@ class SelfMM(System):
             targets = self._targets(batch)  # (4, B)
             # A unimodal task counts as far as its label differs from y: not at all in the first epoch.
             weights = torch.cat([torch.ones_like(targets[:1]), (targets[1:] - targets[:1]).abs().tanh()])
+            weights = weights * self._taught(batch)
             terms = (weights * (torch.stack(predictions) - targets).abs()).mean(1)  # (4,)
             output.losses = dict(zip(TASKS, terms, strict=True))
         return output
@@ -144,6 +148,11 @@ class SelfMM(System):
     def _targets(self, batch: Batch) -> Tensor:
         known = self.labels[:, batch.index]  # (4, B)
         return torch.where(known.isnan(), batch.labels, known)
+
+    def _taught(self, batch: Batch) -> Tensor:
+        """(4, B): the clips that have what each task reads, all of them for M."""
+        T, V, A = batch.present
+        return torch.stack([torch.ones_like(T), T, A, V])
 
     def begin_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -157,7 +166,8 @@ class SelfMM(System):
             moved = moved_labels(targets[0], nearness, self.bound)
             share = 2 / (self.epoch + 1)
             targets[1:] = (1 - share) * targets[1:] + share * moved
-        self.labels[:, batch.index] = targets
+        # NaN counts to neither side, so that no centre moves with a clip that lacks the modality.
+        self.labels[:, batch.index] = targets.masked_fill(~self._taught(batch), torch.nan)
         for name, labels in zip(TASKS, self.labels, strict=True):
             features = getattr(self, f"features_{name}")  # (N, width)
             features[batch.index] = output.features[name].float()

@@ -43,7 +43,7 @@ PUBLISHED: dict[str, SFTTRSettings] = {
 class CrossEncoder(nn.Module):
     """Transformer over a few vectors, each with its position and with the side it comes from.
 
-    ``forward(first (…, m, h), second (…, n, h))`` gives (…, m + n, h).
+    ``forward(first (…, m, h), second (…, n, h), present (…, m + n))`` gives (…, m + n, h), zero where not present.
     """
 
     def __init__(self, vectors: int, width: int, settings: SFTTRSettings):
@@ -65,11 +65,13 @@ class CrossEncoder(nn.Module):
         layer.dropout = nn.Identity()  # as in BERT, none between the two feed-forward layers
         self.transformer = nn.TransformerEncoder(layer, settings.fusion_layers, enable_nested_tensor=False)
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+    def forward(self, first: Tensor, second: Tensor, present: Tensor) -> Tensor:
         states = torch.cat([first + self.sides[0], second + self.sides[1]], -2) + self.positions
         shape = states.shape
         states = self.dropout(self.norm(states)).reshape(-1, *shape[-2:])
-        return self.transformer(states).reshape(shape)
+        padding = ~present & present.any(-1, keepdim=True)  # attention among no vectors would be NaN
+        padding = padding.reshape(-1, shape[-2])
+        return self.transformer(states, src_key_padding_mask=padding).reshape(shape) * present[..., None]
 
 
 class SFTTR(confede.ConFEDE):
@@ -88,8 +90,13 @@ class SFTTR(confede.ConFEDE):
         """Close T, V, A and far T, V, A (…, 6, h) → (…)."""
         close = features[..., :3, :].sum(-2, keepdim=True)  # (…, 1, h)
         text, vision, audio = features[..., 3:, :].split(1, -2)
-        far = self.with_text(text, self.audio_vision(audio, vision))  # (…, 3, h)
-        fused = self.with_close(far, close).mean(-2)
+        present = features.any(-1)  # (…, 6): an absent modality's features are zero (`decompose`)
+        T, V, A = present[..., 3:].split(1, -1)  # (…, 1) each
+        there = torch.cat([T, A, V, present[..., :3].any(-1, keepdim=True)], -1)  # (…, 4)
+        far = self.audio_vision(audio, vision, there[..., 1:3])  # (…, 2, h)
+        far = self.with_text(text, far, there[..., :3])  # (…, 3, h)
+        fused = self.with_close(far, close, there)  # (…, 4, h)
+        fused = fused.sum(-2) / there.sum(-1, keepdim=True).clamp_min(1)
         return self.decoder(fused).squeeze(-1).float()
 
 

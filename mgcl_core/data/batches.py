@@ -44,6 +44,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def present(self) -> Tensor:
+        """(3, B), True where a clip has T, V, A at all (decision 19)."""
+        return _present(self.tokens, self.vision_mask, self.audio_mask)
+
     def parts(self, size: int) -> Iterator[Batch]:
         """Iterate over the clips, at most ``size`` at a time, padded as the whole batch is."""
         for start in range(0, len(self), size):
@@ -99,6 +104,7 @@ class DeviceSplit:
             unimodal = np.stack([split.labels] * 3) if split.unimodal_labels is None else split.unimodal_labels
             self.unimodal_labels = _tensor(unimodal, device, torch.float32)  # decision 17
         self.features: dict[str, Tensor] = {}
+        self.present = _present(self.tokens, self.vision_mask, self.audio_mask)  # (3, N)
         # Lengths are kept off the device: trimming must not wait for it.
         self._lengths = {
             "T": _last_valid(self.tokens[:, 1] > 0),
@@ -159,6 +165,10 @@ class DeviceSplit:
     def batch_count(self, size: int) -> int:
         """Count the batches of ``batches(size)``."""
         return -(-len(self) // size)
+
+
+def _present(tokens: Tensor, vision_mask: Tensor, audio_mask: Tensor) -> Tensor:
+    return torch.stack([(tokens[:, 1] > 0).any(1), vision_mask.any(1), audio_mask.any(1)])
 
 
 def _tensor(values: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:

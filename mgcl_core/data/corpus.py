@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,8 @@ from ..support.errors import ConfigError, nearest
 SPLITS = ("train", "valid", "test")
 MODALITIES = ("T", "V", "A")
 GRANULARITIES = ("macro", "micro")
+#: Datasets of the paper, whose settings a corpus may take (`mgcl_core.config.DATASETS`).
+PAPER_DATASETS = ("sims", "mosi", "mosei")
 #: Half-width of each scheme's label range.
 BOUNDS = {"sims": 1.0, "mosi": 3.0}
 
@@ -57,12 +60,12 @@ class Split:
         name: "train", "valid" or "test".
         ids: N strings, ``video$_$clip``.
         raw_text: N strings.
-        text_bert: (N, 3, L) int64 token ids, attention mask, token types.
-        text: (N, L, D) float32 contextual embeddings of the file, or None.
+        text_bert: (N, 3, L) int64 token ids, attention mask, token types; None where the file has none.
+        text: (N, L, D) float32 contextual embeddings of the file, or None; `loading.with_text` reads them.
         audio: (N, La, Da) float32, finite (-inf became 0).
-        audio_mask: (N, La) bool padding mask, True at valid steps.
+        audio_mask: (N, La) bool padding mask, True at valid steps; none where audio is absent (decision 19).
         vision: (N, Lv, Dv) float32, finite.
-        vision_mask: (N, Lv) bool padding mask, True at valid steps.
+        vision_mask: (N, Lv) bool padding mask, True at valid steps; none where vision is absent.
         labels: (N,) float32 multimodal labels y, in the units of the file; None only in clips to predict.
         unimodal_labels: (3, N) float32 in the order T, V, A, or None if the file has none.
     """
@@ -70,7 +73,7 @@ class Split:
     name: str
     ids: tuple[str, ...]
     raw_text: tuple[str, ...]
-    text_bert: np.ndarray
+    text_bert: np.ndarray | None
     text: np.ndarray | None
     audio: np.ndarray
     audio_mask: np.ndarray
@@ -105,7 +108,12 @@ class Corpus:
         aligned: Whether the three modalities share their steps.
         synthetic: Whether this package generated it.
         language: As it stands in Table 1.
-        notes: Counts of what reading changed, for example ``{"audio_neg_inf": 12}``.
+        notes: Counts of what reading decided and changed, for example ``{"audio_neg_inf": 12}``; `describe_notes`.
+        dataset: "sims", "mosi" or "mosei", whose settings of the paper it takes; None where nobody said.
+        lengths: How the file's lengths were read, as for `load_corpus`.
+        nonfinite: What became of numbers that are not finite, as for `load_corpus`.
+        text_dim: Width of the file's own contextual embeddings, or None.
+        cache_dir: Where what is read of the file is cached.
     """
 
     name: str
@@ -119,6 +127,11 @@ class Corpus:
     synthetic: bool = False
     language: str = ""
     notes: dict[str, int] = field(default_factory=dict)
+    dataset: str | None = None
+    lengths: str = "auto"
+    nonfinite: str = "error"
+    text_dim: int | None = None
+    cache_dir: Path | None = None
 
     @property
     def bound(self) -> float:
@@ -137,3 +150,26 @@ def table1(corpora: list[Corpus]) -> pd.DataFrame:
         sizes = [len(split) for split in corpus.splits]
         rows.append([corpus.name, *sizes, sum(sizes), corpus.language])
     return pd.DataFrame(rows, columns=["Dataset", "#Train", "#Valid", "#Test", "#Total", "Language"])
+
+
+_NOTES = {
+    "neg_inf": "{count} numbers of {what} were -inf and became 0",
+    "nonfinite": "{count} numbers of {what} were not finite and became 0 (nonfinite='zero')",
+    "clips_beyond_length": "{what}: {count} clips go on beyond their length in the file, so that no length is believed "
+    "and a clip runs from its first to its last step that is not zero (lengths='file' believes them)",
+    "steps_beyond_length": "{what}: {count} observed steps lie beyond those lengths and are read",
+    "clips_cut_by_length": "{what}: {count} clips are cut by their length in the file (lengths='file')",
+    "steps_cut_by_length": "{what}: {count} observed steps are lost with it",
+    "clips_shifted": "{what}: {count} clips that are padded in front are moved to step 0",
+    "clips_absent": "{what} is absent in {count} clips",
+}
+
+
+def describe_notes(notes: Mapping[str, int]) -> list[str]:
+    """A sentence for each count of `Corpus.notes` that is not 0."""
+    sentences = []
+    for name, count in notes.items():
+        what, _, kind = name.partition("_")
+        if count:
+            sentences.append(_NOTES[kind].format(what=what, count=f"{count:,}"))
+    return sentences

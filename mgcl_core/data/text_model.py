@@ -22,9 +22,8 @@ from .corpus import Split
 disable_progress_bar()  # of loading weights, which takes less than a second
 
 _local_only: contextvars.ContextVar[bool] = contextvars.ContextVar("local_files_only", default=False)
-_EXPECTED_IDS = (
-    "ids of {name!r} (set tokens='raw_text' to tokenise raw_text with it, or choose the text_model of the file)"
-)
+#: Share of unknown tokens above which a text model is taken to be of another language.
+_MOST_UNKNOWN = 0.1
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,10 @@ def load_text_model(name: str, *, pretrained: bool = True) -> TextModel:
         ConfigError: The model is not local and cannot be fetched, is damaged, or needs code of its own.
     """
     if pretrained:
-        model = _from_pretrained(transformers.AutoModel, name, use_safetensors=True)  # a pickle could run code
+        # A pickle could run code. Where a folder holds nothing else, transformers reads its weights and runs nothing.
+        folder = Path(model_source(name))
+        pickled = (folder / "pytorch_model.bin").is_file() and not list(folder.glob("*.safetensors*"))
+        model = _from_pretrained(transformers.AutoModel, name, use_safetensors=not pickled, weights_only=True)
     else:
         model = transformers.AutoModel.from_config(text_config(name), trust_remote_code=False)
     model.float()  # a checkpoint in half precision would also be trained in half precision
@@ -163,12 +165,68 @@ def tokenize(name: str, raw_text: Sequence[str], steps: int) -> np.ndarray:
     return np.stack([np.asarray(encoded[key], dtype=np.int64) for key in keys], axis=1)
 
 
-def check_token_ids(name: str, splits: Sequence[Split], file: Path) -> None:
-    """Check that the text model ``name`` has an embedding for every token id of ``splits``.
+def corpus_tokens(split: Split, name: str, source: str) -> np.ndarray:
+    """Token ids, mask and types of a split for the text model ``name``.
+
+    A clip without any word piece has no token at all, not even [CLS]: its text is absent (decision 19).
+
+    Args:
+        split: The clips.
+        name: The text model.
+        source: "file" takes the file's ``text_bert``, or ``raw_text`` where the file has none; "raw_text" tokenises it.
+
+    Returns:
+        (N, 3, L) int64.
+    """
+    if source == "file" and split.text_bert is not None:
+        tokens = np.array(split.text_bert)
+    else:
+        tokens = tokenize(name, split.raw_text, _steps(split, name))
+    words = (tokens[:, 1] > 0) & ~np.isin(tokens[:, 0], sorted(_special_ids(name)))  # (N, L)
+    tokens[~words.any(axis=1)] = 0
+    return tokens
+
+
+def check_text(name: str, splits: Sequence[Split], file: Path, source: str, *, compare: bool = True) -> None:
+    """Check that a text model can read the clips: with another vocabulary it would silently train on garbage.
+
+    Args:
+        name: The text model.
+        splits: The clips.
+        file: Their feature file, named in errors.
+        source: As for `corpus_tokens`.
+        compare: Tokenise 20 sentences of the first split again and compare their ids with the file's, and count unknown
+            tokens. Ids beyond the model's table are an error in any case.
 
     Raises:
-        CorpusError: An id is larger than its table; ``file`` is named.
+        CorpusError: An id has no embedding, the ids are of another vocabulary, more than a tenth of the tokens are
+            unknown to the model, or no clip has a word.
     """
+    from_file = source == "file" and splits[0].text_bert is not None
+    if from_file:
+        _check_ids(name, splits, file)
+    tokens = {split.name: corpus_tokens(split, name, source) for split in splits}
+    if not any(values[:, 1].any() for values in tokens.values()):
+        raise CorpusError("no clip has a word", file=file, key="text_bert" if from_file else "raw_text",
+                          expected="sentences", found="none in any split")  # fmt: skip
+    if not compare:
+        return
+    if from_file:
+        _compare_sentences(name, splits[0], file)
+    for split in splits:
+        share = _unknown_share(name, tokens[split.name])
+        if share > _MOST_UNKNOWN:
+            raise CorpusError(
+                "the text model does not know the language of the text",
+                file=file,
+                split=split.name,
+                key="text_bert" if from_file else "raw_text",
+                expected=f"at most {_MOST_UNKNOWN:.0%} unknown tokens; {name!r} is no text_model of that language",
+                found=f"{share:.0%}",
+            )
+
+
+def _check_ids(name: str, splits: Sequence[Split], file: Path) -> None:
     entries = min(len(load_tokenizer(name)), text_config(name).vocab_size)
     for split in splits:
         highest = int(split.text_bert[:, 0].max())
@@ -178,34 +236,21 @@ def check_token_ids(name: str, splits: Sequence[Split], file: Path) -> None:
                 file=file,
                 split=split.name,
                 key="text_bert",
-                expected=_EXPECTED_IDS.format(name=name),
+                expected=_expected_ids(name, split),
                 found=f"id {highest}, beyond its {entries} entries",
             )
 
 
-def check_vocabulary(name: str, split: Split, file: Path, clips: int = 20) -> None:
-    """Check that the token ids of ``split`` belong to the vocabulary of a text model.
+def _compare_sentences(name: str, split: Split, file: Path, clips: int = 20) -> None:
+    """Tokenise ``clips`` sentences again, evenly spread over the split, and compare their ids without special tokens.
 
-    With another vocabulary an encoder would silently train on garbage. Sentences are tokenised again and their ids
-    compared without special tokens. One in ten may differ, for files whose sentences were cleaned after tokenising.
-
-    Args:
-        name: The text model.
-        split: The clips.
-        file: Their feature file, named in errors.
-        clips: How many sentences are compared, evenly spread over the split.
-
-    Raises:
-        CorpusError: The ids differ.
+    One in ten may differ, for files whose sentences were cleaned after tokenising.
     """
-    tokenizer = load_tokenizer(name)
     rows = np.unique(np.linspace(0, len(split) - 1, clips).astype(int))
-    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-    again = tokenize(name, [split.raw_text[row] for row in rows], split.text_bert.shape[2])
+    special = _special_ids(name)
+    encoded = load_tokenizer(name)([split.raw_text[row] for row in rows], add_special_tokens=False)["input_ids"]
     different = [
-        row
-        for row, ids in zip(rows, again, strict=True)
-        if _word_ids(split.text_bert[row], special) != _word_ids(ids, special)
+        row for row, ids in zip(rows, encoded, strict=True) if not _same_words(split.text_bert[row], ids, special)
     ]
     if len(different) > len(rows) / 10:
         row = different[0]
@@ -214,19 +259,44 @@ def check_vocabulary(name: str, split: Split, file: Path, clips: int = 20) -> No
             file=file,
             split=split.name,
             key="text_bert",
-            expected=_EXPECTED_IDS.format(name=name),
+            expected=_expected_ids(name, split),
             found=f"{len(different)} of {len(rows)} sentences that tokenise otherwise, "
             f"the first of clip {split.ids[row]!r}",
         )
 
 
-def corpus_tokens(split: Split, name: str, source: str) -> np.ndarray:
-    """Take the token ids of a split (N, 3, L) from the file (``source="file"``) or tokenise raw_text again."""
-    if source == "file":
-        return split.text_bert
-    return tokenize(name, split.raw_text, split.text_bert.shape[2])
+def _same_words(text_bert: np.ndarray, sentence: list[int], special: set[int]) -> bool:
+    """Whether a row of ids (3, L) holds the tokens of a sentence; of a row that is full, as many as it has room for."""
+    ids, mask = text_bert[0], text_bert[1] > 0
+    words = [int(token) for token in ids[mask] if int(token) not in special]
+    sentence = [token for token in sentence if token not in special]
+    return words == (sentence[: len(words)] if mask.all() else sentence)
 
 
-def _word_ids(text_bert: np.ndarray, special: set[int]) -> list[int]:
-    ids, mask = text_bert[0], text_bert[1]
-    return [int(token) for token, valid in zip(ids, mask, strict=True) if valid and int(token) not in special]
+def _expected_ids(name: str, split: Split) -> str:
+    """What to do about ids of another vocabulary; to tokenise again is no help where the model knows too few words."""
+    sample = tokenize(name, split.raw_text[:200], _steps(split, name))
+    if _unknown_share(name, sample) > _MOST_UNKNOWN:
+        return f"ids of {name!r}, which does not know the sentences either: choose a text_model of their language"
+    return f"ids of {name!r} (set tokens='raw_text' to tokenise raw_text with it, or choose the text_model of the file)"
+
+
+def _unknown_share(name: str, tokens: np.ndarray) -> float:
+    """Share of [UNK] among the word pieces of (N, 3, L)."""
+    ids = tokens[:, 0][tokens[:, 1] > 0]
+    ids = ids[~np.isin(ids, sorted(_special_ids(name)))]
+    unknown = load_tokenizer(name).unk_token_id
+    return float((ids == unknown).mean()) if len(ids) and unknown is not None else 0.0
+
+
+def _special_ids(name: str) -> set[int]:
+    tokenizer = load_tokenizer(name)
+    return set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+
+
+def _steps(split: Split, name: str) -> int:
+    """Tokens to tokenise to: as many as the file's own, or as the longest sentence has and the model takes."""
+    if split.text_bert is not None:
+        return split.text_bert.shape[2]
+    longest = max(map(len, load_tokenizer(name)(list(split.raw_text))["input_ids"]))
+    return min(longest, text_config(name).max_position_embeddings)

@@ -62,7 +62,8 @@ class ValidSteps:
             The packed steps of a group, and where they lie in a batch of that group alone, (G, longest). Concatenated,
             the groups are in packed order again.
         """
-        groups = [group for group in self._counts.split(_group_size(self._counts, ATTENTION_GROUP_SIZE)) if group.any()]
+        present = self._counts[self._counts > 0]  # attention among no steps would be NaN
+        groups = present.split(_group_size(present, ATTENTION_GROUP_SIZE)) if len(present) else ()
         parts = packed.split([int(group.sum()) for group in groups])
         for part, counts in zip(parts, groups, strict=True):
             yield part, ValidSteps(torch.arange(int(counts[0]), device=counts.device) < counts[:, None])

@@ -6,7 +6,8 @@ features stay in the file, checked for type and shape only; `FeatureStream` chec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,10 +17,10 @@ import numpy as np
 from ..support.errors import CorpusError, shorten
 from .corpus import BOUNDS, MODALITIES, SPLITS
 
-REQUIRED = ("id", "raw_text", "text_bert", "audio", "vision", "regression_labels")
+REQUIRED = ("id", "raw_text", "regression_labels")
 LENGTHS = {"audio": "audio_lengths", "vision": "vision_lengths"}
 UNIMODAL = tuple(f"regression_labels_{modality}" for modality in MODALITIES)
-OPTIONAL = ("text", *LENGTHS.values(), *UNIMODAL)
+OPTIONAL = ("text_bert", "audio", "vision", "text", *LENGTHS.values(), *UNIMODAL)
 _FEATURES = ("audio", "vision", "text")
 #: Features are copied in chunks of about this size.
 CHUNK_BYTES = 1 << 24
@@ -44,21 +45,24 @@ class CheckedSplit:
 
     Attributes:
         ids: N strings.
-        raw_text: N strings.
-        text_bert: (N, 3, L) int64.
-        features: The file's own arrays: audio (N, La, Da), vision (N, Lv, Dv), and text (N, L, D) if there is one.
+        raw_text: N strings; empty where the file has none (None, NaN).
+        text_bert: (N, 3, L) int64, or None if the file has none.
+        features: The file's own arrays: audio (N, La, Da), vision (N, Lv, Dv), and text (N, L, D) if there is one. A
+            modality that the file lacks is a single step of zeros.
         lengths: (N,) int64 for audio and vision, or None if the file has none.
         labels: (N,) float32; None only in clips to predict.
         unimodal_labels: (3, N) float32 in the order T, V, A, or None.
+        absent: "audio", "vision", where the file lacks them.
     """
 
     ids: list[str]
     raw_text: list[str]
-    text_bert: np.ndarray
+    text_bert: np.ndarray | None
     features: dict[str, np.ndarray]
     lengths: dict[str, np.ndarray | None]
     labels: np.ndarray | None
     unimodal_labels: np.ndarray | None
+    absent: frozenset[str] = frozenset()
 
 
 def check_file(content: Any, file: Path) -> dict[str, CheckedSplit]:
@@ -84,20 +88,35 @@ def check_file(content: Any, file: Path) -> dict[str, CheckedSplit]:
     for name in SPLITS[1:]:
         _check_same_form(content["train"], content[name], Location(file, name))
     _check_unique_ids(splits, file)
+    if not any(text.strip() for split in splits.values() for text in split.raw_text) and all(
+        split.text_bert is None or not split.text_bert[:, 1].any() for split in splits.values()
+    ):
+        location.fail("no clip has a word", "raw_text", "sentences, or token ids in text_bert", "none in any split")
     characters = sum(len(text) for split in splits.values() for text in split.raw_text)
     if characters > file.stat().st_size:  # one long string shared by many clips
         location.fail("texts are longer than the file", "raw_text", f"up to {file.stat().st_size}", characters)
     return splits
 
 
-def check_clips(content: Any, file: Path) -> dict[str, CheckedSplit]:
-    """Check clips to predict: like `check_file`, but one split is enough, and labels are neither needed nor kept."""
+def check_clips(content: Any, file: Path, wanted: Sequence[str] = ()) -> dict[str, CheckedSplit]:
+    """Check clips to predict: like `check_file`, but labels are neither needed nor kept.
+
+    Args:
+        content: What the pickle holds.
+        file: Its path, for errors.
+        wanted: The splits to check, all that there are by default; one is enough.
+
+    Raises:
+        CorpusError: The file breaks the format, or lacks a wanted split.
+    """
     if type(content) is not dict or not any(name in content for name in SPLITS):
         expected = f"a dict with at least one of the splits {', '.join(SPLITS)}"
         Location(file).fail("not a file of clips", None, expected, _names(content))
-    splits = {
-        name: _check_split(content[name], Location(file, name), labelled=False) for name in SPLITS if name in content
-    }
+    for name in wanted:
+        if name not in content or name not in SPLITS:
+            Location(file).fail(f"there is no split {name!r}", None, f"one of {', '.join(SPLITS)}", _names(content))
+    chosen = [name for name in SPLITS if name in (wanted or content)]
+    splits = {name: _check_split(content[name], Location(file, name), labelled=False) for name in chosen}
     _check_unique_ids(splits, file)
     return splits
 
@@ -123,19 +142,23 @@ def _check_split(split: Any, location: Location, labelled: bool = True) -> Check
     count = len(ids)
     if not count:
         location.fail("the split is empty", "id", "at least one clip", "none")
-    raw_text = _strings(split["raw_text"], "raw_text", location, count)
-    text_bert = _text_bert(split["text_bert"], location, count)
+    raw_text = _strings(split["raw_text"], "raw_text", location, count, missing="")
+    text_bert = _text_bert(split["text_bert"], location, count) if "text_bert" in split else None
     features = {key: _feature(split[key], key, location, count) for key in _FEATURES if key in split}
-    if "text" in features and features["text"].shape[1] != text_bert.shape[2]:
+    if "text" in features and text_bert is not None and features["text"].shape[1] != text_bert.shape[2]:
         location.fail("text and text_bert differ in steps", "text", text_bert.shape[2], features["text"].shape[1])
     lengths = {
-        feature: _lengths(split[key], key, location, count, features[feature].shape[1]) if key in split else None
+        feature: _lengths(split[key], key, location, count, features[feature].shape[1])
+        if key in split and feature in features
+        else None
         for feature, key in LENGTHS.items()
     }
+    absent = frozenset(LENGTHS) - set(features)
+    features |= {key: np.zeros((count, 1, 1), np.float32) for key in absent}
     labels = _labels(split["regression_labels"], "regression_labels", location, count) if labelled else None
     unimodal_labels = [_labels(split[key], key, location, count) for key in unimodal]
     return CheckedSplit(
-        ids, raw_text, text_bert, features, lengths, labels, np.stack(unimodal_labels) if unimodal else None
+        ids, raw_text, text_bert, features, lengths, labels, np.stack(unimodal_labels) if unimodal else None, absent
     )
 
 
@@ -161,8 +184,13 @@ def _check_unique_ids(splits: dict[str, CheckedSplit], file: Path) -> None:
             first[clip] = name
 
 
-def _strings(value: Any, key: str, location: Location, count: int | None = None) -> list[str]:
-    """Convert a list or an array (of str, bytes, or objects that are all str) to a list of str."""
+def _strings(
+    value: Any, key: str, location: Location, count: int | None = None, missing: str | None = None
+) -> list[str]:
+    """Convert a list or an array (of str, bytes, or objects that are all str) to a list of str.
+
+    ``missing`` stands for None and NaN, which are errors without it.
+    """
     expected = "a list or one-dimensional array of strings"
     try:
         if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "USO":
@@ -171,6 +199,8 @@ def _strings(value: Any, key: str, location: Location, count: int | None = None)
             items = list(value)
         else:
             location.fail("not a list of strings", key, expected, _describe(value))
+        if missing is not None:
+            items = [missing if item is None or (isinstance(item, float) and item != item) else item for item in items]
         for item in items:
             if not isinstance(item, str):
                 location.fail(
@@ -211,7 +241,11 @@ def _labels(value: Any, key: str, location: Location, count: int) -> np.ndarray:
     bound = max(BOUNDS.values())
     bad = np.flatnonzero(np.abs(labels) > bound + _LABEL_TOLERANCE)
     if bad.size:
-        location.fail("a label is out of range", key, f"[-{bound:g}, {bound:g}]", f"{labels[bad[0]]} at clip {bad[0]}")
+        expected = f"[-{bound:g}, {bound:g}]"
+        if labels.min() >= 0:  # a scale from 1 to 5, say
+            middle = (labels.min() + labels.max()) / 2
+            expected += f", around 0: subtract {middle:g}, the middle of these, and divide by half their range"
+        location.fail("a label is out of range", key, expected, f"{labels[bad[0]]} at clip {bad[0]}")
     return labels.astype(np.float32)
 
 
@@ -262,45 +296,112 @@ class FeatureStream:
         source: (N, L, D).
         key: "audio", "vision" or "text".
         location: Named in errors.
+        nonfinite: "error" refuses NaN and infinity, "zero" replaces them. Minus infinity of audio and vision, a
+            logarithm of silence, becomes 0 in either case, and its step counts as observed.
+        lengths: (N,) steps that the file says are valid, or None.
 
     Attributes:
-        negative_infinities: After all chunks: how many numbers of audio were -inf and became 0.
-        extent: After all chunks: (N,) steps of each clip up to its last non-zero one.
+        negative_infinities: After all chunks: how many numbers of audio or vision were -inf and became 0.
+        replaced: How many others were not finite and became 0.
+        start: (N,) first step of each clip that is not zero; 0 where there is none.
+        stop: (N,) one more than the last such step; 0 where there is none.
+        beyond: (N,) steps that are not zero and lie at or after the clip's length.
     """
 
-    def __init__(self, source: np.ndarray, key: str, location: Location):
-        self.source, self.key, self.location = source, key, location
-        self.negative_infinities = 0
-        self.extent = np.zeros(len(source), dtype=np.int64)
+    def __init__(
+        self,
+        source: np.ndarray,
+        key: str,
+        location: Location,
+        *,
+        nonfinite: str = "error",
+        lengths: np.ndarray | None = None,
+    ):
+        self.source, self.key, self.location, self.nonfinite = source, key, location, nonfinite
+        self.negative_infinities = self.replaced = 0
+        self.start, self.stop, self.beyond = (np.zeros(len(source), dtype=np.int64) for _ in range(3))
+        self.lengths = np.full(len(source), source.shape[1]) if lengths is None else lengths
 
     def chunks(self) -> Iterator[np.ndarray]:
         """Iterate over (n, L, D) float32 chunks.
 
         Raises:
-            CorpusError: A number is not finite in float32. Only audio may hold -inf (COVAREP's logarithm of silence).
+            CorpusError: A number is not finite in float32, and ``nonfinite`` is "error".
         """
         clips = max(1, CHUNK_BYTES // self.source[0].nbytes)
         for start in range(0, len(self.source), clips):
-            chunk = self.source[start : start + clips]  # (n, L, D)
-            with np.errstate(over="ignore"):
+            rows = slice(start, start + clips)
+            chunk = self.source[rows]  # (n, L, D)
+            with np.errstate(over="ignore", invalid="ignore"):
                 features = np.array(chunk, dtype=np.float32, order="C")
             finite = np.isfinite(features)
-            if self.key == "audio" and not finite.all():
-                silent = ~finite & np.isneginf(chunk)
-                features[silent] = 0
-                finite |= silent
-                self.negative_infinities += int(silent.sum())
+            observed = features != 0
             if not finite.all():
-                clip, step, feature = np.argwhere(~finite)[0]
-                found = (
-                    f"{chunk[clip, step, feature]} at clip {start + clip}, step {step}, feature {feature}"
-                    f" ({(~finite).sum()} such numbers in {len(chunk)} clips from {start} on)"
-                )
-                self.location.fail("a feature is not finite in float32", self.key, "finite numbers", found)
-            nonzero = chunk.any(axis=2)  # (n, L): -inf counts as data
-            steps = np.arange(1, chunk.shape[1] + 1)
-            self.extent[start : start + clips] = (nonzero * steps).max(axis=1)
+                silent = ~finite & np.isneginf(chunk) if self.key != "text" else np.zeros_like(finite)
+                self.negative_infinities += int(silent.sum())
+                self._check(chunk, finite | silent, start)
+                features[~finite] = 0
+                observed &= finite | silent
+            observed = observed.any(axis=2)  # (n, L)
+            steps = np.arange(chunk.shape[1])
+            self.start[rows] = observed.argmax(axis=1)
+            self.stop[rows] = (observed * (steps + 1)).max(axis=1)
+            self.beyond[rows] = (observed & (steps >= self.lengths[rows, None])).sum(axis=1)
             yield features
+
+    def _check(self, chunk: np.ndarray, good: np.ndarray, start: int) -> None:
+        bad = int((~good).sum())
+        self.replaced += bad
+        if bad and self.nonfinite == "error":
+            clip, step, feature = np.argwhere(~good)[0]
+            found = (
+                f"{chunk[clip, step, feature]} at clip {start + clip}, step {step}, feature {feature}"
+                f" ({bad} such numbers in {len(chunk)} clips from {start} on)"
+            )
+            expected = "finite numbers; nonfinite='zero' (--set nonfinite=zero) replaces all others by 0"
+            self.location.fail("a feature is not finite in float32", self.key, expected, found)
+
+
+def observed_span(
+    lengths: Mapping[str, np.ndarray | None], streams: Mapping[str, FeatureStream], rule: str, notes: Counter[str]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Decide which steps of audio or vision are data, for a whole file (decision 19).
+
+    Where no length of the file cuts off a step that is not zero, a clip is its first ``length`` steps. Otherwise the
+    lengths are not believed, and it runs from its first to its last such step. A clip without any is empty.
+
+    Args:
+        lengths: Of each split (N,), or None where the file has none.
+        streams: Of each split, after all chunks.
+        rule: "auto"; "file" believes the lengths whatever they cut off; "nonzero" never does.
+        notes: Counts what was decided.
+
+    Returns:
+        First step and end (N,) of each split's clips.
+
+    Raises:
+        CorpusError: the lengths are to be believed, and the file has none.
+    """
+    key = next(iter(streams.values())).key
+    known = all(values is not None for values in lengths.values())
+    if rule == "file" and not known:
+        location = next(iter(streams.values())).location
+        location.fail("lengths='file' reads lengths that are not there", LENGTHS[key], "the key", "none")
+    cut = {name: int((stream.beyond > 0).sum()) for name, stream in streams.items()}
+    steps = sum(int(stream.beyond.sum()) for stream in streams.values())
+    believed = rule == "file" or (rule == "auto" and known and not steps)
+    if known and steps:
+        kind = "cut_by_length" if believed else "beyond_length"
+        notes[f"{key}_clips_{kind}"] += sum(cut.values())
+        notes[f"{key}_steps_{kind}"] += steps
+    spans = {}
+    for name, stream in streams.items():
+        start, stop = stream.start, stream.stop
+        if believed:
+            start, stop = np.zeros_like(start), np.where(stop > 0, lengths[name], 0)
+        notes[f"{key}_clips_absent"] += int((stop == 0).sum())
+        spans[name] = start, stop
+    return spans
 
 
 def decide_scheme(labels: dict[tuple[str, str], np.ndarray], scheme: str | None, file: Path) -> str:
@@ -315,9 +416,11 @@ def decide_scheme(labels: dict[tuple[str, str], np.ndarray], scheme: str | None,
         The scheme's name.
 
     Raises:
-        CorpusError: A label fits no scheme.
+        CorpusError: A label fits no scheme, or no scheme was given and the labels look like those of another scale.
     """
     candidates = [scheme] if scheme else sorted(BOUNDS, key=BOUNDS.__getitem__)
+    if not scheme:
+        _check_scale(labels, file)
     bound = BOUNDS[candidates[-1]]
     for (split, key), values in labels.items():
         largest = float(np.abs(values).max())
@@ -326,6 +429,21 @@ def decide_scheme(labels: dict[tuple[str, str], np.ndarray], scheme: str | None,
             expected = f"[-{bound:g}, {bound:g}]"
             Location(file, split).fail("a label is out of range", key, expected, f"a label of size {largest:g}")
     return candidates[0]
+
+
+def _check_scale(labels: dict[tuple[str, str], np.ndarray], file: Path) -> None:
+    """Refuse labels that no negative one marks as sentiment around 0, and classes in place of intensities."""
+    values = np.unique(np.concatenate([np.asarray(part, float) for part in labels.values()]))
+    (split, key), *_ = labels
+    expected = "sentiment around 0, in [-1, 1] or [-3, 3]; {} or, to take them as they are, scheme='sims' or 'mosi'"
+    found = f"{len(values)} different labels from {values[0]:g} to {values[-1]:g}"
+    if len(values) > 1 and values[0] >= 0:
+        middle = (values[0] + values[-1]) / 2
+        advice = expected.format(f"subtract {middle:g}, the middle of the scale, and divide by half its range")
+        Location(file, split).fail("the labels look like those of another scale: none is negative", key, advice, found)
+    if len(values) == 3 and set(values) == {-1.0, 0.0, 1.0}:
+        advice = expected.format("read intensities in their place")
+        Location(file, split).fail("the labels are three classes, -1, 0 and 1, no intensities", key, advice, found)
 
 
 def _describe(value: Any) -> str:

@@ -13,7 +13,7 @@ from ..config import Config
 from ..data.batches import DeviceSplit
 from ..data.corpus import EncoderName
 from ..encoders import MicroEnhancement, encode
-from ..support.files import atomic, read_json, write_json
+from ..support.files import atomic, open_array, read_json, write_json
 from ..support.runtime import matrix_precision
 
 
@@ -57,7 +57,7 @@ def kept_on_disk(
             with atomic(folder / f"{name}-{key}.npy") as temporary, temporary.open("wb") as file:
                 np.save(file, (values.half() if half and values.is_floating_point() else values).numpy())
         write_json(marker, {"keys": list(computed)})  # last: what it lists is whole
-    arrays = {key: np.load(folder / f"{name}-{key}.npy", mmap_mode="c") for key in read_json(marker)["keys"]}
+    arrays = {key: open_array(folder / f"{name}-{key}.npy", writable=True) for key in read_json(marker)["keys"]}
     return {key: torch.from_numpy(values).to(device) for key, values in arrays.items()}
 
 

@@ -16,16 +16,9 @@ from ..data import load_clips
 from ..data.batches import DeviceSplit
 from ..data.corpus import BOUNDS
 from ..data.scaling import Scaler
-from ..data.text_model import (
-    check_token_ids,
-    check_vocabulary,
-    corpus_tokens,
-    describe_source,
-    local_files_only,
-    text_config,
-)
+from ..data.text_model import check_text, corpus_tokens, describe_source, local_files_only, text_config
 from ..support.devices import choose_device
-from ..support.errors import RunError, nearest
+from ..support.errors import RunError
 from ..support.files import atomic
 from ..trainer import predict
 from .frozen_features import encode_frozen
@@ -81,16 +74,17 @@ def _predict(
         raise RunError(f"{run.name} is a run of {run.stage.name!r}: predictions need a run of MGCL")
     config = run.config if tokens is None else run.config.override({"tokens": tokens})
     log.info("%s on %s; text model: %s", run.name, device, describe_source(config.text_model))
-    clips = load_clips(file, audio_dim=config.audio_dim, vision_dim=config.vision_dim)
-    for name in splits:
-        if name not in clips:
-            raise RunError(f"{file} has no split {name!r}: {nearest(name, clips)}")
-    chosen = {name: clips[name] for name in splits or clips}
-    if config.tokens == "file":
-        check_token_ids(config.text_model, list(chosen.values()), Path(file))
-        for split in chosen.values() if config.check_vocabulary else ():
-            check_vocabulary(config.text_model, split, Path(file))
-    scaler = Scaler.load(run.directory / SCALER) if config.normalize else None
+    chosen = load_clips(
+        file,
+        audio_dim=config.audio_dim,
+        vision_dim=config.vision_dim,
+        splits=splits,
+        lengths=config.lengths,
+        nonfinite=config.nonfinite,
+    )
+    for split in chosen.values():
+        check_text(config.text_model, [split], Path(file), config.tokens, compare=config.check_vocabulary)
+    scaler = Scaler.load(run.directory / SCALER) if config.scaling != "none" else None
     source = run.record()["corpus"]
     shapes = shapes_of(
         config,

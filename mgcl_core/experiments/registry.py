@@ -82,7 +82,7 @@ def system_settings(name: str, dataset: str, profile: str, changes: Mapping[str,
 
 
 def config_for(corpus: Corpus, profile: str) -> Config:
-    """Preset of a corpus under ``profile``, with the shapes of its features."""
+    """Preset of a corpus under ``profile``, with the shapes of its features and how it was read."""
     train = corpus.train
     return preset(paper_dataset(corpus), profile).override(
         {
@@ -90,12 +90,15 @@ def config_for(corpus: Corpus, profile: str) -> Config:
             "audio_steps": train.audio.shape[1],
             "vision_dim": train.vision.shape[2],
             "vision_steps": train.vision.shape[1],
+            "lengths": corpus.lengths,
+            "nonfinite": corpus.nonfinite,
         }
     )
 
 
 def paper_dataset(corpus: Corpus) -> str:
-    """The dataset of the paper that ``corpus`` stands beside: "sims", "mosi" or "mosei"."""
-    if "mosei" in corpus.name.lower():
-        return "mosei"
-    return corpus.scheme
+    """The dataset of the paper that ``corpus`` stands beside: "sims", "mosi" or "mosei".
+
+    That of the known corpus that it is, or the one that was asked for; else the one with its label scheme.
+    """
+    return corpus.dataset or corpus.scheme

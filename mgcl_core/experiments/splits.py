@@ -16,8 +16,9 @@ from ..config import Config
 from ..data import Corpus
 from ..data.batches import DeviceSplit
 from ..data.corpus import EncoderName
+from ..data.loading import with_text
 from ..data.scaling import Scaler
-from ..data.text_model import check_token_ids, check_vocabulary, corpus_tokens, text_config
+from ..data.text_model import check_text, corpus_tokens, text_config
 from ..encoders import TextEncoder
 from ..support.errors import RunError
 from ..system import Shapes, System
@@ -48,36 +49,48 @@ class StudySplits:
     def __init__(self, corpus: Corpus, config: Config, device: torch.device, directory: Path):
         self.corpus, self.config, self.device, self.directory = corpus, config, device, directory
         self._splits: dict[str, DeviceSplit] = {}
+        self._token_ids: dict[str, np.ndarray] = {}
         self._scaler: Scaler | None = None
         self._checked = False
 
     @property
     def scaler(self) -> Scaler | None:
         """Scaling of audio and vision, fitted on the training split; None where it is switched off."""
-        if self._scaler is None and self.config.normalize:
-            self._scaler = Scaler.fit(self.corpus.train)
+        if self._scaler is None and self.config.scaling != "none":
+            self._scaler = Scaler.fit(self.corpus.train, self.config.scaling)
         return self._scaler
 
-    def check_vocabulary(self) -> None:
-        """Make sure, once, that the file's token ids belong to the text model, where the file's are read.
+    @property
+    def _own_text_dim(self) -> int | None:
+        """Width of the file's own contextual embeddings, or None."""
+        text = self.corpus.train.text
+        return self.corpus.text_dim if text is None else text.shape[2]
 
-        The setting of this name switches the comparison of sentences off; ids beyond the model's table never pass.
+    def _tokens(self, name: str) -> np.ndarray:
+        """Token ids of a split (N, 3, L), tokenised once."""
+        if name not in self._token_ids:
+            split = getattr(self.corpus, name)
+            self._token_ids[name] = corpus_tokens(split, self.config.text_model, self.config.tokens)
+        return self._token_ids[name]
+
+    def check_vocabulary(self) -> None:
+        """Make sure, once, that the text model can read the corpus.
+
+        The setting of this name switches the comparison of sentences and the count of unknown tokens off; ids beyond
+        the model's table never pass.
         """
-        if not self._checked and self.config.tokens == "file":
+        if not self._checked:
             splits = [split for split in self.corpus.splits if not isinstance(split, Withheld)]
-            check_token_ids(self.config.text_model, splits, self.corpus.path)
-            if self.config.check_vocabulary:
-                check_vocabulary(self.config.text_model, self.corpus.train, self.corpus.path)
+            config = self.config
+            check_text(config.text_model, splits, self.corpus.path, config.tokens, compare=config.check_vocabulary)
         self._checked = True
 
     def shapes(self, run: Run) -> Shapes:
         """What the system of ``run`` must know of the corpus to be built."""
-        train = self.corpus.train
-        from_file = run.stage.reads_text_embeddings and train.text is not None
-        width = train.text.shape[2] if from_file else text_config(self.config.text_model).hidden_size
-        return shapes_of(
-            run.config, bound=self.corpus.bound, clips=len(train), text_dim=width, text_steps=train.text_bert.shape[2]
-        )
+        clips, own = len(self.corpus.train), self._own_text_dim
+        width = own if own and run.stage.reads_text_embeddings else text_config(self.config.text_model).hidden_size
+        steps = self._tokens("train").shape[2]
+        return shapes_of(run.config, bound=self.corpus.bound, clips=clips, text_dim=width, text_steps=steps)
 
     def split(self, name: str, run: Run) -> DeviceSplit:
         """Split ``name`` on the device, with what ``run`` reads of frozen encoders.
@@ -89,13 +102,12 @@ class StudySplits:
             raise RunError(f"{run.name}: test data is read only after the epoch is chosen ({SELECTION} is missing)")
         if name not in self._splits:
             split = getattr(self.corpus, name)
-            tokens = corpus_tokens(split, self.config.text_model, self.config.tokens)
             # Most runs do not read the file's embeddings; `_text_embeddings` adds them for those that do.
             self._splits[name] = DeviceSplit(
                 dataclasses.replace(split, text=None),
                 self.device,
                 scaler=self.scaler,
-                tokens=tokens,
+                tokens=self._tokens(name),
                 labelled=name != "test",
             )
         split = self._splits[name]
@@ -131,16 +143,15 @@ class StudySplits:
 
     def _text_embeddings(self, run: Run, name: str, split: DeviceSplit) -> Tensor:
         """Contextual embeddings (N, L, D): the file's own, or those of the text model as it comes, not fine-tuned."""
-        from_file = getattr(self.corpus, name).text
-        if from_file is not None:
-            return torch.from_numpy(np.array(from_file)).to(self.device)
+        if self._own_text_dim:
+            self.corpus = with_text(self.corpus)
+            return torch.from_numpy(np.array(getattr(self.corpus, name).text)).to(self.device)
         config, micro = self.config, EncoderName("micro", "T")
         identity = json.dumps([config.text_model, config.tokens, self.corpus.sha256])
         folder = self.directory / "features" / f"text-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
 
         def compute() -> dict[str, Tensor]:
             encoder = TextEncoder(config.text_model).to(self.device)
-            torch.nn.init.zeros_(encoder.absent)  # of a clip without words: not random, since nothing learns it
             return encode_frozen(encoder, micro, split, config.override({"micro": "sequence"}))
 
         return kept_on_disk(folder, name, compute, self.device, half=run.config.feature_cache == "fp16")[str(micro)]

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from ..config import VARIANTS, Config
+from ..config import DATASETS, VARIANTS, Config
 from ..data import Corpus, load_corpus
 from ..data.batches import DeviceSplit
 from ..data.validation import decide_scheme
@@ -40,6 +40,8 @@ from .stages import ComparedStage, EncoderStage, MGCLStage, Stage
 log = logging.getLogger(__name__)
 
 SEEDS = (1111, 1112, 1113)  # decision 21
+#: Settings that decide how a feature file is read.
+READING = ("lengths", "nonfinite")
 #: Hours of all runs of the paper's datasets on two cores of a CPU (docs/speed.md), and their training clips.
 PAPER_HOURS = {"sims": (100, 1368), "mosi": (82, 1284), "mosei": (2493, 16326)}
 
@@ -59,6 +61,8 @@ class Study:
         precision: "auto" (bf16 on CUDA, else fp32), "fp32" or "bf16".
         results: directory of all results; the project's ``results/`` when None.
         scheme: of the labels, where `load_corpus` should not decide.
+        dataset: "sims", "mosi" or "mosei", whose settings of the paper a file is run with; that of a known corpus when
+            None. The file's path decides nothing.
         workers: runs side by side, each in a process with its share of the cores; "auto" is one a core on the CPU
             (at most 4) with the profiles "demo" and "small", else 1.
         system_overrides: for a compared system, settings that differ from its published ones.
@@ -78,10 +82,11 @@ class Study:
         precision: str = "auto",
         results: Path | str | None = None,
         scheme: str | None = None,
+        dataset: str | None = None,
         workers: int | str = "auto",
         system_overrides: Mapping[str, Mapping[str, Any]] | None = None,
     ):
-        self.corpus = corpus if isinstance(corpus, Corpus) else load_corpus(corpus, scheme)
+        self.corpus = _corpus(corpus, scheme, dataset, dict(overrides or {}))
         self.profile, self.seeds = profile, tuple(seeds)
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ConfigError(f"seeds={list(self.seeds)}: must be different and at least one")
@@ -93,6 +98,11 @@ class Study:
         for name, changes in self.system_overrides.items():
             system_settings(name, paper_dataset(self.corpus), profile, changes)
         self.base = config_for(self.corpus, profile).override({"precision": precision, **self.overrides})
+        for name in READING:
+            if getattr(self.base, name) != getattr(self.corpus, name):
+                asked, was = getattr(self.base, name), getattr(self.corpus, name)
+                raise ConfigError(f"{name}={asked!r}, but the corpus was loaded with {name}={was!r}")
+        self._check_dataset()
         self.directory = Path(results or project_root() / "results") / self.corpus.name / profile
         self.artifacts = artifact_directory(self.directory, self.changes)
         self.splits = StudySplits(self.corpus, self.base, self.device, self.directory)
@@ -111,6 +121,7 @@ class Study:
             "precision": precision,
             "results": results,
             "scheme": scheme,
+            "dataset": dataset,
             "workers": 1,
             "system_overrides": self.system_overrides,
         }
@@ -196,6 +207,24 @@ class Study:
         return Run(stage, self.directory / "runs" / f"{label}-{stage.config.seed}-{digest(identity)}", parents)
 
     # Running
+
+    def _check_dataset(self) -> None:
+        """Say whose settings these are.
+
+        Raises:
+            ConfigError: profile "paper", whose settings and text model differ by dataset, and nobody said which.
+        """
+        dataset, known = paper_dataset(self.corpus), self.corpus.dataset is not None
+        if self.profile == "paper" and not known and "text_model" not in self.overrides:
+            raise ConfigError(
+                f"profile 'paper' has settings and a text model for each of {', '.join(DATASETS)}, and "
+                f"{self.corpus.path} is no file that is known by its SHA-256: say which with dataset='sims' "
+                "(--dataset sims), or choose a text_model, or take profile 'small'"
+            )
+        reason = (
+            "as asked for or as it is known" if known else f"by the range of its labels, [-{self.corpus.bound:g}, …]"
+        )
+        log.info("%s: settings of %r, %s; text model %r", self.corpus.name, dataset, reason, self.base.text_model)
 
     def check_device(self) -> None:
         """Refuse days of work on a CPU that nobody asked for.
@@ -342,6 +371,13 @@ class Study:
         outputs = predict(system, self.split(name, run), run.stage.schedule)
         split = getattr(self.corpus, name)
         write_predictions(run.directory / f"predictions-{name}.csv", split.ids, outputs, labels=run.stage.labels(split))
+
+
+def _corpus(corpus: str | Path | Corpus, scheme: str | None, dataset: str | None, overrides: dict[str, Any]) -> Corpus:
+    if not isinstance(corpus, Corpus):
+        reading = {name: overrides[name] for name in READING if name in overrides}
+        return load_corpus(corpus, scheme, dataset=dataset, **reading)
+    return dataclasses.replace(corpus, dataset=dataset) if dataset else corpus
 
 
 def _worker(recipe: dict[str, Any], work: Callable[[Study, Run], Any]) -> Callable[[Run], Any]:

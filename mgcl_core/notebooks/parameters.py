@@ -44,6 +44,7 @@ class Parameters:
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     workers: int | Literal["auto"] = "auto"  # runs side by side (`mgcl_core.experiments.study.Study`)
+    dataset: Literal["sims", "mosi", "mosei"] | None = None  # whose settings of the paper; None: as the corpus is known
     results: Path | None = None  # the project's results/
     trials: int = 20  # of the search
 
@@ -72,6 +73,7 @@ class Parameters:
             device=self.device,
             precision=self.precision,
             workers=self.workers,
+            dataset=self.dataset,
             results=self.results,
         )
 

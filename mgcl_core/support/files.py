@@ -1,4 +1,4 @@
-"""Writing files so that no incomplete file is ever left."""
+"""Writing files so that no incomplete file is ever left, and mapping arrays into memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 
 @contextlib.contextmanager
@@ -55,6 +58,32 @@ def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Read what `write_json_lines` wrote."""
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def open_array(path: Path, *, writable: bool = False) -> np.ndarray:
+    """Map a .npy file into memory.
+
+    torch maps it, since numpy's memory maps each hold a file descriptor, and a process may have only so many.
+
+    Args:
+        path: A .npy file of numbers, in C order.
+        writable: Whether the array may be written to; what is written stays in memory.
+
+    Raises:
+        OSError, ValueError: The file is missing, no such file, or shorter than it says.
+    """
+    with open(path, "rb") as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{path} is of another version of the format")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        if fortran or dtype.hasobject:
+            raise ValueError(f"{path} does not hold numbers in C order")
+        start, size = file.tell(), file.seek(0, os.SEEK_END)
+    storage = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=size)
+    data = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()[start:]
+    array = data.view(dtype).reshape(shape)  # a ValueError where bytes are missing or left over
+    array.flags.writeable = writable
+    return array
 
 
 def _finite(value: Any) -> Any:

@@ -211,7 +211,7 @@ def test_the_trainer_meets_no_test_clip(study, monkeypatch):
         {"micro": "pooled"},
         {"trained_encoders": []},
         {"trained_encoders": ["T", "V", "A"]},
-        {"normalize": False},
+        {"scaling": "none"},
         {"precision": "bf16"},
     ],
 )
