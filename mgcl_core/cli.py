@@ -161,7 +161,9 @@ def build_parser() -> argparse.ArgumentParser:
     power.set_defaults(command=_power)
 
     simulation = commands.add_parser("statistics", help="hold intervals and tests against a known truth: a simulation")
-    simulation.add_argument("--data-sets", type=int, default=2000, metavar="N", help="of each cell; default: %(default)s")
+    simulation.add_argument(
+        "--data-sets", type=int, default=2000, metavar="N", help="of each cell; default: %(default)s"
+    )
     simulation.add_argument("--workers", type=int, default=available_cores(), metavar="N", help="default: one a core")
     simulation.add_argument("--out", type=Path, default=None, metavar="CSV", help="every cell, in full")
     simulation.set_defaults(command=_statistics)
@@ -244,9 +246,7 @@ def _bench(options: argparse.Namespace) -> None:
 def _power(options: argparse.Namespace) -> None:
     from .bench.simulation import power
 
-    frame = power(
-        options.scheme, options.clips, options.videos, options.seeds, comparisons=options.comparisons
-    )
+    frame = power(options.scheme, options.clips, options.videos, options.seeds, comparisons=options.comparisons)
     print(frame.to_string(float_format="{:.3f}".format))
 
 

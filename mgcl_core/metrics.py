@@ -40,9 +40,7 @@ def regression_metrics(y_true, y_pred, scheme: str) -> dict[str, float]:
     common length, not numeric or not finite.
     """
     if (shape := np.shape(y_true)) != np.shape(y_pred) or len(shape) != 1:
-        raise RunError(
-            f"metrics need labels and predictions of one shape (N,): found {shape} and {np.shape(y_pred)}"
-        )
+        raise RunError(f"metrics need labels and predictions of one shape (N,): found {shape} and {np.shape(y_pred)}")
     sums = {name: terms.sum() for name, terms in clip_terms(y_true, y_pred, scheme).items()}
     return {name: float(value) for name, value in metrics_of_sums(sums, scheme).items()}
 

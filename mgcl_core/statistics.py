@@ -1,18 +1,19 @@
 """How much of a number is noise: means over seeds, their intervals, paired differences and tests.
 
-A score varies with the videos that happen to be in the test set (clips of one video are alike, so the video is the unit
-of sampling) and with the seed of the training. Both are crossed: every seed is scored on the same clips. For any metric,
-leaving out one video at a time (the jackknife) gives a table of videos by seeds, and three variances of the mean over
-S seeds:
+A score varies with the videos that happen to be in the test set (clips of one video are alike, so the video is the
+unit of sampling) and with the seed of the training. Both are crossed: every seed is scored on the same clips. For any
+metric, leaving out one video at a time (the jackknife) gives a table of videos by seeds, and three variances of the
+mean over S seeds:
 
 - A, of the mean over seeds, from the videos. It holds what the videos do to all seeds and, S times smaller, what they
   do to each seed by itself;
 - W, the second part of A: the videos' effect on a seed's deviation from the mean over seeds;
 - B, the sample variance of the S seeds over S. It holds the seeds' own effect and W once more.
 
-The variance of the mean is max(0, A - W) + B, as in the two-way analysis of variance with random rows and columns. Its
-degrees of freedom weigh those of the videos and of the seeds by their shares of it (`SHARE_EXPONENT`). The simulation in
-`mgcl_core.bench.simulation` (``make statistics``, docs/statistics.md) holds intervals and tests against a known truth.
+The variance of the mean is max(0, A - W) + B, as in the two-way analysis of variance with random rows and columns.
+Its degrees of freedom weigh those of the videos and of the seeds by their shares of it (`SHARE_EXPONENT`). The
+simulation in `mgcl_core.bench.simulation` (``make statistics``, docs/statistics.md) holds intervals and tests against
+a known truth.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import nctdtrinc
 from scipy.stats import t as student
 
 from .metrics import clip_terms, metrics_of_sums
@@ -30,8 +32,8 @@ from .support.errors import RunError
 MIN_SEEDS = 3
 #: Effective number of videos (`effective_videos`) below which neither an interval nor a p is given.
 MIN_VIDEOS = 7.0
-#: 2 is Satterthwaite's formula. With three seeds it rejects up to .08 where .05 is said, since the seeds' share is itself
-#: an estimate and the formula trusts it most when it is small by chance; 1 rejects too little.
+#: 2 is Satterthwaite's formula. With three seeds it rejects up to .08 where .05 is said, since the seeds' share is
+#: itself an estimate and the formula trusts it most when it is small by chance; 1 rejects too little.
 SHARE_EXPONENT = 1.5
 
 
@@ -83,9 +85,9 @@ class Estimate:
     def detectable(self, alpha: float | np.ndarray = 0.05, power: float = 0.8) -> np.ndarray:
         """Smallest true value that a two-sided test at ``alpha`` finds with probability ``power``.
 
-        (t_{1 - alpha/2} + t_power) standard errors, with the estimate's degrees of freedom; NaN where `p` is.
+        In standard errors, the noncentrality at which Student's t passes its critical value so often; NaN where `p` is.
         """
-        factor = student.ppf(1 - np.asarray(alpha) / 2, self.df) + student.ppf(power, self.df)
+        factor = nctdtrinc(self.df, 1 - power, student.isf(np.asarray(alpha) / 2, self.df))
         return np.where(np.isnan(self.p), np.nan, factor * self.standard_error)
 
 
@@ -131,7 +133,8 @@ class LeaveOneOut:
             without[name] = whole[name][..., None] - of_videos
         seeds = pred.shape[:-1]
         observed = {m: np.broadcast_to(v, seeds) for m, v in metrics_of_sums(whole, scheme).items()}
-        left = {m: np.broadcast_to(v, (*seeds, len(clips))) for m, v in metrics_of_sums(without, scheme).items()}
+        with np.errstate(invalid="ignore"):  # without the only video, there is nothing
+            left = {m: np.broadcast_to(v, (*seeds, len(clips))) for m, v in metrics_of_sums(without, scheme).items()}
         return cls(observed, left, effective_videos(videos))
 
     def __sub__(self, other: LeaveOneOut) -> LeaveOneOut:
@@ -169,9 +172,7 @@ class LeaveOneOut:
         variance = of_videos + of_seeds
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.where(variance == 0, 0.0, of_seeds / variance)
-            df = 1 / (
-                (1 - share) ** SHARE_EXPONENT / (self.videos - 1) + share**SHARE_EXPONENT / max(seeds - 1, 1)
-            )
+            df = 1 / ((1 - share) ** SHARE_EXPONENT / (self.videos - 1) + share**SHARE_EXPONENT / max(seeds - 1, 1))
         error = np.sqrt(variance) if videos > 1 else np.full_like(value, np.nan)
         df = np.where(np.isnan(error), np.nan, df)
         return Estimate(value, error, df, np.where(np.isnan(error), np.nan, share), seeds, self.videos)
