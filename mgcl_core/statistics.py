@@ -77,10 +77,10 @@ class Estimate:
     def p(self) -> np.ndarray:
         """Two-sided p of "the truth is 0"; NaN where seeds or videos are too few to keep its promise."""
         if self.seeds < MIN_SEEDS or self.videos < MIN_VIDEOS:
-            return np.full_like(self.value, np.nan)
+            return np.full_like(self.value, np.nan)[()]
         with np.errstate(divide="ignore", invalid="ignore"):
             statistic = np.where(self.value == 0, 0.0, np.abs(self.value) / self.standard_error)
-        return np.where(np.isnan(self.standard_error), np.nan, 2 * student.sf(statistic, self.df))
+        return np.where(np.isnan(self.standard_error), np.nan, 2 * student.sf(statistic, self.df))[()]
 
     def detectable(self, alpha: float | np.ndarray = 0.05, power: float = 0.8) -> np.ndarray:
         """Smallest true value that a two-sided test at ``alpha`` finds with probability ``power``.
@@ -88,7 +88,7 @@ class Estimate:
         In standard errors, the noncentrality at which Student's t passes its critical value so often; NaN where `p` is.
         """
         factor = nctdtrinc(self.df, 1 - power, student.isf(np.asarray(alpha) / 2, self.df))
-        return np.where(np.isnan(self.p), np.nan, factor * self.standard_error)
+        return np.where(np.isnan(self.p), np.nan, factor * self.standard_error)[()]
 
 
 def summary(values: Iterable[float]) -> Summary:
@@ -171,11 +171,11 @@ class LeaveOneOut:
             of_seeds = observed.var(axis=-1, ddof=1) / seeds  # B
         variance = of_videos + of_seeds
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.where(variance == 0, 0.0, of_seeds / variance)
+            share = np.where(variance == 0, 0.0, of_seeds / variance)[()]
             df = 1 / ((1 - share) ** SHARE_EXPONENT / (self.videos - 1) + share**SHARE_EXPONENT / max(seeds - 1, 1))
-        error = np.sqrt(variance) if videos > 1 else np.full_like(value, np.nan)
-        df = np.where(np.isnan(error), np.nan, df)
-        return Estimate(value, error, df, np.where(np.isnan(error), np.nan, share), seeds, self.videos)
+        # NaN where the metric is; without a second video there is no error to speak of.
+        undefined = np.where(np.isnan(variance) | (videos < 2), np.nan, 0.0)[()]
+        return Estimate(value, np.sqrt(variance) + undefined, df + undefined, share + undefined, seeds, self.videos)
 
 
 def effective_videos(videos) -> float:

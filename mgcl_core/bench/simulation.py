@@ -145,7 +145,7 @@ def simulate_all(data_sets: int, workers: int, designs: Sequence[Design] = (*DES
 
 
 def power(
-    scheme: str, clips: int, videos: int, seeds: int, *, ratio: float = 0.5, comparisons: int = 1, data_sets: int = 1000
+    scheme: str, clips: int, videos: int, seeds: int, *, ratio: float = 0.5, comparisons: int = 1, data_sets: int = 400
 ) -> pd.DataFrame:
     """What a test set could show, before anything is trained on it: the true difference found four times in five.
 
@@ -260,7 +260,7 @@ def _moments(scheme: str) -> tuple[float, float]:
 def _curve(scheme: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """Fisher z of a run's correlation, and the metric of a run of that z on a very large test set."""
     random = np.random.default_rng(1)
-    clips = 200_000
+    clips = 50_000
     y_true = _labels(scheme)((np.arange(clips) + 0.5) / clips)
     mean, spread = _moments(scheme)
     noise = random.standard_normal(clips)

@@ -95,7 +95,8 @@ def results_table(
     frame, bold = _display(number, blocks, cells, metrics)
     title = f"Table {number}. {SUBJECTS[number]}. " + " ".join(_heading(number, block) for block in blocks)
     footer = [line for block in blocks for line in _about(block, cells)] + _legend(blocks, cells)
-    return Table(number, title, frame, bold, tuple(footer), cells, seed_rows(blocks))
+    verdicts = tuple(_verdict(block) for block in blocks if block.results)
+    return Table(number, title, frame, bold, tuple(footer), verdicts, cells, seed_rows(blocks))
 
 
 def _system(result: Result) -> str | None:
@@ -218,6 +219,11 @@ def _heading(number: int, block: Block) -> str:
     oracle = "" if first.selection == "validation" else f", epoch chosen by {first.selection!r}"
     verdict = f" ({block.no_verdict}, no verdict)" if block.no_verdict else ""
     return f"{beside}: ours on {first.corpus!r}{verdict}{oracle}."
+
+
+def _verdict(block: Block) -> str:
+    what = f"{block.no_verdict}, no verdict on a replication" if block.no_verdict else "the paper's own feature file"
+    return f"{block.results[0].corpus!r} beside {block.dataset}: {what}."
 
 
 def _about(block: Block, cells: pd.DataFrame) -> list[str]:
