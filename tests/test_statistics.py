@@ -131,6 +131,15 @@ def test_p_and_interval_agree():
     assert min(abs(low), abs(high)) == pytest.approx(0, abs=1e-9)
 
 
+def test_the_p_to_correct_is_that_of_the_weighed_critical_values():
+    y_true, pred = simulated(clips=400)
+    estimate = paired_differences(y_true, pred, simulated(clips=400, seed=1)[1], "mosi", in_videos(400))["mae"]
+    p, share = estimate.p_to_correct, estimate.seed_share
+    critical = (1 - share) * student.isf(p / 2, 11) + share * student.isf(p / 2, 2)
+    assert critical * estimate.standard_error == pytest.approx(abs(estimate.value), rel=1e-4)
+    assert p > estimate.p
+
+
 def test_difference_is_paired():
     y_true, pred = simulated(clips=400)
     shifted = pred + np.random.default_rng(1).normal(0, 0.02, pred.shape)
@@ -161,7 +170,7 @@ def test_difference_changes_sign_with_its_order():
 def test_a_system_against_itself_has_p_one_and_a_clear_difference_a_small_one():
     y_true, pred = simulated()
     same = paired_differences(y_true, pred, pred, "sims", in_videos(120))
-    assert all(d.p == 1 and d.interval() == (0, 0) for d in same.values())
+    assert all(d.p == d.p_to_correct == 1 and d.interval() == (0, 0) for d in same.values())
     assert paired_differences(y_true, pred, -pred, "sims", in_videos(120))["corr"].p < 1e-3
 
 
@@ -274,7 +283,7 @@ def test_detectable_difference_of_known_degrees():
     y_true[0] = 1e-9
     estimate = mean_estimates(y_true, pred, "mosi", in_videos(50))["mae"]  # df = 2
     error = estimate.standard_error
-    factor = estimate.detectable() / error
+    factor = estimate.detectable() / error  # all from the seeds: Cochran's critical value is that of t_2
     assert nct.sf(4.302653, 2, factor) == pytest.approx(0.8, abs=1e-5)
     assert nct.sf(9.924843, 2, estimate.detectable(0.01, power=0.5) / error) == pytest.approx(0.5, abs=1e-5)
 
@@ -287,7 +296,7 @@ def test_detectable_difference_is_found_four_times_in_five():
     estimate = LeaveOneOut.of(y_true, 50 + noise, "mosi", np.arange(30)).estimate("mae")
     # What test sets call detectable on average, added to each.
     difference = estimate.detectable().mean()
-    found = np.abs(estimate.value - 50 + difference) / estimate.standard_error > student.ppf(0.975, estimate.df)
+    found = np.abs(estimate.value - 50 + difference) / estimate.standard_error > estimate.critical(0.05)
     assert 0.76 <= found.mean() <= 0.84
 
 

@@ -24,6 +24,7 @@ from scipy.stats import t as student
 
 from ..metrics import METRIC_NAMES, clip_terms, metrics_of_sums
 from ..statistics import Estimate, LeaveOneOut
+from ..support.errors import ConfigError
 from ..support.parallel import run_parallel
 
 #: Environment variable: a folder with ``CH-SIMS/labels.csv`` and ``CMU-MOSI/labels.csv`` (a column ``label``). Without
@@ -37,6 +38,8 @@ LABELS_ALIKE = {"sims": 0.04, "mosi": 0.27}
 LENGTHS_VARY = {"sims": 0.92, "mosi": 0.35}
 METRICS = {"sims": ("acc2", "mae", "corr"), "mosi": ("acc2_np", "mae", "corr")}
 RATIOS = (0.0, 0.1, 0.5, 2.0, 8.0)
+#: A level that Holm holds the smallest p of a table against: 5 % over 25 comparisons.
+FAR = 0.002
 
 #: What is simulated: one system's interval, or the test of two systems that share encoders or do not.
 KINDS = ("one system", "pair, own encoders", "pair, shared encoders")
@@ -60,6 +63,13 @@ class Design:
     clips: int
     videos: int
     seeds: int
+
+    def __post_init__(self):
+        if not (2 <= self.videos <= self.clips and self.seeds >= 1):
+            raise ConfigError(
+                f"expected two videos or more, a clip or more in each, and a seed or more; found {self.clips} clips, "
+                f"{self.videos} videos, {self.seeds} seeds"
+            )
 
     @property
     def lengths(self) -> np.ndarray:
@@ -117,22 +127,24 @@ def simulate(cell: Cell, data_sets: int, seed: int = 0) -> dict[str, object]:
     Returns:
         The cell and: ``error``, the share of test sets that reject a true 0 at 5 %, or of one system, whose 95 %
         interval misses the truth; ``simulation_error``, the standard error of that share; ``given``, whether the rule
-        gives interval and p at all (the error is counted all the same); ``df``, the median.
+        gives interval and p at all (the error is counted all the same); ``error_far``, the share below the level `FAR`
+        by `Estimate.critical`; ``df``, the median.
     """
     deviation = _seed_deviation(cell)
     truth = _expected(cell.design.scheme, cell.metric, deviation) if cell.kind == KINDS[0] else 0.0
-    given, missed, df = 0, 0, []
+    given, missed, far, df = 0, 0, 0, []
     for estimate in _estimates(cell, deviation, data_sets, seed):
         given += np.count_nonzero(~np.isnan(estimate.p))
         half = student.ppf(0.975, estimate.df) * estimate.standard_error
         missed += np.count_nonzero(np.abs(estimate.value - truth) > half)
+        far += np.count_nonzero(np.abs(estimate.value - truth) > estimate.critical(FAR) * estimate.standard_error)
         df.append(estimate.df)
     share, design = missed / data_sets, cell.design
     return {
         "labels": design.scheme, "clips": design.clips, "videos": design.videos, "seeds": design.seeds,
         "kind": cell.kind, "metric": METRIC_NAMES[cell.metric], "ratio": cell.ratio, "error": share,
         "simulation_error": math.sqrt(share * (1 - share) / data_sets), "given": given / data_sets,
-        "df": float(np.median(np.concatenate(df))),
+        "error_far": far / data_sets, "df": float(np.median(np.concatenate(df))),
     }  # fmt: skip
 
 
@@ -161,7 +173,12 @@ def power(
 
     Returns:
         A row a metric, a column a kind of pair, in the units of `regression_metrics`; NaN where no p would be given.
+
+    Raises:
+        ConfigError: a design that is none.
     """
+    if comparisons < 1:
+        raise ConfigError(f"comparisons={comparisons}: must be at least 1")
     design = Design(scheme, clips, videos, seeds)
     rows = {}
     for metric in METRICS[scheme]:
@@ -170,7 +187,7 @@ def power(
             cell = Cell(design, kind, metric, ratio)
             # Of each test set, the difference that it would take to be rejected there.
             needed = [
-                np.where(np.isnan(e.p), np.nan, student.isf(0.025 / comparisons, e.df) * e.standard_error - e.value)
+                np.where(np.isnan(e.p), np.nan, e.critical(0.05 / comparisons) * e.standard_error - e.value)
                 for e in _estimates(cell, _seed_deviation(cell), data_sets, 0)
             ]
             of_kinds[kind] = float(np.quantile(np.concatenate(needed), 0.8))

@@ -133,12 +133,12 @@ def compute_cells(number: int, blocks: Sequence[Block], metrics: Sequence[str]) 
 
     Returns:
         One row for each (dataset, model, metric), in the units of `regression_metrics`. ``paired_difference`` is the
-        model's minus MGCL's, over the seeds both have and the same clips; ``p_holm`` its p-value, corrected over the
-        whole table; ``detectable`` the smallest such difference that the test could find at the level ``p_holm`` is
-        held against. ``difference`` is the mean minus the paper's number, and ``paper_low`` to ``paper_high`` where the
-        mean of the paper's three runs is expected (`prediction_interval`), where a verdict is possible at all
-        (`Block.no_verdict`). ``bold``: the best mean of the column, with a difference from every other system that was
-        run with p below .05, after Holm over all such comparisons of the table.
+        model's minus MGCL's, over the seeds both have and the same clips; ``p_holm`` is `Estimate.p_to_correct`,
+        corrected over the whole table; ``detectable`` the smallest such difference that the test could find at the
+        level ``p_holm`` is held against. ``difference`` is the mean minus the paper's number, and ``paper_low`` to
+        ``paper_high`` where the mean of the paper's three runs is expected (`prediction_interval`), where a verdict is
+        possible at all (`Block.no_verdict`). ``bold``: the best mean of the column, with a difference from every other
+        system that was run with p below .05, after Holm over all such comparisons of the table.
     """
     rows: list[dict] = []
     tested: list[tuple[dict, Estimate]] = []  # cells with a paired difference
@@ -157,7 +157,7 @@ def compute_cells(number: int, blocks: Sequence[Block], metrics: Sequence[str]) 
             if len(ran) > 1 and not np.isnan([cell["mean"] for cell in ran]).all():
                 best = (np.nanargmax if HIGHER_IS_BETTER[metric] else np.nanargmin)([cell["mean"] for cell in ran])
                 leaders.append((ran[best], _against_others(block, left, ran[best])))
-    p_values = [cell["p"] for cell, _ in tested]
+    p_values = [difference.p_to_correct for _, difference in tested]
     for (cell, difference), p_holm, level in zip(tested, holm(p_values), holm_levels(p_values), strict=True):
         cell |= {"p_holm": p_holm, "detectable": float(difference.detectable(level))}
     adjusted = iter(holm(p for _, values in leaders for p in values))
@@ -261,7 +261,9 @@ def _against_others(block: Block, left: dict[str, LeaveOneOut], leader: dict) ->
     """p-values of the leader's paired difference from every other system that was run, NaN where there is none."""
     model, metric = leader["model"], leader["metric"]
     return [
-        float(_difference(block, left, model, other).estimate(metric).p) if block.common_seeds(model, other) else NAN
+        float(_difference(block, left, model, other).estimate(metric).p_to_correct)
+        if block.common_seeds(model, other)
+        else NAN
         for other in left
         if other != model
     ]

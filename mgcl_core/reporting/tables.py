@@ -273,9 +273,10 @@ def _legend(blocks: Sequence[Block], cells: pd.DataFrame) -> list[str]:
     if cells["pairs"].any():
         lines.append(
             f"− {REFERENCE} (paired): the row's mean minus {REFERENCE}'s over the seeds both have and the same clips, "
-            f"with its 95 % interval; p: two-sided, t on {_degrees(cells['df'])} degrees of freedom, Holm-corrected "
-            f"over the {cells['p'].count()} comparisons of this table. Detectable: the smallest true difference "
-            "that this test finds four times in five, at the level that Holm holds the row's p against."
+            f"with its 95 % interval, t on {_degrees(cells['df'])} degrees of freedom; p: two-sided, with Cochran's "
+            f"critical values, Holm-corrected over the {cells['p'].count()} comparisons of this table. Detectable: the "
+            "smallest true difference that this test finds four times in five, at the level that Holm holds the row's p "
+            "against."
         )
     if any(block.results and not block.paired for block in blocks):
         lines.append(
