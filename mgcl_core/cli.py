@@ -245,9 +245,12 @@ def _bench(options: argparse.Namespace) -> None:
 
 def _power(options: argparse.Namespace) -> None:
     from .bench.simulation import power
+    from .statistics import MIN_SEEDS, MIN_VIDEOS
 
     frame = power(options.scheme, options.clips, options.videos, options.seeds, comparisons=options.comparisons)
     print(frame.to_string(float_format="{:.3f}".format))
+    if frame.isna().any(axis=None):
+        print(f"NaN: no p is given below {MIN_SEEDS} seeds or {MIN_VIDEOS:g} effective videos (docs/statistics.md)")
 
 
 def _statistics(options: argparse.Namespace) -> None:

@@ -19,10 +19,12 @@ def test_settings_lists_every_field_and_marks_what_is_not_table_2(capsys):
 
 
 def test_power_says_what_a_design_could_show(capsys):
-    assert main(["power", "--clips", "180", "--videos", "8", "--scheme", "sims"]) == 0
+    assert main(["power", "--clips", "457", "--videos", "59", "--scheme", "sims"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["Acc-2", "MAE", "Corr"]
     assert all(0 < float(value) < 1 for line in lines[1:] for value in line.split()[1:])
+    assert main(["power", "--clips", "457", "--videos", "59", "--seeds", "2"]) == 0
+    assert "no p is given" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

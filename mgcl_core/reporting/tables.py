@@ -275,8 +275,8 @@ def _legend(blocks: Sequence[Block], cells: pd.DataFrame) -> list[str]:
             f"− {REFERENCE} (paired): the row's mean minus {REFERENCE}'s over the seeds both have and the same clips, "
             f"with its 95 % interval, t on {_degrees(cells['df'])} degrees of freedom; p: two-sided, with Cochran's "
             f"critical values, Holm-corrected over the {cells['p'].count()} comparisons of this table. Detectable: the "
-            "smallest true difference that this test finds four times in five, at the level that Holm holds the row's p "
-            "against."
+            "smallest true difference that this test finds four times in five, at the level that Holm holds the row's "
+            "p against."
         )
     if any(block.results and not block.paired for block in blocks):
         lines.append(
