@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MMSA := .venv-mmsa
 
-.PHONY: install reproduce reproduce-all bench test check lint lab reference clean
+.PHONY: install reproduce reproduce-all bench statistics test check lint lab reference clean
 
 install: $(INSTALLED)
 
@@ -37,6 +37,11 @@ reproduce-all: $(INSTALLED)
 # Speed on this machine, with the compared systems beside mmsa's own: results/bench/.
 bench: $(INSTALLED) $(MMSA)/.installed
 	$(BIN)/mgcl bench --mmsa $(MMSA)/bin/python
+
+# Intervals and tests against a known truth, the table of docs/statistics.md: minutes. MGCL_LABELS names a folder with
+# CH-SIMS/labels.csv and CMU-MOSI/labels.csv; without it, labels are drawn from an approximation.
+statistics: $(INSTALLED)
+	$(BIN)/mgcl statistics
 
 test: lint
 	$(BIN)/python -m pytest tests

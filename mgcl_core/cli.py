@@ -1,4 +1,4 @@
-"""The command line: ``mgcl run``, ``status``, ``search``, ``predict``, ``corpus`` and ``settings``."""
+"""The command line: ``mgcl run``, ``status``, ``search``, ``predict``, ``power``, ``corpus`` and ``settings``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from pathlib import Path
 from .config import DATASETS, PROFILES, VARIANTS, Config, parse
 from .data.loading import LENGTH_RULES, NONFINITE_RULES
 from .experiments.presets import read_preset
+from .experiments.study import SEEDS
 from .notebooks.parameters import Parameters
 from .support.errors import MGCLError
+from .support.parallel import available_cores
 from .support.paths import project_root
 
 DEFAULTS = Parameters()
@@ -155,6 +157,24 @@ def build_parser() -> argparse.ArgumentParser:
     )
     predict.set_defaults(command=_predict)
 
+    power = commands.add_parser("power", help="what a test set could show, before anything is trained on it")
+    power.add_argument("--clips", type=int, required=True, metavar="N", help="of the test set")
+    power.add_argument("--videos", type=int, required=True, metavar="N", help="that the clips come from")
+    power.add_argument("--seeds", type=int, default=len(SEEDS), metavar="N", help="default: %(default)s")
+    power.add_argument("--scheme", choices=["sims", "mosi"], default="mosi", help="of the labels; default: %(default)s")
+    power.add_argument(
+        "--comparisons", type=int, default=1, metavar="N", help="of the table, for Holm; default: %(default)s"
+    )
+    power.set_defaults(command=_power)
+
+    simulation = commands.add_parser("statistics", help="hold intervals and tests against a known truth: a simulation")
+    simulation.add_argument(
+        "--data-sets", type=int, default=2000, metavar="N", help="of each cell; default: %(default)s"
+    )
+    simulation.add_argument("--workers", type=int, default=available_cores(), metavar="N", help="default: one a core")
+    simulation.add_argument("--out", type=Path, default=None, metavar="CSV", help="every cell, in full")
+    simulation.set_defaults(command=_statistics)
+
     corpus = commands.add_parser("corpus", help="read and check a feature file")
     corpus.add_argument("file", help="feature file, or a known name")
     corpus.add_argument("--scheme", choices=["sims", "mosi"], default=None)
@@ -233,6 +253,25 @@ def _bench(options: argparse.Namespace) -> None:
     frame = run_parts(Options(options.device, options.corpus, results, options.mmsa, options.repeats), options.part)
     shown = [name for name in ("part", "what", "seconds", "low", "high", "floor", "ratio") if name in frame]
     print(frame[shown].to_string(index=False, float_format="{:.4g}".format))
+
+
+def _power(options: argparse.Namespace) -> None:
+    from .bench.simulation import power
+    from .statistics import MIN_SEEDS, MIN_VIDEOS
+
+    frame = power(options.scheme, options.clips, options.videos, options.seeds, comparisons=options.comparisons)
+    print(frame.to_string(float_format="{:.3f}".format))
+    if frame.isna().any(axis=None):
+        print(f"NaN: no p is given below {MIN_SEEDS} seeds or {MIN_VIDEOS:g} effective videos (docs/statistics.md)")
+
+
+def _statistics(options: argparse.Namespace) -> None:
+    from .bench.simulation import as_markdown, simulate_all
+
+    frame = simulate_all(options.data_sets, options.workers)
+    if options.out is not None:
+        frame.to_csv(options.out, index=False)
+    print(as_markdown(frame))
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """The metrics of the paper's section 4.1, as the field computes them (thuiar/MMSA).
 
-Every metric is a function of sums over clips (`clip_terms`, `metrics_of_sums`): the metrics of a
-bootstrap resample then need weighted sums only, and come from the same code as the reported ones.
+Every metric is a function of sums over clips (`clip_terms`, `metrics_of_sums`): the metrics of a test set without
+one of its videos then need differences of sums only, and come from the same code as the reported ones.
 """
 
 from __future__ import annotations
@@ -39,23 +39,26 @@ def regression_metrics(y_true, y_pred, scheme: str) -> dict[str, float]:
     Raises `ConfigError` for an unknown scheme, `RunError` for arrays that are empty, not of one
     common length, not numeric or not finite.
     """
+    if (shape := np.shape(y_true)) != np.shape(y_pred) or len(shape) != 1:
+        raise RunError(f"metrics need labels and predictions of one shape (N,): found {shape} and {np.shape(y_pred)}")
     sums = {name: terms.sum() for name, terms in clip_terms(y_true, y_pred, scheme).items()}
     return {name: float(value) for name, value in metrics_of_sums(sums, scheme).items()}
 
 
 def clip_terms(y_true, y_pred, scheme: str) -> dict[str, np.ndarray]:
-    """What each clip adds to the sums that make the metrics: name to float64 (N,).
+    """What each clip adds to the sums that make the metrics: name to float64 (..., N).
 
-    Takes and raises what `regression_metrics` does.
+    Takes and raises what `regression_metrics` does; the last axis of both arrays is the clips, and their other axes
+    must fit (labels (N,) and predictions (S, N), say). A term of the labels alone has the labels' shape.
     """
     if scheme not in METRICS:
         raise ConfigError(f"unknown scheme {scheme!r}: {nearest(scheme, METRICS)}")
     y_true, y_pred = _checked(y_true, "labels"), _checked(y_pred, "predictions")
-    if y_true.shape != y_pred.shape:
+    if y_true.shape[-1] != y_pred.shape[-1]:
         raise RunError(
-            f"metrics need one prediction per label: expected predictions of shape {y_true.shape}; found {y_pred.shape}"
+            f"metrics need one prediction per label: expected shape (..., {y_true.shape[-1]}); found {y_pred.shape}"
         )
-    terms = {"n": np.ones(len(y_true))}
+    terms = {"n": np.ones(y_true.shape[-1])}
     if scheme == "sims":
         y_true, y_pred = np.clip(y_true, -1, 1), np.clip(y_pred, -1, 1)
         terms |= _confusion("pn", y_true > 0, y_pred > 0)
@@ -96,12 +99,12 @@ def metrics_of_sums(sums: dict[str, np.ndarray], scheme: str) -> dict[str, np.nd
 
 
 def _checked(values, what: str) -> np.ndarray:
-    """A one-dimensional, finite array of a floating type; float32 and float64 are kept as they are."""
+    """A finite array (..., N) of a floating type; float32 and float64 are kept as they are."""
     values = np.asarray(values)
     if values.dtype.kind not in "fiub":
         raise RunError(f"metrics need numeric {what}; found dtype {values.dtype}")
-    if values.ndim != 1 or len(values) == 0:
-        raise RunError(f"metrics need {what} of shape (N,) with N >= 1; found {values.shape}")
+    if values.ndim == 0 or values.size == 0:
+        raise RunError(f"metrics need {what} of shape (..., N) with N >= 1; found {values.shape}")
     if not np.isfinite(values).all():
         raise RunError(f"metrics need finite {what}; found {np.sum(~np.isfinite(values))} NaN or infinite")
     return values if values.dtype.kind == "f" else values.astype(np.float64)
@@ -141,9 +144,10 @@ def _weighted_f1(sums: dict[str, np.ndarray], name: str) -> np.ndarray:
 
 def _centred(values: np.ndarray) -> np.ndarray:
     """Deviations from the mean, over the largest one: exactly 0 for constant values, whatever they are."""
-    deviations = values - values[0]
-    deviations = deviations - deviations.mean()
-    return deviations / (np.abs(deviations).max() or 1.0)
+    deviations = values - values[..., :1]
+    deviations = deviations - deviations.mean(axis=-1, keepdims=True)
+    largest = np.abs(deviations).max(axis=-1, keepdims=True)
+    return deviations / np.where(largest == 0, 1.0, largest)
 
 
 def _pearson(sums: dict[str, np.ndarray]) -> np.ndarray:

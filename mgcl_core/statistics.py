@@ -1,16 +1,19 @@
-"""How much of a number is noise: means over seeds, bootstrap intervals, paired differences.
+"""How much of a number is noise: means over seeds, their intervals, paired differences and tests.
 
-A score varies with the seed of the training and with the clips that happen to be in the test set.
-`Replicates` resamples both at once: clips with replacement, the same ones for every seed and every
-system (the test set is one factor, the seed another, and they are crossed), and seeds with
-replacement. ``scipy.stats.bootstrap`` resamples one axis only; since every metric is a function of
-sums over clips (`mgcl_core.metrics.clip_terms`), all resamples are one matrix product here.
+A score varies with the videos that happen to be in the test set (clips of one video are alike, so the video is the
+unit of sampling) and with the seed of the training. Both are crossed: every seed is scored on the same clips. For any
+metric, leaving out one video at a time (the jackknife) gives a table of videos by seeds, and three variances of the
+mean over S seeds:
 
-Limits, as simulations with three seeds show them (tests/test_statistics.py holds two): 95 % intervals
-cover about .94 to .97 where clips or both levels matter, nearly 1 where the only noise is that of
-single predictions (it is counted at both levels), .90 where a seed's own effect is as large as 2.8
-standard errors of the clips, and .74 where it is all there is: three seeds say little about seeds.
-One seed leaves that spread out altogether. Clips of one video count as independent.
+- A, of the mean over seeds, from the videos. It holds what the videos do to all seeds and, S times smaller, what they
+  do to each seed by itself;
+- W, the second part of A: the videos' effect on a seed's deviation from the mean over seeds;
+- B, the sample variance of the S seeds over S. It holds the seeds' own effect and W once more.
+
+The variance of the mean is max(0, A - W) + B, as in the two-way analysis of variance with random rows and columns.
+Its degrees of freedom weigh those of the videos and of the seeds by their shares of it (`SHARE_EXPONENT`). The
+simulation in `mgcl_core.bench.simulation` (``make statistics``, docs/statistics.md) holds intervals and tests against
+a known truth.
 """
 
 from __future__ import annotations
@@ -19,16 +22,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import nctdtrinc
+from scipy.stats import t as student
 
 from .metrics import clip_terms, metrics_of_sums
 from .support.errors import RunError
 
-#: Table 4 in full makes 140 comparisons: Holm's smallest p-value is then 140 / (RESAMPLES + 1) = .028.
-RESAMPLES = 5000
-#: Resamples held in memory at once.
-CHUNK = 500
-SEED = 20240
+#: With fewer seeds, nothing known about two sources of noise keeps the error of a test near 5 % (docs/statistics.md).
+MIN_SEEDS = 3
+#: Effective number of videos (`effective_videos`) below which neither an interval nor a p is given.
+MIN_VIDEOS = 7.0
+#: 2 is Satterthwaite's formula. With three seeds it rejects up to .08 where .05 is said, since the seeds' share is
+#: itself an estimate and the formula trusts it most when it is small by chance; 1 rejects too little.
+SHARE_EXPONENT = 1.5
 
 
 @dataclass(frozen=True)
@@ -41,23 +47,71 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A mean over seeds, its percentile bootstrap interval and bootstrap standard error.
+class Estimate:
+    """A metric's mean over seeds, or a paired difference of two, with its noise. Floats, or arrays of one shape.
 
-    All are NaN where the metric is undefined for one of the seeds.
+    - ``value``: the mean; ``standard_error`` and ``df``: of it, in the sense of Student's t
+    - ``seed_share``: the share of its variance that comes from the seeds, 0 to 1
+    - ``seeds``, ``videos``: what it rests on; ``videos`` is the effective number
+
+    All are NaN where the metric is undefined for a seed or without one of the videos.
     """
 
-    estimate: float
-    low: float
-    high: float
-    standard_error: float
+    value: np.ndarray
+    standard_error: np.ndarray
+    df: np.ndarray
+    seed_share: np.ndarray
+    seeds: int
+    videos: float
 
+    def interval(self, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """Low and high end. Of one seed, it covers the choice of videos only.
 
-@dataclass(frozen=True)
-class Difference(Interval):
-    """A paired difference of means, with the two-sided p-value of "there is none"."""
+        NaN where there are too few videos, or two seeds, which say too little about seeds (`MIN_SEEDS`).
+        """
+        given = self.videos >= MIN_VIDEOS and (self.seeds == 1 or self.seeds >= MIN_SEEDS)
+        half = student.ppf((1 + confidence) / 2, self.df) * self.standard_error if given else np.nan
+        return self.value - half, self.value + half
 
-    p: float
+    @property
+    def p(self) -> np.ndarray:
+        """Two-sided p of "the truth is 0"; NaN where seeds or videos are too few to keep its promise."""
+        if self.seeds < MIN_SEEDS or self.videos < MIN_VIDEOS:
+            return np.full_like(self.value, np.nan)[()]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            statistic = np.where(self.value == 0, 0.0, np.abs(self.value) / self.standard_error)
+        return np.where(np.isnan(self.standard_error), np.nan, 2 * student.sf(statistic, self.df))[()]
+
+    def critical(self, alpha: float | np.ndarray) -> np.ndarray:
+        """Cochran's critical value: those of the videos and of the seeds, weighed by their shares of the variance.
+
+        `p` is made for 5 %; with three seeds, it can fall below .002 five times as often as it should. This one holds
+        its level at the small ones of Holm too, and is more cautious at 5 % (Cochran and Cox, Experimental Designs,
+        section 4.14).
+        """
+        half = np.asarray(alpha) / 2
+        of_seeds = student.isf(half, max(self.seeds - 1, 1))
+        return (1 - self.seed_share) * student.isf(half, max(self.videos - 1, 1e-9)) + self.seed_share * of_seeds
+
+    @property
+    def p_to_correct(self) -> np.ndarray:
+        """Two-sided p by `critical`, for corrections such as `holm`; NaN where `p` is."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            statistic = np.where(self.value == 0, 0.0, np.abs(self.value) / self.standard_error)
+        low, high = np.full(np.shape(statistic), -30.0), np.zeros(np.shape(statistic))  # of log10(p)
+        for _ in range(60):
+            middle = (low + high) / 2
+            too_large = statistic > self.critical(10**middle)
+            low, high = np.where(too_large, low, middle), np.where(too_large, middle, high)
+        return np.where(np.isnan(self.p), np.nan, 10**high)[()]
+
+    def detectable(self, alpha: float | np.ndarray = 0.05, power: float = 0.8) -> np.ndarray:
+        """Smallest true value that the test `p_to_correct` at ``alpha`` finds with probability ``power``.
+
+        In standard errors, the noncentrality at which Student's t passes `critical` so often; NaN where `p` is.
+        """
+        factor = nctdtrinc(self.df, 1 - power, self.critical(alpha))
+        return np.where(np.isnan(self.p), np.nan, factor * self.standard_error)[()]
 
 
 def summary(values: Iterable[float]) -> Summary:
@@ -70,119 +124,120 @@ def summary(values: Iterable[float]) -> Summary:
 
 
 @dataclass(frozen=True)
-class Replicates:
-    """Metrics of S seeds on the test set and on R resamples of its clips.
+class LeaveOneOut:
+    """Metrics of S seeds on the test set, and on it without each of its V videos.
 
-    ``observed`` maps a metric to (S,), ``resampled`` to (R, S); ``seed`` drives both levels of the
-    resampling, so replicates of equal R, N and seed rest on the same clips and can be subtracted.
+    ``observed`` maps a metric to (..., S), ``without`` to (..., S, V); ``videos`` is the effective number of videos.
+    Those of one test set can be subtracted.
     """
 
     observed: dict[str, np.ndarray]
-    resampled: dict[str, np.ndarray]
-    seed: int
+    without: dict[str, np.ndarray]
+    videos: float
 
     @classmethod
-    def of(cls, y_true, pred, scheme: str, *, resamples: int = RESAMPLES, seed: int = SEED) -> Replicates:
-        """Replicates of predictions ``pred`` (S, N) for labels ``y_true`` (N,).
+    def of(cls, y_true, pred, scheme: str, videos) -> LeaveOneOut:
+        """Of predictions ``pred`` (..., S, N) for labels ``y_true`` (N,) or (..., 1, N).
 
-        Raises what `regression_metrics` raises, and `RunError` for ``pred`` that is not (S, N).
+        ``videos`` (N,) names the video of each clip. Raises what `clip_terms` raises, and `RunError` for shapes that
+        do not fit.
         """
-        pred = np.asarray(pred)
-        if pred.ndim != 2 or len(pred) == 0:
+        pred, videos = np.asarray(pred), np.asarray(videos)
+        if pred.ndim < 2 or 0 in pred.shape:
             raise RunError(f"expected predictions of shape (seeds, clips), one seed or more; found {pred.shape}")
-        if resamples < 1:
-            raise RunError(f"expected one bootstrap resample or more; found {resamples}")
-        terms = [clip_terms(y_true, row, scheme) for row in pred]
-        stacked = np.stack([np.stack(list(of_seed.values())) for of_seed in terms])  # (S, K, N)
-        observed = _metrics(terms[0], stacked.sum(axis=2), scheme)  # (S,)
-        clips, parts = stacked.shape[2], []
-        generator = np.random.default_rng([seed, 0])
-        for start in range(0, resamples, CHUNK):
-            # How often each clip is drawn: (<= CHUNK, N), each row with sum N.
-            counts = generator.multinomial(clips, np.full(clips, 1 / clips), size=min(CHUNK, resamples - start))
-            parts.append(np.einsum("rn,skn->rsk", counts.astype(np.float64), stacked, optimize=True))
-        resampled = _metrics(terms[0], np.concatenate(parts), scheme)  # (R, S)
-        return cls(observed, resampled, seed)
+        if videos.shape != pred.shape[-1:]:
+            raise RunError(f"expected the video of each clip, shape {pred.shape[-1:]}; found {videos.shape}")
+        _, inverse, clips = np.unique(videos, return_inverse=True, return_counts=True)
+        order, starts = np.argsort(inverse, kind="stable"), np.cumsum(clips) - clips
+        whole, without = {}, {}
+        for name, term in clip_terms(y_true, pred, scheme).items():
+            of_videos = np.add.reduceat(term[..., order], starts, axis=-1)  # (..., S, V)
+            whole[name] = of_videos.sum(axis=-1)
+            without[name] = whole[name][..., None] - of_videos
+        seeds = pred.shape[:-1]
+        observed = {m: np.broadcast_to(v, seeds) for m, v in metrics_of_sums(whole, scheme).items()}
+        with np.errstate(invalid="ignore"):  # without the only video, there is nothing
+            left = {m: np.broadcast_to(v, (*seeds, len(clips))) for m, v in metrics_of_sums(without, scheme).items()}
+        return cls(observed, left, effective_videos(videos))
 
-    def __sub__(self, other: Replicates) -> Replicates:
-        """Replicates of the difference, seed by seed and clip by clip."""
-        return Replicates(
-            {metric: self.observed[metric] - other.observed[metric] for metric in self.observed},
-            {metric: self.resampled[metric] - other.resampled[metric] for metric in self.observed},
-            self.seed,
+    def __sub__(self, other: LeaveOneOut) -> LeaveOneOut:
+        """The differences, seed by seed and video by video."""
+        return LeaveOneOut(
+            {metric: values - other.observed[metric] for metric, values in self.observed.items()},
+            {metric: values - other.without[metric] for metric, values in self.without.items()},
+            self.videos,
         )
 
-    def take(self, seeds: Sequence[int]) -> Replicates:
-        """The replicates of some seeds, by their positions."""
+    def take(self, seeds: Sequence[int]) -> LeaveOneOut:
+        """Those of some seeds, by their positions."""
         seeds = list(seeds)
-        return Replicates(
-            {metric: values[seeds] for metric, values in self.observed.items()},
-            {metric: values[:, seeds] for metric, values in self.resampled.items()},
-            self.seed,
+        return LeaveOneOut(
+            {metric: values[..., seeds] for metric, values in self.observed.items()},
+            {metric: values[..., seeds, :] for metric, values in self.without.items()},
+            self.videos,
         )
 
-    def means(self, metric: str) -> np.ndarray:
-        """Bootstrap distribution (R,) of the mean over seeds, clips and seeds resampled."""
-        values = self.resampled[metric]  # (R, S)
-        resamples, seeds = values.shape
-        generator = np.random.default_rng([self.seed, 1])
-        draws = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)  # (R, S)
-        return (draws * values).sum(axis=1) / seeds
-
-    def interval(self, metric: str, confidence: float = 0.95) -> Interval:
-        """Percentile interval of the mean over seeds; undefined resamples are left out."""
-        estimate, means = self._distribution(metric)
-        if np.isnan(estimate) or len(means) < 2:
-            return Interval(estimate, *[float("nan")] * 3)
-        low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-        return Interval(estimate, float(low), float(high), float(means.std(ddof=1)))
-
-    def difference(self, metric: str, confidence: float = 0.95) -> Difference:
-        """Interval and p-value of a difference made by ``a - b``.
-
-        The p-value is that of the bootstrap test: how often a resampled difference, centred at the
-        observed one, is at least as far from it as the observed one is from 0, as (k + 1)/(R + 1).
-        """
-        interval = self.interval(metric, confidence)
-        estimate, means = self._distribution(metric)
-        if np.isnan(interval.low):
-            return Difference(**vars(interval), p=float("nan"))
-        # Metrics are fractions of small whole numbers, so ties are common: rounding must not split them.
-        extreme = np.abs(means - estimate) >= abs(estimate) - 1e-12
-        return Difference(**vars(interval), p=float((extreme.sum() + 1) / (len(means) + 1)))
-
-    def _distribution(self, metric: str) -> tuple[float, np.ndarray]:
-        means = self.means(metric)
-        return float(self.observed[metric].mean()), means[~np.isnan(means)]
+    def estimate(self, metric: str) -> Estimate:
+        """The mean over seeds of ``metric``, its standard error and degrees of freedom."""
+        observed, without = self.observed[metric], self.without[metric]
+        seeds, videos = without.shape[-2:]
+        value = observed.mean(axis=-1)
+        deviations = without - without.mean(axis=-1, keepdims=True)  # (..., S, V)
+        shared = deviations.mean(axis=-2)  # (..., V)
+        jackknife = (videos - 1) / videos
+        of_videos = jackknife * (shared**2).sum(axis=-1)  # A
+        if seeds == 1:
+            of_seeds = np.zeros_like(of_videos)
+        else:
+            own = jackknife * ((deviations - shared[..., None, :]) ** 2).sum(axis=(-2, -1)) / (seeds - 1)
+            of_videos = np.maximum(0.0, of_videos - own / seeds)  # A - W
+            of_seeds = observed.var(axis=-1, ddof=1) / seeds  # B
+        variance = of_videos + of_seeds
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.where(variance == 0, 0.0, of_seeds / variance)[()]
+            df = 1 / ((1 - share) ** SHARE_EXPONENT / (self.videos - 1) + share**SHARE_EXPONENT / max(seeds - 1, 1))
+        # NaN where the metric is; without a second video there is no error to speak of.
+        undefined = np.where(np.isnan(variance) | (videos < 2), np.nan, 0.0)[()]
+        return Estimate(value, np.sqrt(variance) + undefined, df + undefined, share + undefined, seeds, self.videos)
 
 
-def _metrics(names: Iterable[str], sums: np.ndarray, scheme: str) -> dict[str, np.ndarray]:
-    """Metrics from sums (..., K) of the K named clip terms."""
-    return metrics_of_sums(dict(zip(names, np.moveaxis(sums, -1, 0), strict=True)), scheme)
+def effective_videos(videos) -> float:
+    """Number of equally long videos that would say as much: (sum of n)^2 / sum of n^2 for videos of n clips (Kish)."""
+    clips = np.unique(np.asarray(videos), return_counts=True)[1].astype(np.float64)
+    return float(clips.sum() ** 2 / (clips**2).sum())
 
 
-def bootstrap_interval(
-    y_true, pred, scheme: str, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = SEED
-) -> dict[str, Interval]:
-    """Interval of every metric's mean over seeds: ``pred`` (S, N), ``y_true`` (N,); see `Replicates`."""
-    replicates = Replicates.of(y_true, pred, scheme, resamples=resamples, seed=seed)
-    return {metric: replicates.interval(metric, confidence) for metric in replicates.observed}
+def mean_estimates(y_true, pred, scheme: str, videos) -> dict[str, Estimate]:
+    """Every metric's mean over seeds: ``pred`` (S, N), ``y_true`` and ``videos`` (N,); see `LeaveOneOut`."""
+    left = LeaveOneOut.of(y_true, pred, scheme, videos)
+    return {metric: left.estimate(metric) for metric in left.observed}
 
 
-def paired_difference(
-    y_true, pred_a, pred_b, scheme: str, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = SEED
-) -> dict[str, Difference]:
+def paired_differences(y_true, pred_a, pred_b, scheme: str, videos) -> dict[str, Estimate]:
     """Mean difference a - b of every metric over the same seeds (rows, in the same order) and clips.
 
-    ``pred_a``, ``pred_b`` (S, N), ``y_true`` (N,). Raises `RunError` where the shapes differ.
+    ``pred_a``, ``pred_b`` (S, N), ``y_true`` and ``videos`` (N,). Raises `RunError` where the shapes differ.
     """
     if np.shape(pred_a) != np.shape(pred_b):
         raise RunError(
             "a paired difference needs the same seeds and clips: expected equal shapes (seeds, clips); "
             f"found {np.shape(pred_a)} and {np.shape(pred_b)}"
         )
-    a, b = (Replicates.of(y_true, pred, scheme, resamples=resamples, seed=seed) for pred in (pred_a, pred_b))
-    return {metric: (a - b).difference(metric, confidence) for metric in a.observed}
+    a, b = (LeaveOneOut.of(y_true, pred, scheme, videos) for pred in (pred_a, pred_b))
+    return {metric: (a - b).estimate(metric) for metric in a.observed}
+
+
+def prediction_interval(values: Iterable[float], others: int = 3, confidence: float = 0.95) -> tuple[float, float]:
+    """Where the mean of ``others`` further runs on the same clips is expected, from S runs (S,) of the same kind.
+
+    mean ± t_{S-1} · s · √(1/S + 1/others), of normal seeds. NaN for fewer than two values.
+    """
+    values = np.asarray(list(values), dtype=np.float64)
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    spread = values.std(ddof=1) * np.sqrt(1 / len(values) + 1 / others)
+    half = student.ppf((1 + confidence) / 2, len(values) - 1) * spread
+    return float(values.mean() - half), float(values.mean() + half)
 
 
 def holm(p_values: Iterable[float]) -> np.ndarray:
@@ -190,16 +245,18 @@ def holm(p_values: Iterable[float]) -> np.ndarray:
     p_values = np.asarray(list(p_values), dtype=np.float64)
     adjusted = np.full(p_values.shape, np.nan)
     order = np.argsort(p_values)[: np.count_nonzero(~np.isnan(p_values))]  # NaN sorts last
-    factors = len(order) - np.arange(len(order))
-    adjusted[order] = np.minimum(np.maximum.accumulate(factors * p_values[order]), 1.0)
+    adjusted[order] = np.minimum(np.maximum.accumulate(_holm_factors(len(order)) * p_values[order]), 1.0)
     return adjusted
 
 
-def detectable_difference(standard_error: float, *, power: float = 0.8, alpha: float = 0.05) -> float:
-    """Smallest true difference that a two-sided test at ``alpha`` finds with probability ``power``.
+def holm_levels(p_values: Iterable[float], alpha: float = 0.05) -> np.ndarray:
+    """The level that Holm holds each p against: alpha / m for the smallest of m, alpha for the largest; NaN for NaN."""
+    p_values = np.asarray(list(p_values), dtype=np.float64)
+    levels = np.full(p_values.shape, np.nan)
+    order = np.argsort(p_values)[: np.count_nonzero(~np.isnan(p_values))]
+    levels[order] = alpha / _holm_factors(len(order))
+    return levels
 
-    (z_{1 - alpha/2} + z_power) standard errors, 2.80 by default. ``standard_error`` is that of the
-    paired difference; where only one system exists, its own times sqrt(2) stands in for it (two
-    systems of equal, independent error), which a real pair on the same clips usually undercuts.
-    """
-    return float((norm.ppf(1 - alpha / 2) + norm.ppf(power)) * standard_error)
+
+def _holm_factors(tests: int) -> np.ndarray:
+    return tests - np.arange(tests)

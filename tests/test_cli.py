@@ -18,6 +18,15 @@ def test_settings_lists_every_field_and_marks_what_is_not_table_2(capsys):
     assert "alpha=0.1" in lines
 
 
+def test_power_says_what_a_design_could_show(capsys):
+    assert main(["power", "--clips", "457", "--videos", "59", "--scheme", "sims"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["Acc-2", "MAE", "Corr"]
+    assert all(0 < float(value) < 1 for line in lines[1:] for value in line.split()[1:])
+    assert main(["power", "--clips", "457", "--videos", "59", "--seeds", "2"]) == 0
+    assert "no p is given" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -31,6 +40,8 @@ def test_settings_lists_every_field_and_marks_what_is_not_table_2(capsys):
         (["run", "--device", "cuda:77"], "not available"),
         (["predict", "nowhere", "demo", "--out", "x.csv"], "no finished run"),
         (["corpus", "nowhere.pkl"], "nowhere.pkl"),
+        (["power", "--clips", "10", "--videos", "20"], "10 clips, 20 videos, 3 seeds"),
+        (["power", "--clips", "100", "--videos", "20", "--comparisons", "0"], "comparisons=0"),
     ],
 )
 def test_mistakes_exit_with_2_and_one_line(arguments, message, capsys, tmp_path, monkeypatch):

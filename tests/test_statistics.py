@@ -1,4 +1,4 @@
-"""Intervals, tests and corrections against closed forms, naive resampling and small synthetic simulations."""
+"""Intervals, tests and corrections against closed forms, naive computation and small simulations."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy.stats import kstest
+from scipy.stats import nct
+from scipy.stats import t as student
 
 from mgcl_core.metrics import METRICS, regression_metrics
 from mgcl_core.statistics import (
-    CHUNK,
-    Replicates,
-    bootstrap_interval,
-    detectable_difference,
+    MIN_VIDEOS,
+    LeaveOneOut,
+    effective_videos,
     holm,
-    paired_difference,
+    holm_levels,
+    mean_estimates,
+    paired_differences,
+    prediction_interval,
     summary,
 )
 from mgcl_core.support.errors import ConfigError, RunError
@@ -28,85 +31,120 @@ def simulated(clips=120, seeds=3, noise=0.6, seed=0):
     return y_true, y_true + random.normal(0, noise, (seeds, clips))
 
 
+def in_videos(clips, videos=12):
+    return np.arange(clips) % videos
+
+
 def errors_as_predictions(errors):
     """Labels and predictions whose absolute errors are ``errors`` + 50, so that MAE is a plain mean."""
-    labels = np.zeros(errors.shape[1])
-    return labels, errors + 50
+    return np.zeros(errors.shape[-1]), errors + 50
 
 
 @pytest.mark.parametrize("scheme", ["sims", "mosi"])
-def test_resampled_metrics_are_those_of_the_resampled_clips(scheme):
+def test_metrics_without_a_video_are_those_of_the_other_clips(scheme):
     y_true, pred = simulated(clips=23)
     pred[0] = np.round(pred[0])  # ties, and values on the cuts
-    replicates = Replicates.of(y_true, pred, scheme, resamples=40, seed=7)
-    counts = np.random.default_rng([7, 0]).multinomial(23, np.full(23, 1 / 23), size=40)
-    for r, s in np.ndindex(40, 3):
-        drawn = np.repeat(np.arange(23), counts[r])
-        expected = regression_metrics(y_true[drawn], pred[s][drawn], scheme)
+    videos = np.array(list("aabbbbcccddddddeeeeefgg"))
+    left = LeaveOneOut.of(y_true, pred, scheme, videos)
+    for v, s in np.ndindex(7, 3):
+        kept = videos != "abcdefg"[v]
+        expected = regression_metrics(y_true[kept], pred[s][kept], scheme)
         for metric in METRICS[scheme]:
-            assert replicates.resampled[metric][r, s] == pytest.approx(expected[metric], abs=1e-12), (metric, r, s)
+            assert left.without[metric][s, v] == pytest.approx(expected[metric], abs=1e-12), (metric, v, s)
     for s in range(3):
-        observed = {metric: values[s] for metric, values in replicates.observed.items()}
+        observed = {metric: values[s] for metric, values in left.observed.items()}
         assert observed == pytest.approx(regression_metrics(y_true, pred[s], scheme), abs=1e-12)
 
 
-def test_two_levels_equal_naive_resampling():
-    y_true, pred = simulated(clips=40)
-    seed_draws = np.random.default_rng([3, 1]).multinomial(3, np.full(3, 1 / 3), size=50)
-    replicates = Replicates.of(y_true, pred, "sims", resamples=50, seed=3)
-    expected = [np.repeat(replicates.resampled["mae"][r], seed_draws[r]).mean() for r in range(50)]
-    assert replicates.means("mae") == pytest.approx(np.array(expected))
-
-
-def test_chunks_change_nothing(monkeypatch):
-    y_true, pred = simulated()
-    whole = bootstrap_interval(y_true, pred, "sims", resamples=CHUNK + 10)
-    monkeypatch.setattr("mgcl_core.statistics.CHUNK", 7)
-    chunked = bootstrap_interval(y_true, pred, "sims", resamples=CHUNK + 10)
-    for metric, interval in whole.items():
-        assert vars(chunked[metric]) == pytest.approx(vars(interval), abs=1e-12)
-
-
-def test_same_seed_same_interval_other_seed_another():
-    y_true, pred = simulated()
-    first = bootstrap_interval(y_true, pred, "mosi", resamples=200, seed=1)
-    assert bootstrap_interval(y_true, pred, "mosi", resamples=200, seed=1) == first
-    assert bootstrap_interval(y_true, pred, "mosi", resamples=200, seed=2)["mae"] != first["mae"]
-
-
-def test_standard_error_of_a_mean_and_of_a_share():
-    y_true, pred = simulated(clips=900, seeds=1)
-    intervals = bootstrap_interval(y_true, pred, "mosi", resamples=4000)
-    errors = np.abs(y_true - pred[0])
-    assert intervals["mae"].estimate == pytest.approx(errors.mean())
-    assert intervals["mae"].standard_error == pytest.approx(errors.std() / 30, rel=0.05)
-    assert intervals["mae"].low == pytest.approx(errors.mean() - 1.96 * errors.std() / 30, rel=0.01)
-    assert intervals["mae"].high == pytest.approx(errors.mean() + 1.96 * errors.std() / 30, rel=0.01)
-    share = intervals["acc2_nn"].estimate
-    assert intervals["acc2_nn"].standard_error == pytest.approx(math.sqrt(share * (1 - share) / 900), rel=0.05)
-    rho = intervals["corr"].estimate
-    assert intervals["corr"].standard_error == pytest.approx((1 - rho**2) / 30, rel=0.25)  # bivariate normal
-
-
-def test_standard_error_of_seeds_that_differ_by_a_constant():
-    errors = np.array([[0.0], [0.3], [0.9]]) + np.zeros((3, 50))
-    y_true, pred = errors_as_predictions(errors)
+def test_standard_error_is_that_of_the_two_way_analysis_of_variance():
+    """Equal videos and a plain mean: the mean squares of the textbook, (MSv + MSs - MSe) / (V S)."""
+    random = np.random.default_rng(0)
+    videos, seeds, clips = 10, 4, 6
+    errors = (
+        random.normal(size=(1, videos, 1)) + random.normal(size=(seeds, 1, 1))
+        + 0.5 * random.normal(size=(seeds, videos, 1)) + 0.1 * random.normal(size=(seeds, videos, clips))
+    )  # fmt: skip
+    table = errors.mean(axis=2)  # (S, V)
+    grand, rows, columns = table.mean(), table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
+    of_videos = seeds * ((columns - grand) ** 2).sum() / (videos - 1)
+    of_seeds = videos * ((rows - grand) ** 2).sum() / (seeds - 1)
+    rest = ((table - rows - columns + grand) ** 2).sum() / (seeds - 1) / (videos - 1)
+    y_true, pred = errors_as_predictions(errors.reshape(seeds, -1))
     y_true[0] = 1e-9  # labels that vary, as real ones do
-    interval = bootstrap_interval(y_true, pred, "mosi", resamples=4000)["mae"]
-    assert interval.standard_error == pytest.approx(np.std([0, 0.3, 0.9]) / math.sqrt(3), rel=0.05)
+    estimate = mean_estimates(y_true, pred, "mosi", np.repeat(np.arange(videos), clips))["mae"]
+    variance = (of_videos + of_seeds - rest) / videos / seeds
+    assert estimate.standard_error == pytest.approx(math.sqrt(variance), rel=1e-6)
+    assert estimate.seed_share == pytest.approx(of_seeds / videos / seeds / variance, rel=1e-6)
+
+
+def test_one_seed_has_the_error_of_the_videos_alone():
+    y_true, pred = simulated(clips=900, seeds=1)
+    estimates = mean_estimates(y_true, pred, "mosi", np.arange(900))
+    errors = np.abs(y_true - pred[0])
+    assert estimates["mae"].value == pytest.approx(errors.mean())
+    assert estimates["mae"].standard_error == pytest.approx(errors.std(ddof=1) / 30)
+    assert estimates["mae"].df == pytest.approx(899)
+    share = estimates["acc2_nn"].value
+    assert estimates["acc2_nn"].standard_error == pytest.approx(math.sqrt(share * (1 - share) / 899), rel=1e-6)
+    rho = estimates["corr"].value
+    assert estimates["corr"].standard_error == pytest.approx((1 - rho**2) / 30, rel=0.25)  # bivariate normal
+    low, high = estimates["mae"].interval()
+    half = student.ppf(0.975, 899) * estimates["mae"].standard_error
+    assert (low, high) == pytest.approx((errors.mean() - half, errors.mean() + half))
+    assert math.isnan(estimates["mae"].p)
+
+
+def test_seeds_that_differ_by_a_constant_leave_the_degrees_of_the_seeds():
+    y_true, pred = errors_as_predictions(np.array([[0.0], [0.3], [0.9]]) + np.zeros((3, 50)))
+    y_true[0] = 1e-9
+    estimate = mean_estimates(y_true, pred, "mosi", in_videos(50))["mae"]
+    assert estimate.standard_error == pytest.approx(np.std([0, 0.3, 0.9], ddof=1) / math.sqrt(3), rel=1e-6)
+    assert (estimate.df, estimate.seed_share) == pytest.approx((2, 1))
+
+
+def test_seeds_that_are_equal_leave_the_degrees_of_the_videos():
+    y_true, pred = simulated(seeds=1)
+    estimate = mean_estimates(y_true, np.repeat(pred, 3, axis=0), "mosi", in_videos(120))["mae"]
+    assert (estimate.df, estimate.seed_share) == pytest.approx((11, 0))
+
+
+def test_clips_alike_within_videos_widen_the_interval():
+    random = np.random.default_rng(0)
+    videos = np.repeat(np.arange(30), 10)
+    y_true, pred = errors_as_predictions(random.normal(size=(1, 30)).repeat(10, axis=1) + np.zeros((3, 300)))
+    y_true[0] = 1e-9
+    by_video, by_clip = (mean_estimates(y_true, pred, "mosi", v)["mae"] for v in (videos, np.arange(300)))
+    assert by_video.standard_error > 2.5 * by_clip.standard_error
 
 
 def test_confidence_widens_the_interval():
     y_true, pred = simulated()
-    narrow, wide = (bootstrap_interval(y_true, pred, "sims", confidence=c, resamples=500)["mae"] for c in (0.5, 0.99))
-    assert wide.low < narrow.low < narrow.high < wide.high
+    estimate = mean_estimates(y_true, pred, "sims", in_videos(120))["mae"]
+    narrow, wide = estimate.interval(0.5), estimate.interval(0.99)
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_p_and_interval_agree():
+    y_true, pred = simulated(clips=400)
+    estimate = paired_differences(y_true, pred, simulated(clips=400, seed=1)[1], "mosi", in_videos(400))["mae"]
+    low, high = estimate.interval(1 - float(estimate.p))
+    assert min(abs(low), abs(high)) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_p_to_correct_is_that_of_the_weighed_critical_values():
+    y_true, pred = simulated(clips=400)
+    estimate = paired_differences(y_true, pred, simulated(clips=400, seed=1)[1], "mosi", in_videos(400))["mae"]
+    p, share = estimate.p_to_correct, estimate.seed_share
+    critical = (1 - share) * student.isf(p / 2, 11) + share * student.isf(p / 2, 2)
+    assert critical * estimate.standard_error == pytest.approx(abs(estimate.value), rel=1e-4)
+    assert p > estimate.p
 
 
 def test_difference_is_paired():
     y_true, pred = simulated(clips=400)
     shifted = pred + np.random.default_rng(1).normal(0, 0.02, pred.shape)
-    difference = paired_difference(y_true, shifted, pred, "mosi", resamples=500)
-    alone = bootstrap_interval(y_true, pred, "mosi", resamples=500)
+    difference = paired_differences(y_true, shifted, pred, "mosi", in_videos(400))
+    alone = mean_estimates(y_true, pred, "mosi", in_videos(400))
     for metric in ("mae", "corr"):
         expected = np.mean(
             [
@@ -114,58 +152,50 @@ def test_difference_is_paired():
                 for a, b in zip(shifted, pred, strict=True)
             ]
         )
-        assert difference[metric].estimate == pytest.approx(expected, abs=1e-12)
+        assert difference[metric].value == pytest.approx(expected, abs=1e-12)
         assert difference[metric].standard_error < alone[metric].standard_error / 5
-        assert difference[metric].low < difference[metric].estimate < difference[metric].high
 
 
 def test_difference_changes_sign_with_its_order():
     y_true, pred = simulated(seed=1)
     _, other = simulated(noise=0.9, seed=2)
-    forward = paired_difference(y_true, pred, other, "sims", resamples=300)
-    backward = paired_difference(y_true, other, pred, "sims", resamples=300)
+    forward = paired_differences(y_true, pred, other, "sims", in_videos(120))
+    backward = paired_differences(y_true, other, pred, "sims", in_videos(120))
     for metric in forward:
-        assert forward[metric].estimate == pytest.approx(-backward[metric].estimate)
-        assert forward[metric].low == pytest.approx(-backward[metric].high)
-        assert forward[metric].p == backward[metric].p
+        assert forward[metric].value == pytest.approx(-backward[metric].value)
+        assert forward[metric].interval()[0] == pytest.approx(-backward[metric].interval()[1])
+        assert forward[metric].p == pytest.approx(backward[metric].p)
 
 
-def test_a_system_against_itself_has_p_one_and_a_clear_difference_the_least():
+def test_a_system_against_itself_has_p_one_and_a_clear_difference_a_small_one():
     y_true, pred = simulated()
-    assert all(d.p == 1 and d.low == d.high == 0 for d in
-               paired_difference(y_true, pred, pred, "sims", resamples=200).values())  # fmt: skip
-    far = paired_difference(y_true, pred, -pred, "sims", resamples=200)
-    assert far["corr"].p == pytest.approx(1 / 201)
-    assert far["corr"].estimate > 0
+    same = paired_differences(y_true, pred, pred, "sims", in_videos(120))
+    assert all(d.p == d.p_to_correct == 1 and d.interval() == (0, 0) for d in same.values())
+    assert paired_differences(y_true, pred, -pred, "sims", in_videos(120))["corr"].p < 1e-3
 
 
-def test_null_p_values_are_nearly_uniform():
-    random = np.random.default_rng(0)
-    p_values = []
-    for trial in range(100):  # one seed, errors of a and b exchangeable
-        shared = random.normal(size=(1, 100))
-        y_true, a = errors_as_predictions(shared + random.normal(size=(1, 100)))
-        _, b = errors_as_predictions(shared + random.normal(size=(1, 100)))
-        p_values.append(paired_difference(y_true, a, b, "mosi", resamples=150, seed=trial)["mae"].p)
-    assert kstest(p_values, "uniform").pvalue > 0.01
-    assert np.mean(np.array(p_values) <= 0.05) < 0.12
+@pytest.mark.parametrize(("seeds", "given"), [(1, False), (2, False), (3, True), (5, True)])
+def test_no_p_below_three_common_seeds(seeds, given):
+    y_true, pred = simulated(seeds=seeds)
+    estimate = paired_differences(y_true, pred, -pred, "sims", in_videos(120))["mae"]
+    assert np.isnan([estimate.p, estimate.detectable()]).tolist() == [not given] * 2
+    assert np.isnan(estimate.interval()).all() == (seeds == 2)
 
 
-@pytest.mark.parametrize(
-    ("seed_effect", "clip_effect", "noise", "least", "most"), [(0.0, 1.0, 0.0, 0.88, 0.99), (0.07, 1.0, 1.0, 0.90, 1.0)]
-)
-def test_coverage_with_three_seeds(seed_effect, clip_effect, noise, least, most):
-    random = np.random.default_rng(0)
-    covered = []
-    for trial in range(100):
-        errors = (
-            seed_effect * random.normal(size=(3, 1))
-            + clip_effect * random.normal(size=(1, 100))
-            + noise * random.normal(size=(3, 100))
-        )
-        interval = bootstrap_interval(*errors_as_predictions(errors), "mosi", resamples=200, seed=trial)["mae"]
-        covered.append(interval.low <= 50 <= interval.high)
-    assert least <= np.mean(covered) <= most
+@pytest.mark.parametrize(("videos", "given"), [(1, False), (6, False), (8, True)])
+def test_no_p_and_no_interval_below_seven_videos(videos, given):
+    y_true, pred = simulated()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        estimate = paired_differences(y_true, pred, -pred, "sims", in_videos(120, videos))["mae"]
+        assert np.isnan([estimate.p, *estimate.interval()]).tolist() == [not given] * 3
+
+
+def test_effective_videos():
+    assert effective_videos(in_videos(120)) == pytest.approx(12)
+    uneven = np.repeat(np.arange(11), [100] + [1] * 10)  # one video holds nearly all clips
+    assert effective_videos(uneven) == pytest.approx(110**2 / (100**2 + 10))
+    assert effective_videos(uneven) < MIN_VIDEOS
 
 
 def test_undefined_metric_is_nan_and_the_others_are_not():
@@ -173,24 +203,30 @@ def test_undefined_metric_is_nan_and_the_others_are_not():
     pred[1] = 0.1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        intervals = bootstrap_interval(y_true, pred, "sims", resamples=100)
-        difference = paired_difference(y_true, pred, pred + 0.01, "sims", resamples=100)
-    assert np.isnan(list(vars(intervals["corr"]).values())).all()
-    assert np.isnan(list(vars(difference["corr"]).values())).all()
-    assert np.isfinite(list(vars(intervals["mae"]).values())).all()
-
-
-def test_resamples_that_leave_a_metric_undefined_are_left_out():
-    y_true = np.array([0.0, 0.0, 0.0, 1.0, -1.0])  # a resample may hold neutral clips only
-    replicates = Replicates.of(y_true, np.array([[0.1, -0.2, 0.0, 0.5, 0.3]]), "mosi", resamples=500)
-    assert np.isnan(replicates.means("acc2_np")).any()
-    interval = replicates.interval("acc2_np")
-    assert (interval.estimate, interval.low, interval.high) == (0.5, 0.0, 1.0)
+        estimates = mean_estimates(y_true, pred, "sims", in_videos(120))
+        difference = paired_differences(y_true, pred, pred + 0.01, "sims", in_videos(120))
+        for undefined in (estimates["corr"], difference["corr"]):
+            assert np.isnan([undefined.value, undefined.standard_error, undefined.p, *undefined.interval()]).all()
+        assert np.isfinite([estimates["mae"].standard_error, *estimates["mae"].interval()]).all()
 
 
 def test_one_clip_of_predictions_in_single_precision():
-    interval = bootstrap_interval(np.float32([0.2]), np.float32([[0.4]]), "sims", resamples=50)["mae"]
-    assert interval.low == interval.high == pytest.approx(0.2, abs=1e-7)
+    estimate = mean_estimates(np.float32([0.2]), np.float32([[0.4]]), "sims", [0])["mae"]
+    assert estimate.value == pytest.approx(0.2, abs=1e-7)
+    assert math.isnan(estimate.standard_error)
+
+
+def test_many_test_sets_at_once_equal_one_at_a_time():
+    parts = [simulated(seed=seed) for seed in range(3)]
+    y_true, pred = np.stack([y for y, _ in parts])[:, None], np.stack([p for _, p in parts])
+    together = LeaveOneOut.of(y_true, pred, "mosi", in_videos(120))
+    for position, (labels, predictions) in enumerate(parts):
+        one = mean_estimates(labels, predictions, "mosi", in_videos(120))
+        for metric in METRICS["mosi"]:
+            estimate = together.estimate(metric)
+            assert estimate.value[position] == pytest.approx(one[metric].value)
+            assert estimate.standard_error[position] == pytest.approx(one[metric].standard_error)
+            assert estimate.p[position] == pytest.approx(one[metric].p)
 
 
 def test_summary():
@@ -203,6 +239,22 @@ def test_summary():
     assert math.isnan(summary([0.5, math.nan]).mean)
     with pytest.raises(RunError, match="at least one seed"):
         summary([])
+
+
+def test_prediction_interval_by_hand():
+    # s = .2, t_2 = 4.3027, sqrt(1/3 + 1/3) = .8165
+    assert prediction_interval([0.5, 0.7, 0.9]) == pytest.approx((0.7 - 0.70263, 0.7 + 0.70263), abs=1e-4)
+    assert np.isnan(prediction_interval([0.5])).all()
+    assert np.isnan(prediction_interval([0.5, math.nan])).all()
+
+
+def test_prediction_interval_holds_the_mean_of_three_further_runs():
+    random = np.random.default_rng(0)
+    held = []
+    for _ in range(2000):
+        low, high = prediction_interval(random.normal(size=3))
+        held.append(low <= random.normal(size=3).mean() <= high)
+    assert 0.935 <= np.mean(held) <= 0.965
 
 
 def test_holm_by_hand():
@@ -220,33 +272,44 @@ def test_holm_keeps_nan_and_does_not_count_it():
     assert np.isnan(holm([math.nan])).all()
 
 
-def test_detectable_difference():
-    assert detectable_difference(1.0) == pytest.approx(1.959964 + 0.841621, abs=1e-5)
-    assert detectable_difference(0.02, power=0.5) == pytest.approx(0.02 * 1.959964, abs=1e-6)
-    assert math.isnan(detectable_difference(math.nan))
+def test_levels_are_those_that_holm_holds_each_p_against():
+    levels = holm_levels([0.04, math.nan, 0.01, 0.03])
+    assert levels[[0, 2, 3]] == pytest.approx([0.05, 0.05 / 3, 0.025])
+    assert math.isnan(levels[1])
+
+
+def test_detectable_difference_of_known_degrees():
+    y_true, pred = errors_as_predictions(np.array([[0.0], [0.3], [0.9]]) + np.zeros((3, 50)))
+    y_true[0] = 1e-9
+    estimate = mean_estimates(y_true, pred, "mosi", in_videos(50))["mae"]  # df = 2
+    error = estimate.standard_error
+    factor = estimate.detectable() / error  # all from the seeds: Cochran's critical value is that of t_2
+    assert nct.sf(4.302653, 2, factor) == pytest.approx(0.8, abs=1e-5)
+    assert nct.sf(9.924843, 2, estimate.detectable(0.01, power=0.5) / error) == pytest.approx(0.5, abs=1e-5)
 
 
 def test_detectable_difference_is_found_four_times_in_five():
     random = np.random.default_rng(0)
-    difference = detectable_difference(1 / math.sqrt(100))
-    found = []
-    for trial in range(100):
-        y_true, a = errors_as_predictions(difference + random.normal(size=(1, 100)))
-        b = np.full((1, 100), 50.0)
-        found.append(paired_difference(y_true, a, b, "mosi", resamples=150, seed=trial)["mae"].p <= 0.05)
-    assert 0.7 <= np.mean(found) <= 0.9
+    y_true = np.zeros((1000, 1, 30))
+    y_true[..., 0] = 1e-9
+    noise = random.normal(size=(1000, 1, 30)) + 0.1 * random.normal(size=(1000, 3, 1))
+    estimate = LeaveOneOut.of(y_true, 50 + noise, "mosi", np.arange(30)).estimate("mae")
+    # What test sets call detectable on average, added to each.
+    difference = estimate.detectable().mean()
+    found = np.abs(estimate.value - 50 + difference) / estimate.standard_error > estimate.critical(0.05)
+    assert 0.76 <= found.mean() <= 0.84
 
 
-@pytest.mark.parametrize("pred", [np.zeros(5), np.zeros((0, 5)), np.zeros((2, 2, 5)), np.zeros((2, 4))])
+@pytest.mark.parametrize("pred", [np.zeros(5), np.zeros((0, 5)), np.zeros((2, 4))])
 def test_wrong_shapes_are_typed_errors(pred):
     with pytest.raises(RunError, match="shape"):
-        bootstrap_interval(np.zeros(5), pred, "sims")
+        mean_estimates(np.zeros(5), pred, "sims", np.arange(5))
 
 
 def test_other_bad_arguments_are_typed_errors():
     with pytest.raises(RunError, match="same seeds and clips"):
-        paired_difference(np.zeros(5), np.zeros((2, 5)), np.zeros((3, 5)), "sims")
-    with pytest.raises(RunError, match="one bootstrap resample"):
-        bootstrap_interval(np.zeros(5), np.zeros((1, 5)), "sims", resamples=0)
+        paired_differences(np.zeros(5), np.zeros((2, 5)), np.zeros((3, 5)), "sims", np.arange(5))
+    with pytest.raises(RunError, match="video of each clip"):
+        mean_estimates(np.zeros(5), np.zeros((1, 5)), "sims", np.arange(4))
     with pytest.raises(ConfigError, match="scheme"):
-        bootstrap_interval(np.zeros(5), np.zeros((1, 5)), "simz")
+        mean_estimates(np.zeros(5), np.zeros((1, 5)), "simz", np.arange(5))

@@ -143,6 +143,12 @@ class Corpus:
         return self.train, self.valid, self.test
 
 
+def video_of(clip: str) -> str:
+    """The video of the clip with the id ``clip`` (``video$_$clip``); an id of another form is its own video."""
+    video, separator, _ = clip.rpartition("$_$")
+    return video if separator else clip
+
+
 def table1(corpora: list[Corpus]) -> pd.DataFrame:
     """Make Table 1 of the paper: for each corpus the clips of each split and in total, and the language."""
     rows = []

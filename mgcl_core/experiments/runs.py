@@ -122,6 +122,11 @@ def _load(directory: Path, child: str | None = None) -> Run:
         raise RunError(f"{directory / RECORD} is damaged: {type(error).__name__}: {error}") from error
 
 
+def training_seconds(folder: Path) -> float:
+    """Seconds of all epochs that were trained in ``folder`` and below, by whichever process."""
+    return sum(row["seconds"] for history in folder.rglob(HISTORY) for row in read_json_lines(history))
+
+
 def runs_of_other_formats(folder: Path) -> int:
     """How many runs in ``folder`` another version of this package has left there."""
     count = 0
@@ -136,7 +141,7 @@ def runs_of_other_formats(folder: Path) -> int:
 def make_record(
     run: Run, system: System, fit: Fit, *, corpus: Corpus, profile: str, device: torch.device, seconds: float
 ) -> dict[str, Any]:
-    """Provenance of a run whose training took ``seconds``: settings, data, versions, cost."""
+    """Provenance of a run whose training took ``seconds``, over all processes: settings, data, versions, cost."""
     encoder = getattr(system, "encoder", None)
     own = run.stage.system_settings
     return {

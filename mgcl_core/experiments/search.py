@@ -26,7 +26,7 @@ from ..support.runtime import derive_seed
 from ..trainer import HISTORY, NonFiniteLoss
 from .directories import digest, write_overrides
 from .presets import write_preset
-from .runs import RUN_FORMAT, Run
+from .runs import RUN_FORMAT, Run, training_seconds
 from .stages import MGCLStage
 from .study import Study
 
@@ -65,7 +65,8 @@ class SearchResult:
 
     ``trials`` has a row a trial: ``number``; ``state``, "complete", "pruned" or "failed" (stopped from outside, its
     settings were tried again); ``validation_mae``, of a pruned trial the mean so far; ``epochs`` trained;
-    ``seconds``; and a column a searched setting, named in ``searched``.
+    ``seconds`` of them, of a failed trial counted where it was tried again; and a column a searched setting, named in
+    ``searched``.
     """
 
     trials: pd.DataFrame
@@ -175,10 +176,12 @@ class _Job:
         folder = self.folder / "running" / digest([self.name, trial.params])
         try:
             value = self._validation_mae(trial, folder)
+            trial.set_user_attr("seconds", training_seconds(folder))
             self.trials.tell(trial, value)
             log.info("trial %d: validation MAE %.4f (best %.4f)", trial.number, value, self.trials.best_value)
         except (_Pruned, NonFiniteLoss) as reason:
             trial.set_user_attr("reason", str(reason))
+            trial.set_user_attr("seconds", training_seconds(folder))
             self.trials.tell(trial, state=optuna.trial.TrialState.PRUNED)
             log.info("trial %d: pruned (%s)", trial.number, reason)
         shutil.rmtree(folder.parent, ignore_errors=True)  # weights and histories; what was reported of them is kept
@@ -243,7 +246,6 @@ class _Job:
         names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
         rows = []
         for trial in self._of_state(*names):
-            seconds = (trial.datetime_complete - trial.datetime_start).total_seconds()
             of_seeds = dict(
                 zip(
                     [f"mae_{seed}" for seed in self.study.seeds],
@@ -258,7 +260,7 @@ class _Job:
                     "validation_mae": trial.value,
                     **of_seeds,
                     "epochs": len(trial.intermediate_values),
-                    "seconds": round(seconds, 1),
+                    "seconds": round(trial.user_attrs.get("seconds", 0.0), 1),
                     **{name: trial.params.get(name) for name in self.space},
                 }
             )

@@ -33,7 +33,18 @@ from ..system import System
 from ..trainer import CHECKPOINT, Fit, fit, predict
 from .directories import artifact_directory, digest
 from .registry import compared_systems, config_for, paper_dataset, system_settings
-from .runs import DONE, RECORD, RUN_FORMAT, SCALER, Run, describe, make_record, runs_of_other_formats, write_predictions
+from .runs import (
+    DONE,
+    RECORD,
+    RUN_FORMAT,
+    SCALER,
+    Run,
+    describe,
+    make_record,
+    runs_of_other_formats,
+    training_seconds,
+    write_predictions,
+)
 from .splits import StudySplits, Withheld
 from .stages import ComparedStage, EncoderStage, MGCLStage, Stage
 
@@ -337,7 +348,8 @@ class Study:
         )
 
     def _train(self, run: Run) -> System:
-        started = time.time()
+        # Epochs of a process that was stopped before its record was written are part of the cost.
+        earlier, started = training_seconds(run.directory), time.time()
         self.splits.check_vocabulary()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -355,7 +367,7 @@ class Study:
             corpus=self.corpus,
             profile=self.profile,
             device=self.device,
-            seconds=time.time() - started,
+            seconds=earlier + time.time() - started,
         )
         write_json(run.directory / RECORD, record)
         log.info("%s", describe(run))

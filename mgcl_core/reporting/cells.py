@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..data.corpus import video_of
 from ..metrics import HIGHER_IS_BETTER, regression_metrics
-from ..statistics import Replicates, detectable_difference, holm, summary
+from ..statistics import Estimate, LeaveOneOut, holm, holm_levels, prediction_interval, summary
 from ..support.errors import RunError, nearest
 from .published import DATASETS, SCHEMES, paper_models, paper_value
 
@@ -29,6 +30,8 @@ class Result:
     - ``scheme``: "sims" or "mosi"; ``system``: "MGCL", "Self-MM", ...; ``variant``: "MGCL" or "w/o CL", ...
     - ``ids`` (N strings), ``y_true`` (N,), ``y_pred`` (N,): clips, labels and predictions
     - ``run``: the run's directory name; ``profile``: of its settings; ``selection``: how its epoch was chosen
+    - ``known_file``: the corpus is the feature file of ``paper_dataset``, by its hash
+    - ``changed``: settings differ from the profile's
     """
 
     corpus: str
@@ -44,6 +47,8 @@ class Result:
     run: str
     profile: str
     selection: str = "validation"
+    known_file: bool = False
+    changed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +65,22 @@ class Block:
     @property
     def results(self) -> list[Result]:
         return list(itertools.chain.from_iterable(self.models.values()))
+
+    @property
+    def no_verdict(self) -> str:
+        """Why nothing is said about a replication of the paper, in two words; "" where its numbers can be compared."""
+        if not self.results or self.results[0].synthetic:
+            return "synthetic" if self.results else "not run"
+        first = self.results[0]
+        if not first.known_file:
+            return "other data"
+        same = first.profile == "paper" and not first.changed and first.selection == "validation"
+        return "" if same else "other settings"
+
+    @property
+    def videos(self) -> list[str]:
+        """The video of each test clip."""
+        return [video_of(clip) for clip in self.results[0].ids] if self.results else []
 
     @property
     def paired(self) -> list[str]:
@@ -102,40 +123,47 @@ def make_block(
     return Block(dataset, {model: sorted(runs, key=lambda run: run.seed) for model, runs in models.items()})
 
 
-def compute_cells(number: int, blocks: Sequence[Block], metrics: Sequence[str], **bootstrap: int) -> pd.DataFrame:
+def compute_cells(number: int, blocks: Sequence[Block], metrics: Sequence[str]) -> pd.DataFrame:
     """The numbers of Table ``number``.
 
     Args:
         number: 3 to 6.
         blocks: one for each dataset of the table.
         metrics: the columns, keys of `regression_metrics`.
-        bootstrap: ``resamples`` and ``seed`` of `Replicates.of`.
 
     Returns:
-        One row a (dataset, model, metric), in the units of `regression_metrics`. ``paired_difference`` is the model's
-        minus MGCL's, over the seeds both have and the same clips; ``p_holm`` its p-value, corrected over the whole
-        table; ``detectable`` the smallest such difference that the test set could detect. ``bold``: the best mean of
-        the column, with two seeds or more in common with every other system that was run, and a difference from each
-        with p below .05, after Holm over all such comparisons of the table.
+        One row for each (dataset, model, metric), in the units of `regression_metrics`. ``paired_difference`` is the
+        model's minus MGCL's, over the seeds both have and the same clips; ``p_holm`` is `Estimate.p_to_correct`,
+        corrected over the whole table; ``detectable`` the smallest such difference that the test could find at the
+        level ``p_holm`` is held against. ``difference`` is the mean minus the paper's number, and ``paper_low`` to
+        ``paper_high`` where the mean of the paper's three runs is expected (`prediction_interval`), where a verdict is
+        possible at all (`Block.no_verdict`). ``bold``: the best mean of the column, with a difference from every other
+        system that was run with p below .05, after Holm over all such comparisons of the table.
     """
     rows: list[dict] = []
+    tested: list[tuple[dict, Estimate]] = []  # cells with a paired difference
     leaders: list[tuple[dict, list[float]]] = []  # the best cell of a column, its p-value against each other system
     for block in blocks:
-        replicates = _replicates(block, **bootstrap)
+        left = _leave_one_out(block)
         for metric in metrics:
-            column = [_cell(number, block, replicates, model, metric) for model in block.models]
+            column = [_cell(number, block, left, model, metric) for model in block.models]
+            for cell in column:
+                if cell["model"] in block.paired:
+                    difference = _difference(block, left, cell["model"], REFERENCE).estimate(metric)
+                    cell |= _paired_numbers(difference)
+                    tested.append((cell, difference))
             rows += column
             ran = [cell for cell in column if cell["n"]]
             if len(ran) > 1 and not np.isnan([cell["mean"] for cell in ran]).all():
                 best = (np.nanargmax if HIGHER_IS_BETTER[metric] else np.nanargmin)([cell["mean"] for cell in ran])
-                leader = ran[best]
-                leaders.append((leader, _against_others(block, replicates, leader)))
+                leaders.append((ran[best], _against_others(block, left, ran[best])))
+    p_values = [difference.p_to_correct for _, difference in tested]
+    for (cell, difference), p_holm, level in zip(tested, holm(p_values), holm_levels(p_values), strict=True):
+        cell |= {"p_holm": p_holm, "detectable": float(difference.detectable(level))}
     adjusted = iter(holm(p for _, values in leaders for p in values))
     for leader, values in leaders:
         leader["bold"] = all([next(adjusted) < ALPHA for _ in values])
-    frame = pd.DataFrame(rows)
-    frame.insert(frame.columns.get_loc("p") + 1, "p_holm", holm(frame["p"]))
-    return frame
+    return pd.DataFrame(rows)
 
 
 def seed_rows(blocks: Sequence[Block]) -> pd.DataFrame:
@@ -161,7 +189,7 @@ def _check_compatible(result: Result, first: Result, scheme: str) -> None:
     if not len(result.ids) == len(result.y_true) == len(result.y_pred):
         raise RunError(f"{result.run}: expected as many labels and predictions as ids; found {len(result.ids)} ids, "
                        f"{len(result.y_true)} labels, {len(result.y_pred)} predictions")  # fmt: skip
-    for name in ("corpus", "synthetic", "profile", "selection"):
+    for name in ("corpus", "synthetic", "profile", "selection", "known_file", "changed"):
         if getattr(result, name) != getattr(first, name):
             raise RunError(
                 f"one block of a table needs one {name}: {first.run} has {getattr(first, name)!r}, "
@@ -173,61 +201,69 @@ def _check_compatible(result: Result, first: Result, scheme: str) -> None:
         )
 
 
-def _replicates(block: Block, **bootstrap: int) -> dict[str, Replicates]:
-    """Replicates of each model that was run, all from one draw of clips."""
+def _leave_one_out(block: Block) -> dict[str, LeaveOneOut]:
+    """Of each model that was run: its metrics, and those without each video."""
     if not block.results:
         return {}
     first = block.results[0]
     predictions = np.stack([result.y_pred for result in block.results])  # (runs, N)
-    together = Replicates.of(first.y_true, predictions, first.scheme, **bootstrap)
+    together = LeaveOneOut.of(first.y_true, predictions, first.scheme, block.videos)
     positions: dict[str, list[int]] = {}
     for position, model in enumerate(m for m, results in block.models.items() for _ in results):
         positions.setdefault(model, []).append(position)
     return {model: together.take(rows) for model, rows in positions.items()}
 
 
-def _cell(number: int, block: Block, replicates: dict[str, Replicates], model: str, metric: str) -> dict:
+def _cell(number: int, block: Block, left: dict[str, LeaveOneOut], model: str, metric: str) -> dict:
     results = block.models[model]
     paper = paper_value(number, block.dataset, model, metric) if model in paper_models(number) else NAN
     cell = {
         "dataset": block.dataset, "corpus": "", "synthetic": None, "model": model, "metric": metric, "paper": paper,
-        "mean": NAN, "sd": NAN, "n": len(results), "ci_low": NAN, "ci_high": NAN,
-        "difference": NAN, "paper_in_interval": None,
-        "pairs": 0, "paired_difference": NAN, "paired_low": NAN, "paired_high": NAN, "p": NAN,
-        "detectable": NAN, "bold": False, "runs": ";".join(result.run for result in results),
+        "mean": NAN, "sd": NAN, "n": len(results), "ci_low": NAN, "ci_high": NAN, "ci_df": NAN,
+        "difference": NAN, "paper_low": NAN, "paper_high": NAN, "paper_inside": None,
+        "pairs": 0, "paired_difference": NAN, "paired_low": NAN, "paired_high": NAN, "df": NAN, "seed_share": NAN,
+        "p": NAN, "p_holm": NAN, "detectable": NAN, "bold": False, "runs": ";".join(result.run for result in results),
     }  # fmt: skip
     if not results:
         return cell
-    seeds = summary(replicates[model].observed[metric])
-    interval = replicates[model].interval(metric)
+    observed, mean = left[model].observed[metric], left[model].estimate(metric)
+    seeds, (low, high) = summary(observed), mean.interval()
     cell |= {"corpus": results[0].corpus, "synthetic": results[0].synthetic, "mean": seeds.mean, "sd": seeds.sd}
-    cell |= {"ci_low": interval.low, "ci_high": interval.high, "difference": seeds.mean - paper}
-    if not np.isnan([paper, interval.low]).any():
-        cell["paper_in_interval"] = bool(interval.low <= paper <= interval.high)
+    cell |= {"ci_low": float(low), "ci_high": float(high), "ci_df": float(mean.df)}
+    if not block.no_verdict:
+        low, high = prediction_interval(observed)
+        cell |= {"difference": seeds.mean - paper, "paper_low": low, "paper_high": high}
+        if not np.isnan([paper, low]).any():
+            cell["paper_inside"] = bool(low <= paper <= high)
     if model in block.paired:
-        paired = _difference(block, replicates, model, REFERENCE).difference(metric)
-        cell |= {"pairs": len(block.common_seeds(model, REFERENCE)), "paired_difference": paired.estimate}
-        cell |= {"paired_low": paired.low, "paired_high": paired.high, "p": paired.p}
-        cell["detectable"] = detectable_difference(paired.standard_error)
+        cell["pairs"] = len(block.common_seeds(model, REFERENCE))
     elif not block.paired:  # no pair in this block: as if there were a second, independent system like this one
-        cell["detectable"] = detectable_difference(interval.standard_error * np.sqrt(2))
+        cell["detectable"] = float(mean.detectable() * np.sqrt(2))
     return cell
 
 
-def _difference(block: Block, replicates: dict[str, Replicates], a: str, b: str) -> Replicates:
-    """Replicates of model ``a`` minus those of ``b``, over the seeds that both have."""
+def _paired_numbers(difference: Estimate) -> dict[str, float]:
+    low, high = difference.interval() if difference.seeds > 1 else (NAN, NAN)  # one seed says nothing about systems
+    return {
+        "paired_difference": float(difference.value), "paired_low": float(low), "paired_high": float(high),
+        "df": float(difference.df), "seed_share": float(difference.seed_share), "p": float(difference.p),
+    }  # fmt: skip
+
+
+def _difference(block: Block, left: dict[str, LeaveOneOut], a: str, b: str) -> LeaveOneOut:
+    """Model ``a`` minus ``b``, over the seeds that both have."""
     common = block.common_seeds(a, b)
     positions = {m: [i for i, r in enumerate(block.models[m]) if r.seed in common] for m in (a, b)}
-    return replicates[a].take(positions[a]) - replicates[b].take(positions[b])
+    return left[a].take(positions[a]) - left[b].take(positions[b])
 
 
-def _against_others(block: Block, replicates: dict[str, Replicates], leader: dict) -> list[float]:
-    """p-values of the leader's paired difference from every other system that was run, NaN below two common seeds."""
+def _against_others(block: Block, left: dict[str, LeaveOneOut], leader: dict) -> list[float]:
+    """p-values of the leader's paired difference from every other system that was run, NaN where there is none."""
     model, metric = leader["model"], leader["metric"]
     return [
-        _difference(block, replicates, model, other).difference(metric).p
-        if len(block.common_seeds(model, other)) > 1
+        float(_difference(block, left, model, other).estimate(metric).p_to_correct)
+        if block.common_seeds(model, other)
         else NAN
-        for other in replicates
+        for other in left
         if other != model
     ]

@@ -11,6 +11,7 @@ import torch
 
 from ..config import VARIANTS
 from ..data.corpus import GRANULARITIES, MODALITIES
+from ..data.loading import published_file
 from ..experiments.registry import paper_dataset, system_entry
 from ..experiments.runs import Run
 from ..experiments.study import Study
@@ -18,6 +19,7 @@ from ..losses import intensity_pairs
 from ..metrics import regression_metrics
 from ..trainer import correlation, predict
 from .cells import Result
+from .published import DATASETS
 
 #: The paper prints "MuT" for MulT; its row goes by that name.
 AS_PRINTED = {"MulT": "MuT"}
@@ -26,6 +28,10 @@ AS_PRINTED = {"MulT": "MuT"}
 def results_of(study: Study, runs: Iterable[Run]) -> list[Result]:
     """Test predictions of the finished ones among ``runs`` of MGCL and compared systems, as the tables take them."""
     results = []
+    # The paper reads the unaligned files.
+    own_file = f"{DATASETS[paper_dataset(study.corpus)]}/unaligned"
+    known_file = (published_file(study.corpus) or "").startswith(own_file)
+    changed = bool({"overrides", "system_overrides"} & study.changes.keys())
     for run in runs:
         if run.done:
             frame = run.predictions("test")
@@ -44,6 +50,8 @@ def results_of(study: Study, runs: Iterable[Run]) -> list[Result]:
                     y_pred=frame["prediction"].to_numpy(),
                     run=run.name,
                     profile=study.profile,
+                    known_file=known_file,
+                    changed=changed,
                 )
             )
     return results

@@ -14,7 +14,7 @@ from ..experiments.directories import write_overrides
 from ..experiments.study import Study
 from ..support.files import atomic
 from .published import paper_notes
-from .records import differences_from_paper
+from .records import differences_from_paper, total_compute
 from .rendering import Table
 from .tables import corpus_label
 
@@ -47,6 +47,7 @@ figure { margin: 1.5em 0; } img { max-width: 100%; } figcaption, .table-note { c
 .wide { overflow-x: auto; } .table-note { margin: .2em 0; }
 </style></head><body>
 <h1>{{ title }}</h1>
+{% for line in head %}<p><b>{{ line }}</b></p>{% endfor %}
 {% for name, parts in sections %}<h2>{{ name }}</h2>
 {% for part in parts %}<div class="wide">{{ part | safe }}</div>{% endfor %}
 {% endfor %}
@@ -88,12 +89,21 @@ def write_page(path: Path, studies: Sequence[Study], tables: Sequence[Table], pr
         sections.append((f"Figures: {label}", _saved_figures(study) or ["<p>No figure was made yet.</p>"]))
         settings = f"Settings that differ from the paper's: {label}, profile {study.profile}"
         sections.append((settings, [differences_from_paper(study).to_html(index=False)]))
+    compute = total_compute(studies).to_html(index=False)
+    sections.append(("Total compute: everything that was trained, stopped and failed runs included", [compute]))
     sections.append(("Where the numbers come from", [provenance.to_html(index=False)]))
     write_overrides(path.parent, studies[0].changes)
     with atomic(path) as temporary:
-        text = _PAGE.render(title="MGCL: tables and figures", sections=sections, notes=paper_notes())
+        text = _PAGE.render(
+            title="MGCL: tables and figures", head=_head(tables), sections=sections, notes=paper_notes()
+        )
         temporary.write_text(text, encoding="utf-8")
     return path
+
+
+def _head(tables: Sequence[Table]) -> list[str]:
+    """What the results rest on, a line a corpus: "synthetic", "other data, no verdict", or the paper's own file."""
+    return list(dict.fromkeys(line for table in tables for line in table.verdicts))
 
 
 def _saved_figures(study: Study) -> list[str]:

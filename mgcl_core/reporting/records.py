@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
+import torch
+from safetensors import safe_open
 
 from ..config import VARIANTS, Config, preset
+from ..data.text_model import load_text_model
 from ..experiments.registry import paper_dataset
-from ..experiments.runs import Run
+from ..experiments.runs import RECORD, Run, training_seconds
 from ..experiments.study import Study
+from ..support.files import read_json
+from ..trainer import HISTORY, WEIGHTS
 from .tables import corpus_label
 
 
@@ -74,3 +80,70 @@ def provenance(runs: Iterable[Run]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def cost(study: Study, runs: Iterable[Run]) -> pd.DataFrame:
+    """What each system costs, with everything that it starts from: a row a system or variant, over its finished runs.
+
+    - ``parameters``: all that a prediction passes through, frozen encoders of stage one and the text model behind
+      frozen text embeddings included (not one that a feature file's own embeddings come from, which nobody knows)
+    - ``seconds``: of training, the mean over seeds: its own and its stage one's, those before a resume too
+    - ``peak GiB``: the highest of its own and its stage one's
+    """
+    rows: dict[str, list[dict[str, float]]] = {}
+    for run in runs:
+        if run.done:
+            lineage = [run, *run.parents]
+            records = [one.record() for one in lineage]
+            parameters = records[0]["parameters"] + sum(_encoder_parameters(parent) for parent in run.frozen_parents)
+            if run.stage.reads_text_embeddings and study.corpus.train.text is None:
+                parameters += _text_model_parameters(run.config.text_model)
+            peaks = [math.nan if (p := r["peak_memory"]["process_gib"]) is None else p for r in records]
+            rows.setdefault(run.stage.label, []).append(
+                {"parameters": parameters, "stage-one runs": len(run.parents)}
+                | {"own seconds": records[0]["seconds"], "seconds": sum(record["seconds"] for record in records)}
+                | {"peak GiB": max(peaks)}
+            )
+    frame = pd.DataFrame({name: pd.DataFrame(values).mean() for name, values in rows.items()}).T
+    if len(frame):
+        frame = frame.astype({"parameters": int, "stage-one runs": int}).round(2)
+    return frame.rename_axis("system").reset_index()
+
+
+def total_compute(studies: Iterable[Study]) -> pd.DataFrame:
+    """All training in the studies' folders, whatever became of it: a row a corpus and kind, with runs and hours.
+
+    Kinds are stage one, systems, search (every trial), and stopped or failed runs, of which the finished epochs count.
+    Runs under changed settings lie in the same folders and are counted too; second trainings of notebook 06 are not.
+    """
+    rows = []
+    for study in studies:
+        seconds: dict[str, list[float]] = {"stage one": [], "systems": [], "search": [], "stopped or failed": []}
+        for folder in sorted((study.directory / "runs").glob("*/")):
+            if (folder / RECORD).exists():
+                record = read_json(folder / RECORD)
+                is_encoder = record["system"] is None and record["stage"] != "mgcl"
+                seconds["stage one" if is_encoder else "systems"].append(record["seconds"])
+            elif any(folder.rglob(HISTORY)):
+                seconds["stopped or failed"].append(training_seconds(folder))
+        for trials in study.directory.rglob("search/trials.csv"):
+            seconds["search"] += pd.read_csv(trials)["seconds"].tolist()
+        rows += [
+            {"corpus": corpus_label(study.corpus), "what": what, "runs": len(values), "hours": sum(values) / 3600}
+            for what, values in seconds.items()
+        ]
+    frame = pd.DataFrame(rows)
+    everything = {"corpus": "all", "what": "total", "runs": frame["runs"].sum(), "hours": frame["hours"].sum()}
+    return pd.concat([frame, pd.DataFrame([everything])], ignore_index=True).round({"hours": 3})
+
+
+def _encoder_parameters(run: Run) -> int:
+    """Parameters of a stage-one run's encoder, without the head that only pretraining needs."""
+    with safe_open(run.directory / WEIGHTS, framework="np") as file:
+        names = [name for name in file.keys() if name.startswith("encoder.")]  # noqa: SIM118 (it is no dict)
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+
+
+def _text_model_parameters(name: str) -> int:
+    with torch.device("meta"):  # no weights in memory
+        return sum(values.numel() for values in load_text_model(name, pretrained=False).model.parameters())

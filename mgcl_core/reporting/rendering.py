@@ -28,6 +28,7 @@ class Table:
     - ``cells``: one row a (dataset, model, metric), numbers in the units of `regression_metrics`
     - ``seed_rows``: one row a (dataset, model, seed), every metric of that run
     - ``footer``: sentences that belong under the table
+    - ``verdicts``: for each corpus, whether it says anything about a replication of the paper
     """
 
     number: int
@@ -35,6 +36,7 @@ class Table:
     frame: pd.DataFrame
     bold: pd.DataFrame
     footer: tuple[str, ...] = ()
+    verdicts: tuple[str, ...] = ()
     cells: pd.DataFrame = field(default_factory=pd.DataFrame)
     seed_rows: pd.DataFrame = field(default_factory=pd.DataFrame)
 

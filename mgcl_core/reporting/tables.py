@@ -14,7 +14,7 @@ import pandas as pd
 
 from .. import data
 from ..metrics import METRIC_NAMES, METRICS
-from ..statistics import RESAMPLES, SEED
+from ..statistics import MIN_SEEDS, MIN_VIDEOS
 from .cells import REFERENCE, Block, Result, compute_cells, make_block, seed_rows
 from .published import RESULT_TABLES, SCHEMES, paper_models, paper_table, paper_text
 from .rendering import Table
@@ -49,43 +49,33 @@ def table2(settings: Sequence[Mapping[str, Any]]) -> Table:
     return _stacked(2, "Settings and hyperparameters", paper, rows)
 
 
-def table3(results: Iterable[Result], **bootstrap: int) -> Table:
+def table3(results: Iterable[Result]) -> Table:
     """Table 3: all systems on CH-SIMS, from the results that stand beside "sims"."""
-    return results_table(3, results, ["sims"], _system, **bootstrap)
+    return results_table(3, results, ["sims"], _system)
 
 
-def table4(results: Iterable[Result], **bootstrap: int) -> Table:
+def table4(results: Iterable[Result]) -> Table:
     """Table 4: all systems on CMU-MOSI and CMU-MOSEI, one block below the other."""
-    return results_table(4, results, ["mosi", "mosei"], _system, **bootstrap)
+    return results_table(4, results, ["mosi", "mosei"], _system)
 
 
-def table5(results: Iterable[Result], paper_dataset: str = "sims", **bootstrap: int) -> Table:
+def table5(results: Iterable[Result], paper_dataset: str = "sims") -> Table:
     """Table 5: ablations of MGCL, and further variants that neither Table 5 nor Table 6 of the paper has.
 
     The paper's are on CH-SIMS only; ``paper_dataset`` "mosi" or "mosei" shows ours there without its numbers.
     """
     elsewhere = set(paper_models(6)) - set(paper_models(5))
-    return results_table(
-        5, results, [paper_dataset], lambda r: None if r.variant in elsewhere else _variant(r), **bootstrap
-    )
+    return results_table(5, results, [paper_dataset], lambda r: None if r.variant in elsewhere else _variant(r))
 
 
-def table6(results: Iterable[Result], paper_dataset: str = "sims", **bootstrap: int) -> Table:
+def table6(results: Iterable[Result], paper_dataset: str = "sims") -> Table:
     """Table 6: ablations of the intensity weights; ``paper_dataset`` as in `table5`."""
     printed = paper_models(6)
-    return results_table(
-        6, results, [paper_dataset], lambda r: _variant(r) if r.variant in printed else None, **bootstrap
-    )
+    return results_table(6, results, [paper_dataset], lambda r: _variant(r) if r.variant in printed else None)
 
 
 def results_table(
-    number: int,
-    results: Iterable[Result],
-    paper_datasets: Sequence[str],
-    model_of: Callable[[Result], str | None],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
+    number: int, results: Iterable[Result], paper_datasets: Sequence[str], model_of: Callable[[Result], str | None]
 ) -> Table:
     """Table ``number``: for each dataset of the paper a block of models, for each model the paper's numbers and ours.
 
@@ -94,8 +84,6 @@ def results_table(
         results: of any dataset; those of others are left out.
         paper_datasets: the datasets of the paper that the blocks stand beside.
         model_of: names a result's row; None leaves the result out.
-        resamples: bootstrap resamples that intervals and p-values rest on.
-        seed: of the resamples.
 
     Raises:
         RunError: what `make_block` and `regression_metrics` refuse.
@@ -103,11 +91,12 @@ def results_table(
     results = list(results)
     blocks = [make_block(number, results, paper_dataset, model_of) for paper_dataset in paper_datasets]
     metrics = COLUMNS[SCHEMES[blocks[0].dataset]]
-    cells = compute_cells(number, blocks, metrics, resamples=resamples, seed=seed)
+    cells = compute_cells(number, blocks, metrics)
     frame, bold = _display(number, blocks, cells, metrics)
     title = f"Table {number}. {SUBJECTS[number]}. " + " ".join(_heading(number, block) for block in blocks)
-    footer = [line for block in blocks for line in _about(number, block, cells)] + _legend(cells, resamples)
-    return Table(number, title, frame, bold, tuple(footer), cells, seed_rows(blocks))
+    footer = [line for block in blocks for line in _about(block, cells)] + _legend(blocks, cells)
+    verdicts = tuple(_verdict(block) for block in blocks if block.results)
+    return Table(number, title, frame, bold, tuple(footer), verdicts, cells, seed_rows(blocks))
 
 
 def _system(result: Result) -> str | None:
@@ -141,11 +130,10 @@ def _display(
     printed = paper_models(number)
     lines, labels, bold = [], [], []
     for block in blocks:
-        mark = "†" if _differences_in_kind(number, block) else ""
         for model in block.models:
             rows = cells[(cells["dataset"] == block.dataset) & (cells["model"] == model)]
             of_model = rows.set_index("metric").loc[list(metrics)].reset_index().to_dict("records")
-            for label, texts in _lines(number, block, model, of_model, mark):
+            for label, texts in _lines(number, block, model, of_model):
                 labels.append((block.dataset, printed.get(model, model), label))
                 lines.append(texts)
                 bold.append([label.startswith("ours (") and cell["bold"] for cell in of_model])
@@ -155,7 +143,7 @@ def _display(
     return (frame, mask) if len(blocks) > 1 else (frame.droplevel("Dataset"), mask.droplevel("Dataset"))
 
 
-def _lines(number: int, block: Block, model: str, of_model: list[dict], mark: str) -> list[tuple[str, list[str]]]:
+def _lines(number: int, block: Block, model: str, of_model: list[dict]) -> list[tuple[str, list[str]]]:
     printed = [
         paper_text(number, block.dataset, model, cell["metric"]) if model in paper_models(number) else None
         for cell in of_model
@@ -168,16 +156,18 @@ def _lines(number: int, block: Block, model: str, of_model: list[dict], mark: st
     lines += [
         (f"ours (n={len(results)}{synthetic})", [_mean(cell) for cell in of_model]),
         ("95 % CI", [_interval(cell, "ci_low", "ci_high") for cell in of_model]),
-        (f"ours − paper{mark}", [_beside_paper(cell) for cell in of_model]),
     ]
+    if not block.no_verdict:
+        lines.append(("ours − paper", [_beside_paper(cell) for cell in of_model]))
     if model == REFERENCE:
-        return lines
+        return lines if block.paired else [*lines, ("detectable", [_detectable(cell) for cell in of_model])]
     if model not in block.paired:
         return [*lines, (f"− {REFERENCE} (paired)", ["no pair"] * len(of_model))]
     return [
         *lines,
         (f"− {REFERENCE} (paired)", [_paired(cell) for cell in of_model]),
-        ("p (Holm)", ["NaN" if np.isnan(cell["p_holm"]) else _p(cell["p_holm"]) for cell in of_model]),
+        ("p (Holm)", ["–" if np.isnan(cell["p_holm"]) else _p(cell["p_holm"]) for cell in of_model]),
+        ("detectable", [_detectable(cell) for cell in of_model]),
     ]
 
 
@@ -194,19 +184,27 @@ def _mean(cell: dict) -> str:
 
 
 def _interval(cell: dict, low: str, high: str) -> str:
+    if np.isnan(cell[low]):
+        return "–"
     return f"[{_number(cell['metric'], cell[low])}, {_number(cell['metric'], cell[high])}]"
 
 
 def _beside_paper(cell: dict) -> str:
     if np.isnan(cell["paper"]):
         return "–"
-    inside = {True: " in", False: " out", None: ""}[cell["paper_in_interval"]]
+    inside = {True: " in", False: " out", None: ""}[cell["paper_inside"]]
     return _number(cell["metric"], cell["difference"], "+") + inside
 
 
 def _paired(cell: dict) -> str:
     difference = _number(cell["metric"], cell["paired_difference"], "+")
-    return difference if difference == "NaN" else f"{difference} {_interval(cell, 'paired_low', 'paired_high')}"
+    return (
+        difference if np.isnan(cell["paired_low"]) else f"{difference} {_interval(cell, 'paired_low', 'paired_high')}"
+    )
+
+
+def _detectable(cell: dict) -> str:
+    return "–" if np.isnan(cell["detectable"]) else _number(cell["metric"], cell["detectable"])
 
 
 def _p(value: float) -> str:
@@ -219,55 +217,42 @@ def _heading(number: int, block: Block) -> str:
         return f"{beside}: nothing of ours was run."
     first = block.results[0]
     oracle = "" if first.selection == "validation" else f", epoch chosen by {first.selection!r}"
-    return f"{beside}: ours on {'synthetic ' if first.synthetic else ''}{first.corpus!r}{oracle}."
+    verdict = f" ({block.no_verdict}, no verdict)" if block.no_verdict else ""
+    return f"{beside}: ours on {first.corpus!r}{verdict}{oracle}."
 
 
-def _differences_in_kind(number: int, block: Block) -> list[str]:
-    """Why our numbers in this block are no replication of the paper's, if they are not."""
-    if not block.results or block.dataset not in RESULT_TABLES[number]:
-        return []
-    first, reasons = block.results[0], []
-    if first.synthetic:
-        reasons.append(f"{first.corpus!r} is synthetic")
-    elif first.corpus.lower() not in (first.paper_dataset, block.dataset.lower()):
-        reasons.append(f"{first.corpus!r} is not {block.dataset}")
-    sizes = paper_table(1).set_index("Dataset")["#Test"].str.replace(",", "").astype(int)
-    if len(first.ids) != sizes[block.dataset]:
-        reasons.append(f"it has {len(first.ids)} test clips, {block.dataset} {sizes[block.dataset]}")
-    if first.profile != "paper":
-        reasons.append(f"profile {first.profile!r} is not the paper's Table 2")
-    if first.selection != "validation":
-        reasons.append(f"selection {first.selection!r} is not by validation")
-    return reasons
+def _verdict(block: Block) -> str:
+    what = f"{block.no_verdict}, no verdict on a replication" if block.no_verdict else "the paper's own feature file"
+    return f"{block.results[0].corpus!r} beside {block.dataset}: {what}."
 
 
-def _about(number: int, block: Block, cells: pd.DataFrame) -> list[str]:
+def _about(block: Block, cells: pd.DataFrame) -> list[str]:
     """What the block's numbers rest on."""
     if not block.results:
         return []
     first = block.results[0]
     seeds = sorted({result.seed for result in block.results})
+    synthetic = "synthetic " if first.synthetic else ""
+    changed = " with changed settings" if first.changed else ""
     lines = [
-        f"{block.dataset} block, ours: {len(first.ids)} test clips of {'synthetic ' if first.synthetic else ''}"
-        f"{first.corpus!r}; seeds {', '.join(map(str, seeds))}; profile {first.profile!r}; epoch chosen by "
-        f"{first.selection!r}."
+        f"{block.dataset} block, ours: {len(first.ids)} test clips of {len(set(block.videos))} videos of {synthetic}"
+        f"{first.corpus!r}; {len(seeds)} seeds ({', '.join(map(str, seeds))}); profile {first.profile!r}{changed}; "
+        f"epoch chosen by {first.selection!r}."
     ]
-    if reasons := _differences_in_kind(number, block):
+    if block.no_verdict:
         lines.append(
-            f"† Not a replication, the paper's numbers are on {block.dataset} by its settings: {'; '.join(reasons)}."
+            f"No verdict on a replication ({block.no_verdict}): the paper's numbers are on {block.dataset}'s published "
+            "feature file, known here by its hash, under the profile 'paper' unchanged."
         )
-    in_block = cells[cells["dataset"] == block.dataset]
-    smallest = in_block.groupby("metric", sort=False)["detectable"].max()
-    source = (
-        f"the largest over the paired differences from {REFERENCE}"
-        if block.paired
-        else "from a system's own standard error times the square root of 2, for want of a pair"
-    )
-    figures = ", ".join(f"{METRIC_NAMES[metric]} {_number(metric, value)}" for metric, value in smallest.items())
-    return [*lines, f"Smallest difference this test set could detect (80 % power, 5 % two-sided; {source}): {figures}."]
+    else:
+        lines.append(
+            "ours − paper: in / out, the paper's number lies inside / outside of where the mean of its three runs is "
+            "expected: the same clips, so mean ± t·s·√(1/S + 1/3) over our S seeds (95 %)."
+        )
+    return lines
 
 
-def _legend(cells: pd.DataFrame, resamples: int) -> list[str]:
+def _legend(blocks: Sequence[Block], cells: pd.DataFrame) -> list[str]:
     lines = [
         "Acc and F1 in percent. Paper: as printed; –: a dash in the paper; not printed: no such cell there; "
         "*: replicated by the paper's authors; not run: no finished run of ours."
@@ -275,17 +260,34 @@ def _legend(cells: pd.DataFrame, resamples: int) -> list[str]:
     if not cells["n"].any():
         return lines
     lines += [
-        "Ours: mean ± sample standard deviation over n seeds; one seed has no deviation, and its interval "
-        "covers the choice of clips only. NaN: undefined for at least one seed, such as Corr of constant predictions.",
-        f"95 % CI: percentile bootstrap of the mean, {resamples} resamples of seeds and clips together. "
-        "in / out: the paper's value lies inside / outside of it.",
-        "Bold: the best of a column, only if it shares two seeds or more with every other system of ours and its "
-        "paired difference from each has p < .05, Holm-corrected over all such comparisons of this table.",
+        "Ours: mean ± sample standard deviation over n seeds; one seed has no deviation. NaN: undefined for at least "
+        "one seed, such as Corr of constant predictions.",
+        "95 % CI: of the mean, for other videos and other seeds (of one seed, for other videos only). The unit is the "
+        "video: each is left out once, no clip is resampled. The variances of videos and seeds are added, with "
+        f"Student's t on {_degrees(cells['ci_df'])} degrees of freedom (docs/statistics.md).",
+        f"–: no interval and no p, with fewer than {MIN_SEEDS} (common) seeds or {MIN_VIDEOS:g} effective videos, "
+        "where neither keeps its promise.",
+        "Bold: the best of a column, only if its paired difference from every other system of ours has p < .05, "
+        "Holm-corrected over all such comparisons of this table.",
     ]
-    if comparisons := cells["p"].count():
+    if cells["pairs"].any():
         lines.append(
             f"− {REFERENCE} (paired): the row's mean minus {REFERENCE}'s over the seeds both have and the same clips, "
-            "with its 95 % bootstrap interval; p: two-sided bootstrap test, Holm-corrected over the "
-            f"{comparisons} comparisons of this table."
+            f"with its 95 % interval, t on {_degrees(cells['df'])} degrees of freedom; p: two-sided, with Cochran's "
+            f"critical values, Holm-corrected over the {cells['p'].count()} comparisons of this table. Detectable: the "
+            "smallest true difference that this test finds four times in five, at the level that Holm holds the row's "
+            "p against."
+        )
+    if any(block.results and not block.paired for block in blocks):
+        lines.append(
+            "Detectable, where there is no pair: from the system's own standard error times the square root of 2, "
+            "at 5 %."
         )
     return lines
+
+
+def _degrees(df: pd.Series) -> str:
+    low, high = df.min(), df.max()
+    if np.isnan(low):
+        return "no"
+    return f"{low:.1f}" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f}"

@@ -14,7 +14,15 @@ def test_the_checklist_has_twenty_rows():
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/reproducibility.md", "docs/decisions.md", "docs/speed.md", "data/README.md"]
+    "page",
+    [
+        "README.md",
+        "docs/reproducibility.md",
+        "docs/decisions.md",
+        "docs/speed.md",
+        "docs/statistics.md",
+        "data/README.md",
+    ],
 )
 def test_every_file_that_is_named_exists(page):
     text = (ROOT / page).read_text()

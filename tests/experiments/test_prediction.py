@@ -104,8 +104,8 @@ def test_the_command_writes_the_same(run, demo_file, tmp_path, capsys):
         main(["predict", str(run.directory), str(demo_file), "--split", "test", "--out", str(out), "--device", "cpu"])
         == 0
     )
-    assert "240 clips predicted" in capsys.readouterr().out
-    assert len(pd.read_csv(out)) == 240
+    assert "480 clips predicted" in capsys.readouterr().out
+    assert len(pd.read_csv(out)) == 480
 
 
 def predict_changed(run, contents, tmp_path, **changes):
@@ -125,7 +125,7 @@ def test_token_ids_are_checked_as_in_training(run, own_ids, tmp_path):
         return predict_changed(run, own_ids, tmp_path, tokens=tokens, splits=["test"])
 
     ids = own_ids["test"]["text_bert"][:, 0]
-    assert len(predicted("file")) == 240
+    assert len(predicted("file")) == 480
     right, ids[3, 1] = ids[3, 1], 15
     with pytest.raises(CorpusError, match="id 15, beyond its 15 entries"):
         predicted("file")
@@ -133,7 +133,7 @@ def test_token_ids_are_checked_as_in_training(run, own_ids, tmp_path):
     own_ids["test"]["text_bert"][:, 0] = np.random.default_rng(0).permuted(ids, axis=1)
     with pytest.raises(CorpusError, match="tokenise otherwise"):
         predicted("file")
-    assert len(predicted("raw_text")) == 240
+    assert len(predicted("raw_text")) == 480
 
 
 def test_a_key_that_is_no_text_is_an_error(run, contents, tmp_path):

@@ -19,12 +19,11 @@ from mgcl_core.metrics import METRICS, regression_metrics
 from mgcl_core.reporting.cells import Result, compute_cells, make_block
 from mgcl_core.reporting.published import paper_table
 from mgcl_core.reporting.tables import table1, table2, table3, table4, table5, table6
-from mgcl_core.statistics import bootstrap_interval, holm, paired_difference
+from mgcl_core.statistics import holm, holm_levels, mean_estimates, paired_differences, prediction_interval
 from mgcl_core.support.errors import RunError
 
 GOLDEN = Path(__file__).parent / "golden" / "table5.tex"
 SEEDS = (1111, 1112, 1113)
-FAST = {"resamples": 400, "seed": 0}
 
 
 def fake(
@@ -38,7 +37,7 @@ def fake(
         random = np.random.default_rng([seed, int(1000 * noise), len(system + variant)])
         y_pred = np.full(clips, 0.1) if constant else y_true + random.normal(0, noise * bound, clips)
         scheme = "sims" if paper_dataset == "sims" else "mosi"
-        ids = tuple(f"video$_${clip}" for clip in range(clips))
+        ids = tuple(f"video{clip % 12}$_${clip}" for clip in range(clips))
         result = Result("fake", paper_dataset, scheme, True, system, variant, seed, ids, y_true, y_pred,
                         f"{system}-{variant}-{seed}".replace("/", ""), "demo")  # fmt: skip
         results.append(dataclasses.replace(result, **changes))
@@ -54,30 +53,68 @@ def cell(table, model, metric):
 
 def test_cells_hold_the_statistics_of_the_runs():
     full, without = fake(noise=0.3), fake(variant="w/o CL", noise=0.5)
-    table = table5(full + without, **FAST)
-    y_true = full[0].y_true
+    table = table5(full + without)
+    y_true, videos = full[0].y_true, np.arange(60) % 12
     a, b = (np.stack([r.y_pred for r in results]) for results in (without, full))
-    interval = bootstrap_interval(y_true, a, "sims", **FAST)
-    paired = paired_difference(y_true, a, b, "sims", **FAST)
+    means = mean_estimates(y_true, a, "sims", videos)
+    paired = paired_differences(y_true, a, b, "sims", videos)
+    levels = dict(zip(METRICS["sims"], holm_levels([paired[m].p_to_correct for m in METRICS["sims"]]), strict=True))
     for metric in METRICS["sims"]:
         values = [regression_metrics(y_true, row, "sims")[metric] for row in a]
         row = cell(table, "w/o CL", metric)
         assert (row["mean"], row["sd"], row["n"]) == pytest.approx((np.mean(values), np.std(values, ddof=1), 3))
-        assert (row["ci_low"], row["ci_high"]) == pytest.approx((interval[metric].low, interval[metric].high))
-        assert row["difference"] == pytest.approx(np.mean(values) - row["paper"])
-        assert row["paper_in_interval"] == (interval[metric].low <= row["paper"] <= interval[metric].high)
-        assert row["paired_difference"] == pytest.approx(paired[metric].estimate)
-        assert (row["paired_low"], row["paired_high"]) == pytest.approx((paired[metric].low, paired[metric].high))
-        assert row["p"] == paired[metric].p
-        assert row["detectable"] == pytest.approx(2.801585 * paired[metric].standard_error, rel=1e-5)
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx(means[metric].interval())
+        assert row["paired_difference"] == pytest.approx(paired[metric].value)
+        assert (row["paired_low"], row["paired_high"]) == pytest.approx(paired[metric].interval())
+        assert (row["p"], row["df"], row["ci_df"]) == pytest.approx(
+            (paired[metric].p, paired[metric].df, means[metric].df)
+        )
+        assert row["detectable"] == pytest.approx(paired[metric].detectable(levels[metric]))
         assert row["runs"] == "MGCL-wo CL-1111;MGCL-wo CL-1112;MGCL-wo CL-1113"
-    np.testing.assert_allclose(table.cells["p_holm"], holm(table.cells["p"]))
+    corrected = dict(zip(METRICS["sims"], holm([paired[m].p_to_correct for m in METRICS["sims"]]), strict=True))
+    assert all(cell(table, "w/o CL", m)["p_holm"] == pytest.approx(corrected[m]) for m in METRICS["sims"])
     assert cell(table, "MGCL", "mae")[["pairs", "p"]].isna().tolist() == [False, True]
+
+
+OWN_FILE = {"synthetic": False, "corpus": "CH-SIMS", "known_file": True, "profile": "paper"}
+
+
+def test_the_verdict_is_by_the_seeds_on_the_papers_own_file():
+    table = table5(fake(**OWN_FILE))
+    for metric in METRICS["sims"]:
+        row = cell(table, "MGCL", metric)
+        low, high = prediction_interval([regression_metrics(r.y_true, r.y_pred, "sims")[metric] for r in fake()])
+        assert (row["paper_low"], row["paper_high"]) == pytest.approx((low, high))
+        assert row["difference"] == pytest.approx(row["mean"] - row["paper"])
+        assert row["paper_inside"] == (low <= row["paper"] <= high)
+    shown = table.frame.loc[("MGCL", "ours − paper")]
+    assert shown.str.fullmatch(r"[+-][\d.]+ (in|out)").all()
+    assert "no verdict" not in table.title
+    one = table5(fake(seeds=(1111,), **OWN_FILE)).frame.loc[("MGCL", "ours − paper")]
+    assert not one.str.contains("in|out").any()  # one seed says nothing about seeds
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"synthetic": True}, "synthetic"),
+        ({"known_file": False}, "other data"),  # also a file of the same name and size
+        ({"profile": "small"}, "other settings"),
+        ({"changed": True}, "other settings"),
+        ({"selection": "oracle"}, "other settings"),
+    ],
+)
+def test_anywhere_else_there_is_no_verdict_and_no_difference(changes, why):
+    table = table3(fake(**{**OWN_FILE, **changes}))
+    assert f"({why}, no verdict)" in table.title
+    assert any(line.startswith(f"No verdict on a replication ({why})") for line in table.footer)
+    assert table.cells[["difference", "paper_low", "paper_high", "paper_inside"]].isna().all(axis=None)
+    assert not any("ours − paper" in row for row in table.frame.index.get_level_values("Row"))
 
 
 def test_every_seed_has_its_row():
     full = fake()
-    rows = table3(full, **FAST).seed_rows
+    rows = table3(full).seed_rows
     assert rows["seed"].tolist() == list(SEEDS)
     assert rows["run"].tolist() == [r.run for r in full]
     assert rows["synthetic"].all()
@@ -87,9 +124,12 @@ def test_every_seed_has_its_row():
 
 
 def test_pairs_are_of_common_seeds_only():
-    table = table5(fake() + fake(variant="w/o CL", seeds=(1112, 2000)), **FAST)
-    assert cell(table, "w/o CL", "mae")["pairs"] == 1
-    other = table5(fake() + fake(variant="w/o CL", seeds=(2000,)), **FAST)
+    table = table5(fake() + fake(variant="w/o CL", seeds=(1112, 2000)))
+    row = cell(table, "w/o CL", "mae")
+    assert row["pairs"] == 1
+    assert row[["p", "paired_low", "detectable"]].isna().all()  # one common seed says nothing about systems
+    assert (table.frame.loc[("w/o CL", "p (Holm)")] == "–").all()
+    other = table5(fake() + fake(variant="w/o CL", seeds=(2000,)))
     assert cell(other, "w/o CL", "mae")["pairs"] == 0
     assert (other.frame.loc[("w/o CL", "− MGCL (paired)")] == "no pair").all()
 
@@ -99,23 +139,23 @@ def bold(table):
 
 
 def test_bold_is_the_best_beyond_noise_against_every_other():
-    clear = table5(fake(noise=0.1) + fake(variant="w/o CL", noise=0.8), **FAST)
+    clear = table5(fake(noise=0.1) + fake(variant="w/o CL", noise=0.8))
     assert {("MGCL", "mae"), ("MGCL", "corr")} <= bold(clear)
     assert all(model == "MGCL" for model, _ in bold(clear))
-    better_without = table5(fake(noise=0.8) + fake(variant="w/o CL", noise=0.1), **FAST)
+    better_without = table5(fake(noise=0.8) + fake(variant="w/o CL", noise=0.1))
     assert ("w/o CL", "mae") in bold(better_without)
     # A third system inside the noise of the best takes all bold away.
-    crowded = table5(fake(noise=0.1) + fake(variant="w/o CL", noise=0.8) + fake(variant="w/o C3", noise=0.101), **FAST)
+    crowded = table5(fake(noise=0.1) + fake(variant="w/o CL", noise=0.8) + fake(variant="w/o C3", noise=0.101))
     assert bold(crowded) == set()
-    assert bold(table5(fake(noise=0.1), **FAST)) == set()  # nothing to compare with
+    assert bold(table5(fake(noise=0.1))) == set()  # nothing to compare with
     one_seed = fake(noise=0.1, seeds=(1111,)) + fake(variant="w/o CL", noise=0.8, seeds=(1111,))
-    assert bold(table5(one_seed, **FAST)) == set()
+    assert bold(table5(one_seed)) == set()
     constant = fake(noise=0.1) + fake(variant="w/o CL", constant=True)
-    assert ("MGCL", "corr") not in bold(table5(constant, **FAST))  # no difference from an undefined Corr
+    assert ("MGCL", "corr") not in bold(table5(constant))  # no difference from an undefined Corr
 
 
 def test_bold_cells_are_those_displayed_bold():
-    table = table5(fake(noise=0.1) + fake(variant="w/o CL", noise=0.8), **FAST)
+    table = table5(fake(noise=0.1) + fake(variant="w/o CL", noise=0.8))
     count = len(bold(table))
     assert count > 0
     assert table.bold.to_numpy().sum() == count
@@ -123,7 +163,7 @@ def test_bold_cells_are_those_displayed_bold():
 
 
 def test_rows_follow_the_paper_and_others_come_after():
-    table = table3(fake() + fake("text only", "text only") + fake("Self-MM", "Self-MM"), **FAST)
+    table = table3(fake() + fake("text only", "text only") + fake("Self-MM", "Self-MM"))
     models = list(dict.fromkeys(table.frame.index.get_level_values("Model")))
     assert models == [*paper_table(3)["Model"], "text only"]
     assert (table.frame.loc[("text only", "paper")] == "not printed").all()
@@ -135,48 +175,25 @@ def test_ablations_go_to_their_own_tables():
     results = [r for variant in ("MGCL", "w/o CL", "w/o weight", "micro=pooled") for r in fake(variant=variant)]
     results += fake("Self-MM", "Self-MM")
     ran = {n: t.cells.query("n > 0")["model"].unique().tolist() for n, t in
-           ((3, table3(results, **FAST)), (5, table5(results, **FAST)), (6, table6(results, **FAST)))}  # fmt: skip
+           ((3, table3(results)), (5, table5(results)), (6, table6(results)))}  # fmt: skip
     assert ran == {3: ["Self-MM", "MGCL"], 5: ["w/o CL", "MGCL", "micro=pooled"], 6: ["w/o CL", "w/o weight", "MGCL"]}
 
 
 def test_table4_has_two_blocks_and_both_partitions():
-    table = table4(
-        fake(paper_dataset="mosi") + fake(paper_dataset="mosei", clips=40, corpus="other", synthetic=False), **FAST
-    )
+    table = table4(fake(paper_dataset="mosi") + fake(paper_dataset="mosei", clips=40, corpus="other", synthetic=False))
     assert list(table.frame.columns) == ["Acc-2 NN", "Acc-2 NP", "F1 NN", "F1 NP", "Acc-7", "MAE", "Corr"]
     assert list(dict.fromkeys(table.frame.index.get_level_values("Dataset"))) == ["CMU-MOSI", "CMU-MOSEI"]
     assert table.frame.loc[("CMU-MOSI", "MFN", "paper")].tolist()[:4] == ["77.4", "–", "77.3", "–"]
     assert table.frame.loc[("CMU-MOSI", "MGCL", "ours (n=3, synthetic)")].str.contains("±").all()
     assert table.frame.loc[("CMU-MOSEI", "MGCL", "ours (n=3)")].str.contains("±").all()
-    assert "CMU-MOSI: ours on synthetic 'fake'" in table.title
+    assert "CMU-MOSI: ours on 'fake' (synthetic, no verdict)" in table.title
     assert "acc5" in table.seed_rows
 
 
 def test_ablations_beside_a_dataset_that_the_paper_has_none_on():
-    table = table5(
-        fake(paper_dataset="mosi") + fake(variant="w/o CL", paper_dataset="mosi"), paper_dataset="mosi", **FAST
-    )
+    table = table5(fake(paper_dataset="mosi") + fake(variant="w/o CL", paper_dataset="mosi"), paper_dataset="mosi")
     assert "CMU-MOSI (not in this table of the paper)" in table.title
     assert (table.frame.xs("paper", level="Row") == "not printed").all(axis=None)
-    assert not any("†" in text for text in (*table.frame.index.get_level_values("Row"), *table.footer))
-
-
-def test_what_is_no_replication_says_so():
-    def note(**changes):
-        table = table3(fake(**changes), **FAST)
-        lines = [line for line in table.footer if line.startswith("†")]
-        marked = ("MGCL", "ours − paper†") in table.frame.index
-        assert marked == bool(lines)
-        return " ".join(lines)
-
-    assert "'fake' is synthetic" in note()
-    assert "'context_8' is not CH-SIMS" in note(synthetic=False, corpus="context_8")
-    assert "60 test clips, CH-SIMS 457" in note(synthetic=False, corpus="sims")
-    assert "profile 'demo'" in note(synthetic=False, corpus="sims", clips=457)
-    assert "'oracle' is not by validation" in note(synthetic=False, corpus="sims", clips=457, profile="paper",
-                                                   selection="oracle")  # fmt: skip
-    assert note(synthetic=False, corpus="CH-SIMS", clips=457, profile="paper") == ""
-    assert "epoch chosen by 'oracle'" in table3(fake(selection="oracle"), **FAST).title
 
 
 def test_nothing_run_is_a_table_all_the_same():
@@ -205,7 +222,7 @@ def test_nothing_run_is_a_table_all_the_same():
 )
 def test_results_that_cannot_stand_in_one_block(other, message):
     with pytest.raises(RunError, match=message):
-        table5(fake() + fake(**{"variant": "w/o CL", **other}), **FAST)
+        table5(fake() + fake(**{"variant": "w/o CL", **other}))
 
 
 def test_unknown_role():
@@ -215,9 +232,19 @@ def test_unknown_role():
 
 def test_detectable_without_a_pair_is_from_the_own_error():
     block = make_block(5, fake(), "sims", lambda r: r.variant)
-    frame = compute_cells(5, [block], ["mae"], **FAST).set_index("model")
-    own = bootstrap_interval(block.results[0].y_true, np.stack([r.y_pred for r in block.results]), "sims", **FAST)
-    assert frame.loc["MGCL", "detectable"] == pytest.approx(2.801585 * math.sqrt(2) * own["mae"].standard_error)
+    table = table5(fake())
+    pred = np.stack([r.y_pred for r in block.results])
+    own = mean_estimates(block.results[0].y_true, pred, "sims", np.arange(60) % 12)["mae"]
+    frame = compute_cells(5, [block], ["mae"]).set_index("model")
+    assert frame.loc["MGCL", "detectable"] == pytest.approx(math.sqrt(2) * own.detectable())
+    assert table.frame.loc[("MGCL", "detectable"), "MAE"] == f"{frame.loc['MGCL', 'detectable']:.3f}"
+
+
+def test_the_footer_names_units_and_degrees_of_freedom():
+    text = " ".join(table5(fake() + fake(variant="w/o CL", noise=0.5)).footer)
+    assert "60 test clips of 12 videos" in text and "3 seeds (1111, 1112, 1113)" in text
+    assert re.search(r"t on \d+\.\d to \d+\.\d degrees of freedom", text)
+    assert "each is left out once" in text
 
 
 # --- Tables 1 and 2 ----------------------------------------------------------------------------------------------
@@ -250,8 +277,7 @@ def golden_table():
         fake(noise=0.1)
         + fake(variant="w/o CL", noise=0.8)
         + fake(variant="w/o C3", noise=0.12, seeds=(1111,))
-        + fake(variant="w/o uni", constant=True),
-        **FAST,
+        + fake(variant="w/o uni", constant=True)
     )
 
 
@@ -316,7 +342,7 @@ def test_latex_html_and_csv_say_the_same(tmp_path):
 
 def test_what_looks_like_markup_is_shown_as_it_is():
     name = r"a$b_c & <i>50 %</i> #{x}~^\ ±"
-    table = table3(fake(system=name, variant=name), **FAST)
+    table = table3(fake(system=name, variant=name))
     escaped = r"a\$b\_c \& $<$i$>$50 \%$<$/i$>$ \#\{x\}\textasciitilde{}\textasciicircum{}\textbackslash{} $\pm$"
     assert escaped in table.to_latex() and name not in table.to_latex()
     assert html.escape(name) in table.to_html() and "<i>" not in table.to_html()
@@ -336,9 +362,10 @@ def test_display_of_one_seed_and_of_an_undefined_metric():
     frame = golden_table().frame
     assert re.fullmatch(r"\d\d\.\d\d", frame.loc[("w/o C3", "ours (n=1, synthetic)"), "Acc-2"])
     assert frame.loc[("w/o uni", "ours (n=3, synthetic)"), "Corr"] == "NaN"
-    assert frame.loc[("w/o uni", "95 % CI"), "Corr"] == "[NaN, NaN]"
+    assert frame.loc[("w/o uni", "95 % CI"), "Corr"] == "–"
     assert frame.loc[("w/o uni", "− MGCL (paired)"), "Corr"] == "NaN"
-    assert frame.loc[("w/o uni", "p (Holm)"), "Corr"] == "NaN"
+    assert frame.loc[("w/o uni", "p (Holm)"), "Corr"] == "–"
+    assert frame.loc[("w/o C3", "p (Holm)"), "Corr"] == "–"  # one seed
     assert (frame.loc[("w/o fusion", "ours")] == "not run").all()
     assert re.fullmatch(r"0\.\d{3} ± 0\.\d{3}", frame.loc[("MGCL", "ours (n=3, synthetic)"), "MAE"])
 
@@ -348,5 +375,5 @@ def test_synthetic_is_in_title_rows_and_footer():
     assert "synthetic" in table.title
     assert "synthetic" in table.footer[0]
     assert sum("synthetic" in label for label in table.frame.index.get_level_values("Row")) == 4
-    real = table3(fake(synthetic=False), **FAST)
+    real = table3(fake(synthetic=False))
     assert "synthetic" not in real.title + "".join(real.footer) + real.to_latex()

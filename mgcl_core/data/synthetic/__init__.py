@@ -16,7 +16,7 @@ from .demo import DEMOS, DemoCorpus
 from .shapes import SHAPES, ShapedCorpus
 
 #: Raise it whenever a corpus changes.
-VERSION = 1
+VERSION = 2
 CORPORA: dict[str, DemoCorpus | ShapedCorpus] = {**DEMOS, **SHAPES}
 
 

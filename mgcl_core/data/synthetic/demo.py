@@ -76,7 +76,7 @@ class DemoCorpus:
     shared: float = 0.03
     micro: float = 0.36
     gain: float = 1.45
-    sizes: tuple[int, int, int] = (400, 120, 240)
+    sizes: tuple[int, int, int] = (400, 120, 480)
 
     def split_fields(self, split: str) -> dict[str, object]:
         """Generate a split in the form of a feature file."""

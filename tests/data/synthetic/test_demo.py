@@ -51,8 +51,8 @@ def _digest(content):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("demo", "328a05d25ef8b1216a10673c80c867c8e409311f33c1cc88b9f851dc67642e88"),
-        ("demo-mosi", "43dbcdf87f371dfd99524f9d01747dfee9e443c043ae6b3bfe610055516389e0"),
+        ("demo", "94f50faa89b2291d23ffcc1c4d7517d1c27d3734b65f7d9ca7fa3b375d083ccc"),
+        ("demo-mosi", "514d8e2f277bf1a81222f05b090903510895e6d7165e3164c3727b8101fda955"),
     ],
 )
 def test_the_same_data_every_time(corpora, tmp_path, name, expected):
@@ -80,7 +80,7 @@ def test_nothing_is_left_behind_when_writing_fails(tmp_path, monkeypatch):
 def test_the_package_reads_what_it_wrote(tmp_path):
     write_corpus("demo", tmp_path / "file.pkl")
     corpus = load_corpus(tmp_path / "file.pkl", scheme="sims", cache_dir=tmp_path / "cache")
-    assert [len(split) for split in corpus.splits] == [400, 120, 240]
+    assert [len(split) for split in corpus.splits] == [400, 120, 480]
     assert corpus.train.unimodal_labels.shape == (3, 400)
     assert np.isfinite(corpus.train.audio).all()
 
