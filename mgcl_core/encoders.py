@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .config import Config
 from .data.batches import Batch
@@ -53,10 +56,25 @@ def encode(
     if "micro" in name.granularities:
         states, mask = encoder.micro(states, mask)
         if enhancement.kind == "pooled":
-            steps = ValidSteps(mask)
+            steps = ValidSteps(mask, _known_count(name.modality, batch))
             states, mask = enhancement(steps.pack(states), steps)[:, None], torch.ones_like(mask[:, :1])
         features[f"micro_{name.modality}"], features[f"micro_{name.modality}_mask"] = states, mask
     return features
+
+
+def in_chunks(function: Callable[[Batch], tuple[Tensor, ...]], batch: Batch, size: int | None) -> tuple[Tensor, ...]:
+    """``function(batch)``, tensors with a row for each clip, ``size`` clips at a time where gradients are recorded.
+
+    The inner states of a chunk are not kept but computed again in the backward pass: the gradient of the whole batch,
+    in the memory of a chunk. None: all clips at once.
+    """
+    if size is None or not torch.is_grad_enabled():
+        return function(batch)
+    # A tensor among the arguments tells torch the device whose random state the second pass must repeat.
+    parts = [
+        checkpoint(lambda _, part=part: function(part), part.index, use_reentrant=False) for part in batch.parts(size)
+    ]
+    return tuple(torch.cat(values) for values in zip(*parts, strict=True))
 
 
 class TextEncoder(nn.Module):
@@ -69,11 +87,14 @@ class TextEncoder(nn.Module):
     def __init__(self, name: str, *, pretrained: bool = True):
         super().__init__()
         loaded = load_text_model(name, pretrained=pretrained)
-        self.bert, self.special_ids = loaded.model, loaded.special_ids
-        self.out_features = self.bert.config.hidden_size
+        self.bert = loaded.model
+        self.register_buffer("special_ids", torch.tensor(loaded.special_ids), persistent=False)
+        config = self.bert.config
+        self.takes_ready_mask = config.model_type == "bert" and config._attn_implementation == "sdpa"
+        self.out_features = config.hidden_size
         self.max_steps = loaded.max_steps
-        self.vocabulary = self.bert.config.vocab_size
-        self.token_types = getattr(self.bert.config, "type_vocab_size", 0) > 1
+        self.vocabulary = config.vocab_size
+        self.token_types = getattr(config, "type_vocab_size", 0) > 1
         self.absent = nn.Parameter(torch.randn(self.out_features) * 0.02)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -82,16 +103,20 @@ class TextEncoder(nn.Module):
             raise ConfigError(f"text has {ids.shape[1]} tokens, the text encoder takes at most {self.max_steps}")
         # Looked up once for all groups: each look-up has a gradient as large as the table.
         words = self.bert.get_input_embeddings()(ids)  # (B, L, H)
+        # The library would ask an accelerator whether a mask (B, L) hides anything; a ready one it takes as it is.
+        ready = mask.device.type != "cpu" and self.takes_ready_mask
+        attention_mask = (mask > 0)[:, None, None] if ready else mask  # (B, 1, 1, L) or (B, L), of the keys
 
-        def read(rows: Tensor, length: int) -> Tensor:
+        def read(rows: Tensor | slice, length: int) -> Tensor:
             extra = {"token_type_ids": types[rows, :length]} if self.token_types else {}
-            output = self.bert(inputs_embeds=words[rows, :length], attention_mask=mask[rows, :length], **extra)
+            visible = attention_mask[rows, ..., :length]
+            output = self.bert(inputs_embeds=words[rows, :length], attention_mask=visible, **extra)
             return F.pad(output.last_hidden_state, (0, 0, 0, ids.shape[1] - length))
 
         states = read_by_length(mask > 0, read)  # (B, L, H)
         # Without any token to attend to, [CLS] would depend on the padding of the other clips.
         states = torch.where(mask.any(1)[:, None, None], states, self.absent.to(states.dtype))
-        return states, mask.bool() & ~torch.isin(ids, torch.tensor(self.special_ids, device=ids.device))
+        return states, mask.bool() & ~torch.isin(ids, self.special_ids)
 
     def macro(self, states: Tensor, mask: Tensor) -> Tensor:
         """State of [CLS]: (B, L, H) → (B, H)."""
@@ -129,7 +154,7 @@ class SequenceEncoder(nn.Module):
                 f"at most {len(self.positions)} steps of {self.inputs.in_features}"
             )
         absent = absent_steps(mask)
-        steps = ValidSteps(mask | absent)
+        steps = ValidSteps(mask | absent, batch.count(f"{self.name}_mask", at_least=1))
         states = self.inputs(steps.pack(values))  # (n, d), of the valid steps alone
         states = torch.where(steps.pack(absent)[:, None], self.absent.to(states.dtype), states)
         states = self.dropout(states + self.positions[steps.times])
@@ -231,13 +256,26 @@ class MicroEnhancement(nn.Module):
         return torch.cat([packed, total / count, difference], -1)
 
 
-def micro_steps(features: dict[str, Tensor], modality: str, enhancement: MicroEnhancement) -> tuple[Tensor, ValidSteps]:
-    """Enhanced micro features of one modality, from those of `encode`.
+def _known_count(modality: str, batch: Batch) -> int | None:
+    """Steps of an encoder's states in ``batch``; None for text, whose word pieces the device alone knows."""
+    name = {"V": "vision_mask", "A": "audio_mask"}.get(modality)
+    return name and batch.count(name, at_least=1)
+
+
+def micro_steps(
+    features: dict[str, Tensor], modality: str, enhancement: MicroEnhancement, batch: Batch
+) -> tuple[Tensor, ValidSteps]:
+    """Enhanced micro features of one modality of ``batch``, from those of `encode`.
 
     Returns:
         Those of the valid steps (n, 3H), (B, 2H) where pooled, and where they lie.
     """
-    steps = ValidSteps(features[f"micro_{modality}_mask"])
+    key = f"micro_{modality}_mask"
+    if enhancement.kind == "pooled":
+        count = len(batch)
+    else:
+        count = batch.count(key) if key in batch.features else _known_count(modality, batch)
+    steps = ValidSteps(features[key], count)
     states = steps.pack(features[f"micro_{modality}"])
     return states if enhancement.kind == "pooled" else enhancement(states, steps), steps
 
@@ -261,10 +299,26 @@ def micro_projection(in_features: int, config: Config) -> NormProjection:
     )
 
 
-def perceptron(in_features: int, *hidden: int) -> nn.Sequential:
+def in_float32(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """``function(values)`` in float32 (float64 for float64) also under autocast: for layers that end in a prediction.
+
+    In bfloat16, with its three digits, many clips' predictions would be equal.
+    """
+    with torch.autocast(values.device.type, enabled=False):
+        return function(values.to(torch.promote_types(values.dtype, torch.float32)))
+
+
+class Readout(nn.Sequential):
+    """Layers that end in a prediction: (…, in) → (…, out), `in_float32`."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return in_float32(super().forward, values)
+
+
+def perceptron(in_features: int, *hidden: int) -> Readout:
     """Linear layers with ReLU between them, ending in one value (decision 11): (…, in) → (…, 1)."""
     layers: list[nn.Module] = []
     for width in hidden:
         layers += [nn.Linear(in_features, width), nn.ReLU()]
         in_features = width
-    return nn.Sequential(*layers, nn.Linear(in_features, 1))
+    return Readout(*layers, nn.Linear(in_features, 1))

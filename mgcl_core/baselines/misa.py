@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..data.batches import Batch
 from ..data.corpus import MODALITIES
 from ..data.valid_steps import lengths, masked_mean
-from ..encoders import TextEncoder
+from ..encoders import Readout, TextEncoder
 from ..losses import prediction_loss
 from ..system import LoopSettings, Output, Shapes, System, SystemEntry
 from .layers import LSTM, last_state
@@ -115,7 +115,7 @@ class MISA(System):
         self.reconstruction = nn.ModuleDict({m: nn.Linear(width, width) for m in MODALITIES})
         layer = nn.TransformerEncoderLayer(width, nhead=2, batch_first=True)
         self.transformer = nn.TransformerEncoder(layer, num_layers=1, enable_nested_tensor=False)
-        self.predictor = nn.Sequential(
+        self.predictor = Readout(
             nn.Linear(6 * width, 3 * width), nn.Dropout(settings.dropout), nn.ReLU(), nn.Linear(3 * width, 1)
         )
 
@@ -171,8 +171,8 @@ def similarity_loss(invariant: Tensor, moments: int) -> Tensor:
     means = invariant.mean(0)  # (3, h)
     centred = invariant - means
     orders = torch.stack([means, *(centred.pow(order).mean(0) for order in range(2, moments + 1))])  # (moments, 3, h)
-    first, second = [0, 0, 1], [1, 2, 2]
-    return torch.linalg.vector_norm(orders[:, first] - orders[:, second], dim=-1).sum(0).mean()
+    first, second = _pick(orders, 1, (0, 0, 1)), _pick(orders, 1, (1, 2, 2))
+    return torch.linalg.vector_norm(first - second, dim=-1).sum(0).mean()
 
 
 def difference_loss(specific: Tensor, invariant: Tensor) -> Tensor:
@@ -191,10 +191,15 @@ def difference_loss(specific: Tensor, invariant: Tensor) -> Tensor:
     parts = torch.cat([specific, invariant], 1).transpose(0, 1)  # (6, B, h)
     parts = parts - parts.mean(1, keepdim=True)
     parts = parts / (parts.norm(dim=-1, keepdim=True).detach() + 1e-6)
-    first, second = [0, 1, 2, 0, 0, 1], [3, 4, 5, 1, 2, 2]
+    first, second = _pick(parts, 0, (0, 1, 2, 0, 0, 1)), _pick(parts, 0, (3, 4, 5, 1, 2, 2))
     with torch.autocast(parts.device.type, enabled=False):
-        products = parts[first].mT @ parts[second]  # (6, h, h)
+        products = first.mT @ second  # (6, h, h)
     return products.square().mean((1, 2)).sum()
+
+
+def _pick(values: Tensor, axis: int, places: tuple[int, ...]) -> Tensor:
+    """``values`` at ``places`` of an axis. Indexing with a list would send it to the device in each step."""
+    return torch.stack([values.select(axis, place) for place in places], axis)
 
 
 ENTRY = SystemEntry(

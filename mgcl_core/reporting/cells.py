@@ -28,7 +28,8 @@ class Result:
     - ``paper_dataset``: the dataset of the paper it stands beside, "sims", "mosi" or "mosei"
     - ``scheme``: "sims" or "mosi"; ``system``: "MGCL", "Self-MM", ...; ``variant``: "MGCL" or "w/o CL", ...
     - ``ids`` (N strings), ``y_true`` (N,), ``y_pred`` (N,): clips, labels and predictions
-    - ``run``: the run's directory name; ``profile``: of its settings; ``selection``: how its epoch was chosen
+    - ``run``: the run's directory name; ``profile``: of its settings; ``selection``: how its epoch was chosen;
+      ``precision``: "fp32" or "bf16"
     """
 
     corpus: str
@@ -44,6 +45,7 @@ class Result:
     run: str
     profile: str
     selection: str = "validation"
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True, eq=False)

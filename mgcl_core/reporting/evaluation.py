@@ -44,6 +44,7 @@ def results_of(study: Study, runs: Iterable[Run]) -> list[Result]:
                     y_pred=frame["prediction"].to_numpy(),
                     run=run.name,
                     profile=study.profile,
+                    precision=run.config.precision,
                 )
             )
     return results

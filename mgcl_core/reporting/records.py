@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..config import VARIANTS, Config, preset
+from ..config import DATASETS, VARIANTS, Config
 from ..experiments.registry import paper_dataset
 from ..experiments.runs import Run
 from ..experiments.study import Study
@@ -35,7 +35,8 @@ def settings_used(studies: Sequence[Study]) -> list[dict[str, Any]]:
 
 def differences_from_paper(study: Study) -> pd.DataFrame:
     """Settings that differ from the paper's for this dataset: name, the paper's value, ours."""
-    paper, ours = preset(paper_dataset(study.corpus)).as_dict(), study.base.as_dict()
+    paper = Config().override(DATASETS[paper_dataset(study.corpus)]).as_dict()  # Table 2, in float32
+    ours = study.base.as_dict()
     shapes = {name for name in Config().as_dict() if name.endswith(("_dim", "_steps"))}
     rows = [(name, paper[name], ours[name]) for name in ours if ours[name] != paper[name] and name not in shapes]
     return pd.DataFrame(rows, columns=["setting", "paper", "ours"])
@@ -66,6 +67,7 @@ def provenance(runs: Iterable[Run]) -> pd.DataFrame:
                     "python": environment["python"],
                     "torch": environment["packages"]["torch"],
                     "device": environment["device"],
+                    "precision": run.config.precision,
                     "parameters": record["parameters"],
                     "trained": record["trained_parameters"],
                     "seconds": round(record["seconds"], 1),

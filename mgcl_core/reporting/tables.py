@@ -249,8 +249,8 @@ def _about(number: int, block: Block, cells: pd.DataFrame) -> list[str]:
     seeds = sorted({result.seed for result in block.results})
     lines = [
         f"{block.dataset} block, ours: {len(first.ids)} test clips of {'synthetic ' if first.synthetic else ''}"
-        f"{first.corpus!r}; seeds {', '.join(map(str, seeds))}; profile {first.profile!r}; epoch chosen by "
-        f"{first.selection!r}."
+        f"{first.corpus!r}; seeds {', '.join(map(str, seeds))}; profile {first.profile!r} in "
+        f"{' and '.join(sorted({result.precision for result in block.results}))}; epoch chosen by {first.selection!r}."
     ]
     if reasons := _differences_in_kind(number, block):
         lines.append(

@@ -236,8 +236,9 @@ def test_training_lowers_the_loss(name, build, splits, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["self_mm", "confede"])
-def test_a_stopped_run_ends_as_if_it_had_not_been(name, build, splits, tmp_path):
+def test_a_stopped_run_ends_as_if_it_had_not_been(name, build, splits, tmp_path, monkeypatch):
     """What a system gathers while it trains (labels, centres, memory, ranking) is part of the checkpoint."""
+    monkeypatch.setattr("mgcl_core.trainer.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     whole = build(name)
     expected = fit(whole, *splits, SCHEDULE, seed=1, directory=tmp_path / "whole")
 
