@@ -305,7 +305,12 @@ def in_float32(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
     In bfloat16, with its three digits, many clips' predictions would be equal.
     """
     with torch.autocast(values.device.type, enabled=False):
-        return function(values.to(torch.promote_types(values.dtype, torch.float32)))
+        return function(at_least_float32(values))
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """``values`` in float32, or float64 where they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 class Readout(nn.Sequential):

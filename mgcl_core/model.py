@@ -14,6 +14,7 @@ from .data.corpus import MODALITIES, EncoderName
 from .data.valid_steps import masked_mean
 from .encoders import (
     MicroEnhancement,
+    at_least_float32,
     build_encoder,
     encode,
     encoder_names,
@@ -87,12 +88,13 @@ class MGCL(System):
     def forward(self, batch: Batch) -> Output:
         macro, micro, masks = zip(*(self.features(m, batch) for m in MODALITIES), strict=True)
         F = self.fusion(macro, micro, masks)  # eqs 13-16
-        prediction = self.predictor(F).squeeze(-1).float()  # eq. 17, (B,)
-        macro = torch.stack(macro).float()  # T_a, V_a, A_a, (3, B, d)
-        micro = torch.stack([masked_mean(s, k) for s, k in zip(micro, masks, strict=True)]).float()  # T_i, V_i, A_i
+        prediction = self.predictor(F).squeeze(-1)  # eq. 17, (B,)
+        macro = at_least_float32(torch.stack(macro))  # T_a, V_a, A_a, (3, B, d)
+        micro = [masked_mean(states, mask) for states, mask in zip(micro, masks, strict=True)]
+        micro = at_least_float32(torch.stack(micro))  # T_i, V_i, A_i
         unimodal = torch.stack(
             [head(vector).squeeze(-1) for head, vector in zip(self.heads, [*macro, *micro], strict=True)]
-        ).float()  # eq. 19, (6, B)
+        )  # eq. 19, (6, B)
         output = Output(prediction, macro, micro, unimodal)
         if batch.labels is not None:
             output.losses = self.losses(output, batch)

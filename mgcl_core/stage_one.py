@@ -39,7 +39,7 @@ class UnimodalRegressor(System):
         vectors = in_chunks(self._vectors, batch, self.chunk)
         predictions, losses = [], {}
         for granularity, vector in zip(self.name.granularities, vectors, strict=True):
-            predictions.append(self.heads[granularity](vector).squeeze(-1).float())  # (B,)
+            predictions.append(self.heads[granularity](vector).squeeze(-1))  # (B,)
             if batch.labels is not None:
                 losses[granularity] = prediction_loss(predictions[-1], self._label(granularity, batch))
         return Output(predictions[0], losses=losses)

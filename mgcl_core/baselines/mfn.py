@@ -116,6 +116,7 @@ class MFN(System):
         text, mask = text_embeddings(batch)
         if self.settings.reference_behaviour:
             mask = torch.ones_like(mask)
+        text = text * mask[:, :, None]  # a clip without words would else read its padding
         modalities = (text, self._on_tokens(batch, "audio", mask), self._on_tokens(batch, "vision", mask))
         with torch.autocast(text.device.type, enabled=False):  # as in `LSTM`
             states = self._states([values.float() for values in modalities])

@@ -236,7 +236,9 @@ class Study:
         missing = [run for run in runs if not run.done]
         parents = {parent.directory: parent for run in missing for parent in run.parents if not parent.done}
         for group in (list(parents.values()), missing):
-            warn_of_crowding(group, self.splits.shapes, self.corpus.train, self.device, self.workers)
+            if untrained := [run for run in group if not run.trained]:
+                self.check_device()
+                warn_of_crowding(untrained, self.splits.shapes, self.corpus.train, self.device, self.workers)
             if min(self.workers, len(group)) <= 1:
                 for run in group:
                     self.finish(run)

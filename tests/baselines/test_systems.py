@@ -193,6 +193,15 @@ def test_a_clip_is_read_the_same_alone_and_among_longer_ones(name, build, make_s
     assert together.std() > 1e-3
 
 
+@pytest.mark.parametrize("name", FROZEN)
+def test_a_clip_without_words_does_not_depend_on_its_padding(name, build, make_split):
+    system, split = shaken(build(name)), make_split(CLIPS, seed=4)
+    split.text_bert[2, 1] = 0
+    prediction = system((clips := prepared(split)).batch()).prediction
+    clips.text[2] += 1.0  # what a text model makes of nothing but padding
+    torch.testing.assert_close(system(clips.batch()).prediction, prediction)
+
+
 @every_system
 def test_all_modalities_matter(name, build, splits):
     system, batch = shaken(build(name)), splits[0].batch()

@@ -13,7 +13,6 @@ import collections
 import contextlib
 import functools
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -27,6 +26,8 @@ UPPER = ("layer_norm", "softmax.int", "log_softmax.int", "norm.Scalar", "norm.Sc
          "exp", "log", "pow.Tensor_Scalar", "logsumexp", "softplus", "sum", "sum.dim_IntList", "prod")  # fmt: skip
 #: (kind, place) → how often; kinds are "to device", "to host", "value" (`.item()` and truth), "shape" (of `nonzero`).
 crossings: collections.Counter[tuple[str, str]] = collections.Counter()
+#: Place → the types of number in which it multiplied matrices.
+products: collections.defaultdict[str, set[torch.dtype]] = collections.defaultdict(set)
 _PACKAGE = f"{Path('mgcl_core')}/"
 
 
@@ -77,6 +78,8 @@ def _run(function, args: tuple, kwargs: dict):
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     if any(not isinstance(tensor, DeviceTensor) and tensor.dim() > 0 for tensor in tensors):
         raise RuntimeError(f"Expected all tensors to be on the same device, found {NAME} and cpu in {name}")
+    if name.split(".")[0] in ("mm", "bmm", "addmm", "baddbmm"):
+        products[place()].add(tensors[-1].dtype)
     if name.startswith(("_local_scalar_dense", "equal", "is_nonzero")):
         crossings["value", place()] += 1
     if name.startswith("where") and any(not isinstance(tensor, DeviceTensor) for tensor in tensors):
@@ -179,7 +182,7 @@ def _register_operators() -> list[torch.library.Library]:
     return [made, lowered, others]
 
 
-def _lstm(self: nn.LSTM, values: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def lstm(self: nn.LSTM, values: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """One layer of `nn.LSTM` (batch first) by its equations: the fused kernels are CUDA's."""
     hidden = cell = values.new_zeros(len(values), self.hidden_size)
     states = []
@@ -190,7 +193,7 @@ def _lstm(self: nn.LSTM, values: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]
     return torch.stack(states, 1), (hidden[None], cell[None])
 
 
-def _lstm_cell(self: nn.LSTMCell, values: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def lstm_cell(self: nn.LSTMCell, values: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     gates = nn.functional.linear(values, self.weight_ih, self.bias_ih)
     return _lstm_step(gates + nn.functional.linear(state[0], self.weight_hh, self.bias_hh), state[1])
 
@@ -199,12 +202,3 @@ def _lstm_step(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     write, keep, candidate, show = gates.chunk(4, -1)
     cell = keep.sigmoid() * cell + write.sigmoid() * candidate.tanh()
     return show.sigmoid() * cell.tanh(), cell
-
-
-@contextlib.contextmanager
-def counted() -> Iterator[collections.Counter[tuple[str, str]]]:
-    """Count the crossings of the block."""
-    crossings.clear()
-    found: collections.Counter[tuple[str, str]] = collections.Counter()
-    yield found
-    found.update(crossings)
