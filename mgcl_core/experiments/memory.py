@@ -46,7 +46,11 @@ def few_clips(split: Split) -> Batch:
 
 
 def bytes_of_states(system: System, batch: Batch, precision: str) -> int:
-    """Bytes that a training step of ``system`` on ``batch``, both on a CPU, keeps for its backward pass."""
+    """Bytes that a training step of ``system`` on ``batch``, both on a CPU, keeps for its backward pass.
+
+    Counted without dropout: with it a CPU keeps all weights of attention, which a GPU's fused attention does not. The
+    masks of the other dropouts, a byte a number, are left out.
+    """
     given = (*system.parameters(), *vars(batch).values(), *batch.features.values())
     own = {values.untyped_storage().data_ptr() for values in given if isinstance(values, Tensor)}
     kept: dict[int, Tensor] = {}
@@ -56,7 +60,7 @@ def bytes_of_states(system: System, batch: Batch, precision: str) -> int:
             kept[values.untyped_storage().data_ptr()] = values  # held, so that no other takes its place
         return values
 
-    system.train()
+    system.eval()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda values: values), autocast(batch.index.device, precision):
         system(batch)
     return sum(values.untyped_storage().nbytes() for values in kept.values())
