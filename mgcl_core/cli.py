@@ -112,7 +112,9 @@ def build_parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--seeds", default=",".join(map(str, DEFAULTS.seeds)), help="default: %(default)s")
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 …")
-        command.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
+        command.add_argument(
+            "--precision", default="auto", choices=["auto", "fp32", "bf16"], help="default: the profile's"
+        )
         command.add_argument(
             "--set",
             action="append",
@@ -223,9 +225,10 @@ def _status(options: argparse.Namespace) -> None:
         study = parameters.study(corpus)
         main = [*study.pretrainings(), *study.trainings(tuple(VARIANTS))]
         compared = study.comparisons()
+        done, of_compared = (sum(run.done for run in runs) for runs in (main, compared))
         print(
-            f"{study.corpus.name}, profile {study.profile}: {sum(run.done for run in main)} of {len(main)} runs done, "
-            f"{sum(run.done for run in compared)} of {len(compared)} of compared systems ({study.directory / 'runs'})"
+            f"{study.corpus.name}, profile {study.profile}, {study.base.precision}: {done} of {len(main)} runs done, "
+            f"{of_compared} of {len(compared)} of compared systems ({study.directory / 'runs'})"
         )
         states: dict[str, list[str]] = {}
         for run in (*main, *compared):

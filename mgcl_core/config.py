@@ -25,7 +25,8 @@ class EveryRun:
     """What every run has."""
 
     seed: int = 1111  # 21: covers both stages
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; losses stay float32
+    # 22: bf16: autocast; losses, and the layers that end in a prediction, stay float32
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class BothStages(EveryRun):
     patience: int | None = None  # epochs without a better validation MAE before a stop; None: never
     # Batches of clips of similar length, sorted within this many batches at a time; 1 leaves them as they were drawn.
     length_buckets: int = 1  # other batches mean other pairs in L_con
+    # Clips that pass the trained encoders at a time; L_con sees the whole batch. None: all.
+    encoder_chunk: int | None = None
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,6 @@ class MGCLSettings(FrozenFeatureSettings, BothStages):
     mgcl_epochs: int = 50
     mgcl_batch_size: int = 64
     trained_encoders: tuple[Literal["T", "V", "A"], ...] = ("V", "A")  # 14
-    # Clips that pass the trained encoders at a time; L_con sees the whole batch. None: all.
-    encoder_chunk: int | None = None
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,8 @@ DATASETS: dict[str, dict[str, Any]] = {
 
 # What a profile changes of Table 2. Only `paper` may be called the paper's settings.
 PROFILES: dict[str, dict[str, Any]] = {
-    "paper": {},
+    # The profile's, not the machine's: a login node without a GPU must find the runs of one that has it.
+    "paper": {"precision": "bf16"},  # 22
     # Small real files on a CPU, with a small pretrained text encoder: not Table 2.
     "small": {
         "text_model": "minilm",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .config import Config
 from .data.batches import Batch
@@ -53,10 +56,25 @@ def encode(
         features[f"macro_{name.modality}"] = encoder.macro(states, mask)
     if "micro" in name.granularities:
         if enhancement.kind == "pooled":
-            steps = ValidSteps(mask)
+            steps = ValidSteps(mask, _known_count(name.modality, batch))
             states, mask = enhancement(steps.pack(states), steps)[:, None], mask.any(1, keepdim=True)
         features[f"micro_{name.modality}"], features[f"micro_{name.modality}_mask"] = states, mask
     return features
+
+
+def in_chunks(function: Callable[[Batch], tuple[Tensor, ...]], batch: Batch, size: int | None) -> tuple[Tensor, ...]:
+    """``function(batch)``, tensors with a row for each clip, ``size`` clips at a time where gradients are recorded.
+
+    The inner states of a chunk are not kept but computed again in the backward pass: the gradient of the whole batch,
+    in the memory of a chunk. None: all clips at once.
+    """
+    if size is None or not torch.is_grad_enabled():
+        return function(batch)
+    # A tensor among the arguments tells torch the device whose random state the second pass must repeat.
+    parts = [
+        checkpoint(lambda _, part=part: function(part), part.index, use_reentrant=False) for part in batch.parts(size)
+    ]
+    return tuple(torch.cat(values) for values in zip(*parts, strict=True))
 
 
 class TextEncoder(nn.Module):
@@ -69,11 +87,14 @@ class TextEncoder(nn.Module):
     def __init__(self, name: str, *, pretrained: bool = True):
         super().__init__()
         loaded = load_text_model(name, pretrained=pretrained)
-        self.bert, self.special_ids = loaded.model, loaded.special_ids
-        self.out_features = self.bert.config.hidden_size
+        self.bert = loaded.model
+        self.register_buffer("special_ids", torch.tensor(loaded.special_ids), persistent=False)
+        config = self.bert.config
+        self.takes_ready_mask = config.model_type == "bert" and config._attn_implementation == "sdpa"
+        self.out_features = config.hidden_size
         self.max_steps = loaded.max_steps
-        self.vocabulary = self.bert.config.vocab_size
-        self.token_types = getattr(self.bert.config, "type_vocab_size", 0) > 1
+        self.vocabulary = config.vocab_size
+        self.token_types = getattr(config, "type_vocab_size", 0) > 1
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         ids, mask, types = batch.tokens.unbind(1)  # each (B, L)
@@ -84,16 +105,18 @@ class TextEncoder(nn.Module):
         present = mask.any(1)  # (B,)
         attended = mask.clone()
         attended[:, 0] |= ~present  # attention to no token at all would be NaN
+        # The library would ask an accelerator whether a mask (B, L) hides anything; a ready one it takes as it is.
+        ready = mask.device.type != "cpu" and self.takes_ready_mask
+        attention_mask = (attended > 0)[:, None, None] if ready else attended  # (B, 1, 1, L) or (B, L), of the keys
 
-        def read(rows: Tensor, length: int) -> Tensor:
+        def read(rows: Tensor | slice, length: int) -> Tensor:
             extra = {"token_type_ids": types[rows, :length]} if self.token_types else {}
-            output = self.bert(inputs_embeds=words[rows, :length], attention_mask=attended[rows, :length], **extra)
+            visible = attention_mask[rows, ..., :length]
+            output = self.bert(inputs_embeds=words[rows, :length], attention_mask=visible, **extra)
             return F.pad(output.last_hidden_state, (0, 0, 0, ids.shape[1] - length))
 
         states = read_by_length(mask > 0, read)  # (B, L, H)
-        return states * present[:, None, None], mask.bool() & ~torch.isin(
-            ids, torch.tensor(self.special_ids, device=ids.device)
-        )
+        return states * present[:, None, None], mask.bool() & ~torch.isin(ids, self.special_ids)
 
     def macro(self, states: Tensor, mask: Tensor) -> Tensor:
         """State of [CLS]: (B, L, H) → (B, H)."""
@@ -125,7 +148,7 @@ class SequenceEncoder(nn.Module):
                 f"{self.name} has {values.shape[1]} steps of {values.shape[2]} values, the encoder takes "
                 f"at most {len(self.positions)} steps of {self.inputs.in_features}"
             )
-        steps = ValidSteps(mask)
+        steps = ValidSteps(mask, batch.count(f"{self.name}_mask"))
         states = self.inputs(steps.pack(values))  # (n, d), of the valid steps alone
         states = self.dropout(states + self.positions[steps.times])
         for layer in self.layers:
@@ -175,6 +198,7 @@ def self_attention(projected: Tensor, steps: ValidSteps, heads: int, dropout: fl
     for part, group in steps.groups(projected):
         query, key, value = group.unpack(part).unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # (G, h, L, d/h)
         mask = group.mask[:, None, None]  # (G, 1, 1, L), of the keys
+        mask = mask | ~mask.any(-1, keepdim=True)  # of an absent clip, whose result is not read: anything but NaN
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         parts.append(group.pack(attended.transpose(1, 2).flatten(2)))
     return torch.cat(parts) if parts else projected[:, : projected.shape[1] // 3]  # (0, d) where no step is valid
@@ -207,13 +231,31 @@ class MicroEnhancement(nn.Module):
         return torch.cat([packed, total / count, difference], -1)
 
 
-def micro_steps(features: dict[str, Tensor], modality: str, enhancement: MicroEnhancement) -> tuple[Tensor, ValidSteps]:
-    """Enhanced micro features of one modality, from those of `encode`.
+_MASKS = {"V": "vision_mask", "A": "audio_mask"}
+
+
+def _known_count(modality: str, batch: Batch) -> int | None:
+    """Steps of an encoder's states in ``batch``; None for text, whose word pieces the device alone knows."""
+    return batch.count(_MASKS[modality]) if modality in _MASKS else None
+
+
+def micro_steps(
+    features: dict[str, Tensor], modality: str, enhancement: MicroEnhancement, batch: Batch
+) -> tuple[Tensor, ValidSteps]:
+    """Enhanced micro features of one modality of ``batch``, from those of `encode`.
 
     Returns:
         Those of the valid steps (n, 3H), (B, 2H) where pooled, and where they lie.
     """
-    steps = ValidSteps(features[f"micro_{modality}_mask"])
+    key = f"micro_{modality}_mask"
+    if key in batch.features:
+        count = batch.count(key)
+    elif enhancement.kind == "pooled":  # one step of each clip that has the modality
+        counts = batch.counts.get(_MASKS.get(modality))
+        count = None if counts is None else int((counts > 0).sum())
+    else:
+        count = _known_count(modality, batch)
+    steps = ValidSteps(features[key], count)
     states = steps.pack(features[f"micro_{modality}"])
     return states if enhancement.kind == "pooled" else enhancement(states, steps), steps
 
@@ -237,10 +279,31 @@ def micro_projection(in_features: int, config: Config) -> NormProjection:
     )
 
 
-def perceptron(in_features: int, *hidden: int) -> nn.Sequential:
+def in_float32(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """``function(values)`` in float32 (float64 for float64) also under autocast: for layers that end in a prediction.
+
+    In bfloat16, with its three digits, many clips' predictions would be equal.
+    """
+    with torch.autocast(values.device.type, enabled=False):
+        return function(at_least_float32(values))
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """``values`` in float32, or float64 where they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+class Readout(nn.Sequential):
+    """Layers that end in a prediction: (…, in) → (…, out), `in_float32`."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return in_float32(super().forward, values)
+
+
+def perceptron(in_features: int, *hidden: int) -> Readout:
     """Linear layers with ReLU between them, ending in one value (decision 11): (…, in) → (…, 1)."""
     layers: list[nn.Module] = []
     for width in hidden:
         layers += [nn.Linear(in_features, width), nn.ReLU()]
         in_features = width
-    return nn.Sequential(*layers, nn.Linear(in_features, 1))
+    return Readout(*layers, nn.Linear(in_features, 1))

@@ -7,7 +7,6 @@ from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from .config import Config
 from .data.batches import Batch
@@ -15,10 +14,12 @@ from .data.corpus import MODALITIES, EncoderName
 from .data.valid_steps import masked_mean
 from .encoders import (
     MicroEnhancement,
+    at_least_float32,
     build_encoder,
     encode,
     encoder_names,
     frozen_encoders,
+    in_chunks,
     macro_projection,
     micro_projection,
     micro_steps,
@@ -90,12 +91,13 @@ class MGCL(System):
         # An absent modality gives zeros, not what projections make of them (decision 19); its micro mask is empty.
         macro = [vector * here[:, None] for vector, here in zip(macro, present, strict=True)]
         F = self.fusion(macro, micro, masks)  # eqs 13-16
-        prediction = self.predictor(F).squeeze(-1).float()  # eq. 17, (B,)
-        macro = torch.stack(macro).float()  # T_a, V_a, A_a, (3, B, d)
-        micro = torch.stack([masked_mean(s, k) for s, k in zip(micro, masks, strict=True)]).float()  # T_i, V_i, A_i
+        prediction = self.predictor(F).squeeze(-1)  # eq. 17, (B,)
+        macro = at_least_float32(torch.stack(macro))  # T_a, V_a, A_a, (3, B, d)
+        micro = [masked_mean(states, mask) for states, mask in zip(micro, masks, strict=True)]
+        micro = at_least_float32(torch.stack(micro))  # T_i, V_i, A_i
         unimodal = torch.stack(
             [head(vector).squeeze(-1) for head, vector in zip(self.heads, [*macro, *micro], strict=True)]
-        ).float()  # eq. 19, (6, B)
+        )  # eq. 19, (6, B)
         output = Output(prediction, macro, micro, unimodal * present.repeat(2, 1))
         if batch.labels is not None:
             output.losses = self.losses(output, batch)
@@ -126,22 +128,14 @@ class MGCL(System):
     def features(self, modality: str, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Projected features of one modality: macro (B, d), micro (B, L, d) and its mask (B, L).
 
-        With ``encoder_chunk`` set, clips pass a trained encoder in chunks whose inner states are not kept but computed
-        again in the backward pass: the gradient of the whole batch, in the memory of a chunk.
+        With ``encoder_chunk`` set, clips pass a trained encoder in chunks (`mgcl_core.encoders.in_chunks`).
         """
-        chunk = self.config.encoder_chunk
-        if chunk is None or not torch.is_grad_enabled() or modality not in self.config.trained_encoders:
-            return self._project(modality, batch)
-        # A tensor among the arguments tells torch the device whose random state the second pass must repeat.
-        parts = [
-            checkpoint(lambda _, part=part: self._project(modality, part), part.index, use_reentrant=False)
-            for part in batch.parts(chunk)
-        ]
-        return tuple(torch.cat(values) for values in zip(*parts, strict=True))
+        chunk = self.config.encoder_chunk if modality in self.config.trained_encoders else None
+        return in_chunks(lambda part: self._project(modality, part), batch, chunk)
 
     def _project(self, modality: str, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         features = self.encode(modality, batch)
-        states, steps = micro_steps(features, modality, self.enhancement)  # (n, 3H)
+        states, steps = micro_steps(features, modality, self.enhancement, batch)  # (n, 3H)
         micro = steps.unpack(self.micro_projections[modality](states))  # (B, L, d)
         return self.macro_projections[modality](features[f"macro_{modality}"]), micro, steps.mask
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from .config import Config
 from .data.batches import Batch
 from .data.corpus import MODALITIES, EncoderName
-from .encoders import MicroEnhancement, build_encoder, encode, micro_steps, perceptron
+from .encoders import MicroEnhancement, build_encoder, encode, in_chunks, micro_steps, perceptron
 from .losses import prediction_loss
 from .system import Output, System
 
@@ -22,7 +22,7 @@ class UnimodalRegressor(System):
 
     def __init__(self, name: EncoderName, config: Config, *, pretrained: bool = True):
         super().__init__()
-        self.name = name
+        self.name, self.chunk = name, config.encoder_chunk
         self.rate = config.text_lr if name.modality == "T" else config.sequence_lr
         self.encoder = build_encoder(name.modality, config, pretrained=pretrained)
         factors, self.enhancement = {"macro": 1}, None
@@ -37,18 +37,23 @@ class UnimodalRegressor(System):
         return {"": self.rate}
 
     def forward(self, batch: Batch) -> Output:
-        features = encode(self.encoder, self.name, batch, self.enhancement)
         present = batch.present[MODALITIES.index(self.name.modality)]  # (B,)
+        vectors = in_chunks(self._vectors, batch, self.chunk)
         predictions, losses = [], {}
-        for granularity in self.name.granularities:
-            vector = features.get(f"macro_{self.name.modality}")  # (B, H)
-            if granularity == "micro":
-                states, steps = micro_steps(features, self.name.modality, self.enhancement)
-                vector = steps.mean(states)  # (B, 3H)
-            predictions.append(self.heads[granularity](vector).squeeze(-1).float() * present)  # (B,)
+        for granularity, vector in zip(self.name.granularities, vectors, strict=True):
+            predictions.append(self.heads[granularity](vector).squeeze(-1) * present)  # (B,)
             if batch.labels is not None:
                 losses[granularity] = prediction_loss(predictions[-1], self._label(granularity, batch), present)
         return Output(predictions[0], losses=losses)
+
+    def _vectors(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What the heads read: of a macro encoder (B, H), of a micro encoder (B, 3H), of a shared one both."""
+        features = encode(self.encoder, self.name, batch, self.enhancement)
+        vectors = [features[f"macro_{self.name.modality}"]] if "macro" in self.name.granularities else []
+        if "micro" in self.name.granularities:
+            states, steps = micro_steps(features, self.name.modality, self.enhancement, batch)
+            vectors.append(steps.mean(states))
+        return tuple(vectors)
 
     def target(self, batch: Batch) -> Tensor:
         return self._label(self.name.granularities[0], batch)

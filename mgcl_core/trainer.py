@@ -10,7 +10,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from .system import System
 log = logging.getLogger(__name__)
 
 CHECKPOINT, WEIGHTS, HISTORY, SELECTION = "checkpoint.pt", "weights.safetensors", "metrics.jsonl", "selection.json"
+#: A checkpoint holds weights, optimiser and history: 1.3 GB for an epoch of MGCL that may take a quarter of a second.
+SECONDS_BETWEEN_CHECKPOINTS = 300.0
 SECONDS_BETWEEN_LINES = 10.0  # of epochs logged where there is no terminal; the last one is always logged
 
 
@@ -75,7 +77,8 @@ def fit(
     """Train ``system`` and leave it with the weights of the epoch whose validation MAE is lowest.
 
     Every random choice of an epoch follows from the seed and the epoch's number, so a run that was
-    stopped continues from ``directory``'s checkpoint and ends as if it had never been.
+    stopped repeats the epochs since ``directory``'s checkpoint bit for bit, and ends as if it had never
+    been. The best weights so far stay on the device, and are written with a checkpoint and at the end.
 
     Args:
         system: the model, on the device of the splits.
@@ -86,7 +89,7 @@ def fit(
         directory: where checkpoint, weights, history and selection are kept.
         label: the run's name in progress lines.
         after_epoch: called with the number of each epoch and the system, once the epoch stands in the history
-            file and before its checkpoint. What it raises stops the training.
+            file and before a checkpoint of it. What it raises stops the training.
 
     Raises:
         NonFiniteLoss: a loss term is NaN or infinite; names epoch, batch and term.
@@ -104,6 +107,8 @@ def fit(
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     target = torch.cat([system.target(batch) for batch in valid.batches(size)]).cpu().numpy()  # (N,)
     progress = _Progress(label, schedule.epochs, len(history))
+    best: dict[str, Tensor] | None = None  # weights of the best epoch, where they are not on disk yet
+    kept, last_checkpoint = len(history), time.monotonic()
 
     with progress, deterministic(device), matrix_precision(device, schedule.precision):
         for epoch in range(len(history) + 1, schedule.epochs + 1):
@@ -125,7 +130,7 @@ def fit(
                 rates.step()
                 system.after_step(batch, output)
                 records.append((len(batch), {name: term.detach() for name, term in output.losses.items()}, norm))
-            row = {"epoch": epoch, **_epoch_means(records, epoch, label)}
+            row = {"epoch": epoch, **_epoch_means(records, epoch, label, kept)}
 
             predicted = predict(system, valid, schedule)["prediction"]  # (N,)
             row["valid_mae"] = float(np.abs(predicted - target).mean())
@@ -133,17 +138,23 @@ def fit(
             row["seconds"] = time.perf_counter() - started
             history.append(row)
             if _best(history) == epoch:
-                save_weights(system, directory / WEIGHTS)
+                best = {name: values.detach().clone() for name, values in system.state_dict().items()}
             write_json_lines(directory / HISTORY, history)
             if after_epoch is not None:
                 after_epoch(epoch, system)
-            if epoch < schedule.epochs:
+            if epoch < schedule.epochs and time.monotonic() - last_checkpoint >= SECONDS_BETWEEN_CHECKPOINTS:
+                if best is not None:
+                    save_weights(best, directory / WEIGHTS)
+                    best = None
                 _checkpoint(directory / CHECKPOINT, system, optimizer, history)
+                kept, last_checkpoint = epoch, time.monotonic()
             progress.show(row)
 
     chosen = _best(history)
     if chosen == 0:
         raise RunError(f"{label}: no epoch has a finite validation MAE")
+    if best is not None:
+        save_weights(best, directory / WEIGHTS)
     selection = {"rule": "validation", "epoch": chosen, "epochs_run": len(history)}
     write_json(directory / SELECTION, {**selection, "valid_mae": history[chosen - 1]["valid_mae"]})
     load_weights(system, directory / WEIGHTS)
@@ -166,8 +177,9 @@ def predict(system: System, split: DeviceSplit, schedule: Schedule) -> dict[str,
             for name in axes:
                 values = getattr(output, name)
                 if values is not None:
-                    parts.setdefault(name, []).append(values.float().cpu())
-    return {name: torch.cat(values, axes[name]).numpy() for name, values in parts.items()}
+                    parts.setdefault(name, []).append(values.float())
+    # Gathered on the device: one transfer of each, not one a batch.
+    return {name: torch.cat(values, axes[name]).cpu().numpy() for name, values in parts.items()}
 
 
 def correlation(predicted: np.ndarray, target: np.ndarray) -> float:
@@ -207,10 +219,10 @@ def rate_factor(step: int, steps: int, schedule: Schedule) -> float:
     return (step + 1) / warmup if step < warmup else (total - step) / (total - warmup)
 
 
-def save_weights(system: System, path: Path) -> None:
-    """Write all parameters and buffers as safetensors."""
+def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write a system's parameters and buffers, its ``state_dict()``, as safetensors."""
     with atomic(path) as temporary:
-        save_file({name: values.detach().cpu().contiguous() for name, values in system.state_dict().items()}, temporary)
+        save_file({name: values.detach().cpu().contiguous() for name, values in weights.items()}, temporary)
 
 
 def load_weights(system: System, path: Path) -> None:
@@ -229,8 +241,13 @@ def load_weights(system: System, path: Path) -> None:
             raise RunError(f"weights {path}: {name} holds numbers that are not finite")
 
 
-def _epoch_means(records: list[tuple[int, dict[str, Tensor], Tensor]], epoch: int, label: str) -> dict[str, float]:
-    """Means over the clips of an epoch of each loss term, their sum, and the gradient norm."""
+def _epoch_means(
+    records: list[tuple[int, dict[str, Tensor], Tensor]], epoch: int, label: str, kept: int
+) -> dict[str, float]:
+    """Means over the clips of an epoch of each loss term, their sum, and the gradient norm.
+
+    ``kept`` is the epoch of the last checkpoint, 0 where there is none.
+    """
     sizes, terms, norms = zip(*records, strict=True)
     names = (*terms[0], "gradient norm")
     # One transfer an epoch: asking after every batch would make the device wait.
@@ -241,7 +258,7 @@ def _epoch_means(records: list[tuple[int, dict[str, Tensor], Tensor]], epoch: in
         step, term = bad[0]
         raise NonFiniteLoss(
             f"{label}: {names[term]} is {values[step, term]} in batch {step + 1} of epoch {epoch}; "
-            f"the checkpoint of epoch {epoch - 1} is kept"
+            + (f"the checkpoint of epoch {kept} is kept" if kept else "there is no checkpoint yet")
         )
     *losses, norm = map(float, np.average(values, axis=0, weights=sizes))
     return {
@@ -266,8 +283,7 @@ def _resume(path: Path, system: System, optimizer: torch.optim.Optimizer) -> lis
     """Load the checkpoint where there is one, and return the history: a row for each epoch that is done."""
     if not path.exists():
         return []
-    device = next(system.parameters()).device
-    state = torch.load(path, map_location=device, weights_only=True)
+    state = torch.load(path, map_location="cpu", weights_only=True)  # what loads it copies to the device
     system.load_state_dict(state["system"])
     optimizer.load_state_dict(state["optimizer"])
     log.info("continuing %s after epoch %d", path.parent.name, len(state["history"]))

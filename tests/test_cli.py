@@ -72,7 +72,7 @@ def test_status_lists_what_is_missing(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("MGCL_DATA", str(tmp_path))
     assert main(["status", "--corpus", "demo", "--results", str(tmp_path / "results")]) == 0
     output = capsys.readouterr().out
-    assert "demo, profile demo: 0 of 36 runs done, 0 of 30 of compared systems" in output
+    assert "demo, profile demo, fp32: 0 of 36 runs done, 0 of 30 of compared systems" in output
     assert "w/o weight   1111 missing   1112 missing   1113 missing" in output
 
 

@@ -242,7 +242,7 @@ def test_minilm_end_to_end(minilm, make_split):
     sentences = ("a wonderful film", "a dreadful film that goes on and on", "great !", "it was terrible")
     split = dataclasses.replace(make_split(4), raw_text=sentences, text_bert=tokenize("minilm", sentences, 16))
     encoder = minilm.encoders["shared_T"]
-    assert encoder.out_features == 384 and encoder.special_ids == (101, 102, 0)
+    assert encoder.out_features == 384 and encoder.special_ids.tolist() == [101, 102, 0]
     output = minilm(DeviceSplit(split, CPU).batch())
     assert output.macro.shape == (3, 4, 12) and output.prediction.isfinite().all()
     with torch.no_grad():

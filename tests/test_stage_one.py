@@ -203,6 +203,23 @@ def test_a_stage_reads_only_settings_that_name_its_run(tiny_config, split, encod
     assert {"alpha", "beta", "components", "weighted", "reduction", "fusion"} <= reads.names
 
 
+@pytest.mark.parametrize("name", ["macro_T", "micro_T", "macro_A", "micro_V", "shared_A", "shared_T"])
+def test_stage_one_in_chunks_has_the_gradient_of_the_whole_batch(tiny_config, split, name):
+    config = tiny_config.override({"encoder_dropout": 0.0, "encoders": "shared" if "shared" in name else "dual"})
+    batch, results = split.batch(), []
+    for chunk in (None, 5):
+        torch.manual_seed(0)
+        system = UnimodalRegressor(EncoderName.parse(name), config.override({"encoder_chunk": chunk})).eval()
+        seen = []
+        system.encoder.register_forward_hook(lambda _, __, outputs, seen=seen: seen.append(len(outputs[0])))
+        losses = system(batch).losses
+        sum(losses.values()).backward()
+        assert seen[:3] == ([12] if chunk is None else [5, 5, 2])  # and once more for the gradient
+        results.append({**losses, **{key: values.grad for key, values in system.named_parameters()}})
+    for key, expected in results[0].items():
+        torch.testing.assert_close(results[1][key], expected, rtol=1e-4, atol=1e-6, msg=key)
+
+
 @pytest.mark.parametrize("encoders", ["dual", "shared"])
 @pytest.mark.parametrize("micro", ["sequence", "pooled"])
 @pytest.mark.parametrize("chunk", [1, 5, 99])
@@ -229,7 +246,7 @@ def test_chunks_repeat_the_dropout_of_their_device(tiny_config, split, monkeypat
         devices.append([argument.device for argument in arguments if isinstance(argument, torch.Tensor)])
         return function(*arguments)
 
-    monkeypatch.setattr("mgcl_core.model.checkpoint", watched)
+    monkeypatch.setattr("mgcl_core.encoders.checkpoint", watched)
     build(tiny_config.override({"encoder_chunk": 5})).train()(split.batch())
     assert devices and all(seen == [split.device] for seen in devices)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from mgcl_core import trainer
 from mgcl_core.data.batches import DeviceSplit
 from mgcl_core.losses import prediction_loss
 from mgcl_core.support.errors import RunError
@@ -89,9 +91,20 @@ def test_the_chosen_epoch_has_the_lowest_validation_mae_and_its_weights_remain(s
     np.testing.assert_array_equal(predict(fresh, splits[1], SCHEDULE)["prediction"], predicted)
 
 
+@pytest.fixture
+def often(monkeypatch):
+    """A checkpoint after each epoch, however short."""
+    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+
+
 @pytest.mark.parametrize("stop_after", [1, 2, 3])
-def test_a_stopped_run_ends_like_one_that_never_was(splits, tmp_path, monkeypatch, stop_after):
+@pytest.mark.parametrize("every", [1, 2, 9], ids=["each epoch", "every other epoch", "never"])
+def test_a_stopped_run_ends_like_one_that_never_was(splits, tmp_path, monkeypatch, stop_after, every):
+    """It repeats the epochs since its checkpoint to the last bit, from the start where there is none."""
     whole = fit(build(), *splits, SCHEDULE, seed=5, directory=tmp_path / "whole")
+
+    def after_epoch(epoch, _system):
+        monkeypatch.setattr(trainer, "SECONDS_BETWEEN_CHECKPOINTS", 0.0 if epoch % every == 0 else math.inf)
 
     class Stop(Exception):
         pass
@@ -103,11 +116,20 @@ def test_a_stopped_run_ends_like_one_that_never_was(splits, tmp_path, monkeypatc
 
     torch.manual_seed(0)
     with pytest.raises(Stop):
-        fit(Stopping(), *splits, SCHEDULE, seed=5, directory=tmp_path / "stopped")
-    torch.manual_seed(99)  # what a new process starts with does not matter
-    resumed = fit(Linear(), *splits, SCHEDULE, seed=5, directory=tmp_path / "stopped")
+        fit(Stopping(), *splits, SCHEDULE, seed=5, directory=tmp_path / "stopped", after_epoch=after_epoch)
+    assert (tmp_path / "stopped" / CHECKPOINT).exists() == (every <= stop_after)
+    torch.manual_seed(99 if every <= stop_after else 0)  # with a checkpoint, the new process's start does not matter
+    resumed = fit(Linear(), *splits, SCHEDULE, seed=5, directory=tmp_path / "stopped", after_epoch=after_epoch)
     assert plain(resumed.history) == plain(whole.history)
     assert (tmp_path / "stopped" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+
+
+def test_short_trainings_write_no_checkpoint_and_their_weights_once(splits, tmp_path, monkeypatch):
+    written, save = [], trainer.save_weights
+    monkeypatch.setattr(trainer, "save_weights", lambda *given: (written.append(given[1].name), save(*given)))
+    monkeypatch.setattr(trainer.torch, "save", lambda *_: pytest.fail("a checkpoint"))
+    result = fit(build(0.3), *splits, dataclasses.replace(SCHEDULE, epochs=8), seed=3, directory=tmp_path)
+    assert written == [WEIGHTS] and len(result.history) == 8
 
 
 def test_patience_stops_early(splits, tmp_path):
@@ -123,7 +145,7 @@ def test_predict_never_shows_labels(splits):
 
 
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_a_loss_that_is_not_finite_is_named_and_the_last_checkpoint_kept(splits, tmp_path, epoch):
+def test_a_loss_that_is_not_finite_is_named_and_the_last_checkpoint_kept(splits, tmp_path, often, epoch):
     class Breaking(Linear):
         def begin_epoch(self, number):
             self.breaks = number == epoch
@@ -136,7 +158,8 @@ def test_a_loss_that_is_not_finite_is_named_and_the_last_checkpoint_kept(splits,
                 output.losses["extra"] = output.prediction.sum() * 0
             return output
 
-    with pytest.raises(NonFiniteLoss, match=rf"run x: extra is -?(inf|nan) in batch 1 of epoch {epoch}"):
+    kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "there is no checkpoint yet"
+    with pytest.raises(NonFiniteLoss, match=rf"run x: extra is -?(inf|nan) in batch 1 of epoch {epoch}; {kept}"):
         fit(Breaking(), *splits, SCHEDULE, seed=1, directory=tmp_path, label="run x")
     assert (tmp_path / CHECKPOINT).exists() == (epoch > 1)
     if epoch > 1:
@@ -172,7 +195,7 @@ def test_rates_warm_up_for_one_epoch_and_then_falls_linearly():
     assert rates[4:] == [pytest.approx((12 - step) / 8) for step in range(4, 12)]
 
 
-def test_training_follows_the_schedule_of_rates_also_when_it_is_resumed(splits, tmp_path, monkeypatch):
+def test_training_follows_the_schedule_of_rates_also_when_it_is_resumed(splits, tmp_path, often, monkeypatch):
     rates = []
     step = torch.optim.AdamW.step
     monkeypatch.setattr(
@@ -216,7 +239,7 @@ def test_history_is_json_even_with_nan(splits, tmp_path):
 
 
 def test_weights_of_another_architecture_or_damaged_are_refused(tmp_path):
-    save_weights(build(), tmp_path / "a.safetensors")
+    save_weights(build().state_dict(), tmp_path / "a.safetensors")
 
     class Wider(Linear):
         def __init__(self):
@@ -272,6 +295,6 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     system = build()
     with torch.no_grad():
         system.linear.bias.fill_(float("nan"))
-    save_weights(system, tmp_path / WEIGHTS)
+    save_weights(system.state_dict(), tmp_path / WEIGHTS)
     with pytest.raises(RunError, match="linear.bias holds numbers that are not finite"):
         load_weights(build(), tmp_path / WEIGHTS)

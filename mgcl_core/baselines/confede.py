@@ -16,6 +16,7 @@ Where this follows the paper rather than the authors' repository (github.com/Xpa
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from ..data.batches import Batch, DeviceSplit
 from ..data.corpus import MODALITIES
 from ..data.valid_steps import masked_mean
+from ..encoders import Readout
 from ..losses import prediction_loss
 from ..support.errors import RunError
 from ..system import LoopSettings, Output, Shapes, System, SystemEntry
@@ -286,13 +288,13 @@ def masked_mean_square(errors: Tensor, valid: Tensor) -> Tensor:
     return (errors.square() * valid).sum() / valid.sum().clamp_min(1)
 
 
-def gelu_perceptron(in_features: int, *hidden: int) -> nn.Sequential:
+def gelu_perceptron(in_features: int, *hidden: int) -> Readout:
     """Linear layers with GELU between them, ending in one value: (…, in) → (…, 1)."""
     layers: list[nn.Module] = []
     for width in hidden:
         layers += [nn.Linear(in_features, width), nn.GELU()]
         in_features = width
-    return nn.Sequential(*layers, nn.Linear(in_features, 1))
+    return Readout(*layers, nn.Linear(in_features, 1))
 
 
 def rank_candidates(embeddings: Tensor, labels: Tensor, share: float, count: int, rows: int = 512) -> Tensor:
@@ -360,6 +362,12 @@ def contrast_pairs() -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     return positive, negative
 
 
+@functools.cache
+def _pairs_on(device: torch.device) -> tuple[tuple[Tensor, Tensor], ...]:
+    """`contrast_pairs` as tensors, sent to a device once and not in each step."""
+    return tuple(torch.tensor(pairs, device=device).unbind(1) for pairs in contrast_pairs())
+
+
 def contrastive_loss(features: Tensor, valid: Tensor, temperature: float) -> Tensor:
     """Mean over clips and their positive pairs of −log(e^p / (e^p + Σ e^n)), n being all negatives of the anchor.
 
@@ -376,7 +384,7 @@ def contrastive_loss(features: Tensor, valid: Tensor, temperature: float) -> Ten
     with torch.autocast(unit.device.type, enabled=False):  # cosines stay in float32
         similarity = unit @ unit.mT / temperature  # (B, 42, 42)
     feature_valid = valid.flatten(1)  # (B, 42)
-    positive, negative = (torch.tensor(pairs, device=features.device).unbind(1) for pairs in contrast_pairs())
+    positive, negative = _pairs_on(features.device)
     (anchor, other), (negative_anchor, negative_other) = positive, negative
     negative_valid = feature_valid[:, negative_anchor] & feature_valid[:, negative_other]  # (B, 33)
     competes = (anchor[:, None] == negative_anchor) & negative_valid[:, None]  # (B, 20, 33)

@@ -89,7 +89,10 @@ class LSTM(nn.LSTM):
 
 
 class LSTMVector(nn.Module):
-    """LSTM, then a projection of its state at the last valid step: (B, L, D), (B, L) → (B, out)."""
+    """LSTM, then a projection of its state at the last valid step: (B, L, D), (B, L) → (B, out).
+
+    The state of a clip without any valid step is zero.
+    """
 
     def __init__(self, in_features: int, hidden: int, out_features: int, dropout: float):
         super().__init__()
@@ -98,7 +101,9 @@ class LSTMVector(nn.Module):
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
         states, _ = self.lstm(values)
-        return self.projection(self.dropout(last_state(states, mask)))
+        # A clip without any valid step is zeros: the first step that `last_state` gives is its padding.
+        state = last_state(states, mask) * mask.any(1, keepdim=True)
+        return self.projection(self.dropout(state))
 
 
 class BatchNorm(nn.BatchNorm1d):

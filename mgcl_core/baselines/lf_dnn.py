@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ..data.batches import Batch
+from ..encoders import Readout
 from ..system import Output, Shapes, System, SystemEntry
 from .layers import ModalityVectors, VectorSettings, l1_output
 
@@ -51,7 +52,7 @@ class LFDNN(System):
         super().__init__()
         self.settings, self.vectors = settings, ModalityVectors(settings, shapes)
         width = settings.text_out + settings.audio_hidden + settings.vision_hidden
-        self.fusion = nn.Sequential(
+        self.fusion = Readout(
             nn.Dropout(settings.fusion_dropout),
             nn.Linear(width, settings.fusion_hidden),
             nn.ReLU(),

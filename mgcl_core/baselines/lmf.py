@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from ..data.batches import Batch
+from ..encoders import in_float32
 from ..system import Output, Shapes, System, SystemEntry
 from .layers import ModalityVectors, VectorSettings, l1_output, with_one
 
@@ -76,7 +77,7 @@ class LMF(System):
     def forward(self, batch: Batch) -> Output:
         vectors = zip(("text", "audio", "vision"), self.vectors(batch), strict=True)
         text, audio, vision = (with_one(vector) @ self.factors[name].T for name, vector in vectors)  # each (B, rank)
-        return l1_output(self.weights(text * audio * vision), batch)
+        return l1_output(in_float32(self.weights, text * audio * vision), batch)
 
 
 ENTRY = SystemEntry(

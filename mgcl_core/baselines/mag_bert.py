@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..data.batches import Batch
 from ..data.valid_steps import read_by_length
-from ..encoders import TextEncoder
+from ..encoders import Readout, TextEncoder
 from ..system import LoopSettings, Output, Shapes, System, SystemEntry
 from .layers import align_steps, l1_output
 
@@ -85,7 +85,7 @@ class MAGBERT(System):
         width = self.text.out_features
         self.gate = AdaptationGate(width, shapes.vision_dim, shapes.audio_dim, settings)
         self.pooler = nn.Sequential(nn.Linear(width, width), nn.Tanh())
-        self.head = nn.Sequential(nn.Dropout(settings.head_dropout), nn.Linear(width, 1))
+        self.head = Readout(nn.Dropout(settings.head_dropout), nn.Linear(width, 1))
 
     def forward(self, batch: Batch) -> Output:
         audio, vision = self._align(batch)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.batches import Batch
+from ..encoders import Readout
 from ..system import LoopSettings, Output, Shapes, System, SystemEntry
 from .layers import align_steps, l1_output, last_state, text_embeddings, token_steps
 
@@ -88,11 +89,9 @@ PUBLISHED: dict[str, MFNSettings] = {
 }
 
 
-def small_network(in_features: int, hidden: int, out_features: int, dropout: float) -> nn.Sequential:
+def small_network(in_features: int, hidden: int, out_features: int, dropout: float) -> Readout:
     """Linear, ReLU, dropout, linear."""
-    return nn.Sequential(
-        nn.Linear(in_features, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, out_features)
-    )
+    return Readout(nn.Linear(in_features, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, out_features))
 
 
 class MFN(System):

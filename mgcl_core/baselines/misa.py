@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..data.batches import Batch
 from ..data.corpus import MODALITIES
 from ..data.valid_steps import lengths, masked_mean
-from ..encoders import TextEncoder
+from ..encoders import Readout, TextEncoder
 from ..losses import prediction_loss
 from ..system import LoopSettings, Output, Shapes, System, SystemEntry
 from .layers import LSTM, last_state
@@ -115,7 +115,7 @@ class MISA(System):
         self.reconstruction = nn.ModuleDict({m: nn.Linear(width, width) for m in MODALITIES})
         layer = nn.TransformerEncoderLayer(width, nhead=2, batch_first=True)
         self.transformer = nn.TransformerEncoder(layer, num_layers=1, enable_nested_tensor=False)
-        self.predictor = nn.Sequential(
+        self.predictor = Readout(
             nn.Linear(6 * width, 3 * width), nn.Dropout(settings.dropout), nn.ReLU(), nn.Linear(3 * width, 1)
         )
 
@@ -184,11 +184,10 @@ def similarity_loss(invariant: Tensor, moments: int, present: Tensor) -> Tensor:
     means = _mean_of_present(invariant, present)  # (3, h)
     centred = invariant - means
     orders = [means, *(_mean_of_present(centred.pow(order), present) for order in range(2, moments + 1))]
-    orders = torch.stack(orders)  # (moments, 3, h)
-    first, second = [0, 0, 1], [1, 2, 2]
-    distances = torch.linalg.vector_norm(orders[:, first] - orders[:, second], dim=-1).sum(0)  # (3,)
-    known = present.any(0)
-    return (distances * (known[first] & known[second])).mean()
+    orders, known = torch.stack(orders), present.any(0)  # (moments, 3, h), (3,)
+    first, second = _pick(orders, 1, (0, 0, 1)), _pick(orders, 1, (1, 2, 2))
+    distances = torch.linalg.vector_norm(first - second, dim=-1).sum(0)  # (3,)
+    return (distances * _pick(known, 0, (0, 0, 1)) * _pick(known, 0, (1, 2, 2))).mean()
 
 
 def _mean_of_present(parts: Tensor, present: Tensor) -> Tensor:
@@ -214,10 +213,15 @@ def difference_loss(specific: Tensor, invariant: Tensor, present: Tensor) -> Ten
     parts = (parts - _mean_of_present(parts, present)) * present[:, :, None]
     parts = parts.transpose(0, 1)  # (6, B, h)
     parts = parts / (parts.norm(dim=-1, keepdim=True).detach() + 1e-6)
-    first, second = [0, 1, 2, 0, 0, 1], [3, 4, 5, 1, 2, 2]
+    first, second = _pick(parts, 0, (0, 1, 2, 0, 0, 1)), _pick(parts, 0, (3, 4, 5, 1, 2, 2))
     with torch.autocast(parts.device.type, enabled=False):
-        products = parts[first].mT @ parts[second]  # (6, h, h)
+        products = first.mT @ second  # (6, h, h)
     return products.square().mean((1, 2)).sum()
+
+
+def _pick(values: Tensor, axis: int, places: tuple[int, ...]) -> Tensor:
+    """``values`` at ``places`` of an axis. Indexing with a list would send it to the device in each step."""
+    return torch.stack([values.select(axis, place) for place in places], axis)
 
 
 ENTRY = SystemEntry(

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from ..data.batches import Batch
 from ..data.corpus import MODALITIES
 from ..data.valid_steps import lengths
+from ..encoders import in_float32
 from ..system import LoopSettings, Output, Shapes, System, SystemEntry
 from .layers import l1_output, last_state, text_embeddings
 
@@ -251,7 +252,7 @@ class MulT(System):
             states = self.unimodal[m](torch.cat(crossed, 2))  # (B, L, 2·d)
             last.append(last_state(states, mask))
         final = torch.cat([last[MODALITIES.index(m)] for m in "TAV"], 1)
-        return l1_output(self.head(final + self.residual(final)), batch)
+        return l1_output(in_float32(self.head, final + self.residual(final)), batch)
 
     def _convolve(self, modality: str, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L, D) → (B, L', d) and the mask of the steps that see no padding, of every clip at least the first."""

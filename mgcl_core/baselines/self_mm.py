@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batches import Batch
-from ..encoders import TextEncoder
+from ..encoders import TextEncoder, in_float32
 from ..system import LoopSettings, Output, Shapes, System, SystemEntry
 from .layers import LSTMVector
 
@@ -82,7 +82,7 @@ class Task(nn.Module):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         features = self.features(self.dropout(inputs)).relu()
-        return features, self.prediction(self.hidden(features).relu()).squeeze(-1).float()
+        return features, in_float32(lambda values: self.prediction(self.hidden(values).relu()), features).squeeze(-1)
 
 
 class SelfMM(System):

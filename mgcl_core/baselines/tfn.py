@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batches import Batch
+from ..encoders import Readout
 from ..system import Output, Shapes, System, SystemEntry
 from .layers import ModalityVectors, VectorSettings, l1_output, with_one
 
@@ -89,7 +90,7 @@ class TFN(System):
             hidden,
             settings.fusion_dropout,
         )
-        self.layers = nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+        self.layers = Readout(nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
 
     def forward(self, batch: Batch) -> Output:
         text, audio, vision = (with_one(vector) for vector in self.vectors(batch))

@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ..config import DATASETS, Config, preset
+from ..config import DATASETS, PROFILES, Config, preset
 from ..data import load_corpus
-from ..support.devices import choose_device, choose_precision
+from ..support.devices import choose_device
 from ..support.errors import ConfigError, RunError, nearest
 from ..support.files import atomic, read_json, write_json
 from ..support.parallel import run_parallel
@@ -53,8 +53,8 @@ class Options:
 
     @property
     def config(self) -> Config:
-        """Table 2's settings, with the precision that the device gets by default."""
-        precision = choose_precision("auto", self.torch_device)
+        """Table 2's settings, on a CPU in float32."""
+        precision = "fp32" if self.torch_device.type == "cpu" else PROFILES["paper"]["precision"]
         return preset(self.corpus.removeprefix("synthetic-")).override({"precision": precision})
 
     def rates(self) -> Rates:

@@ -1,7 +1,7 @@
 """Layout of padded batches: their valid steps packed together, and clips of similar length read together.
 
-Padding is not computed, and results do not depend on it. The same on every device, but that an accelerator reads all
-clips as one group.
+Padding is not computed, and results do not depend on it. An accelerator reads all clips as one group, in the order of
+the batch, and is never asked for a number that the host can know: it would have to finish all its work first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ GROUP_SIZE, ATTENTION_GROUP_SIZE = 16, 8
 
 
 class ValidSteps:
-    """Where the valid steps of a batch lie, and their packing: clip by clip, those with most valid steps first.
+    """Where the valid steps of a batch lie, and their packing: clip by clip, on a CPU the longest first.
+
+    Args:
+        mask: (B, L), True at valid steps.
+        count: How many are valid, where the host knows it. Without it an accelerator has to be asked.
 
     Attributes:
         mask: (B, L), True at valid steps.
@@ -25,8 +29,18 @@ class ValidSteps:
         times: (n,) its step within the clip.
     """
 
-    def __init__(self, mask: Tensor):
+    def __init__(self, mask: Tensor, count: int | None = None):
         self.mask = mask
+        if mask.device.type != "cpu":
+            valid = mask.flatten()
+            # A stable sort leaves the valid ones in front, in their order, and its size is known.
+            self._rows = (
+                valid.nonzero().squeeze(1)
+                if count is None
+                else valid.byte().argsort(descending=True, stable=True)[:count]
+            )
+            self.clips, self.times = self._rows // mask.shape[1], self._rows % mask.shape[1]
+            return
         counts = mask.sum(1)
         order = counts.argsort(descending=True, stable=True)
         place, self.times = mask[order].nonzero(as_tuple=True)
@@ -62,8 +76,11 @@ class ValidSteps:
             The packed steps of a group, and where they lie in a batch of that group alone, (G, longest). Concatenated,
             the groups are in packed order again.
         """
+        if self.mask.device.type != "cpu":
+            yield packed, self
+            return
         present = self._counts[self._counts > 0]  # attention among no steps would be NaN
-        groups = present.split(_group_size(present, ATTENTION_GROUP_SIZE)) if len(present) else ()
+        groups = present.split(ATTENTION_GROUP_SIZE) if len(present) else ()
         parts = packed.split([int(group.sum()) for group in groups])
         for part, counts in zip(parts, groups, strict=True):
             yield part, ValidSteps(torch.arange(int(counts[0]), device=counts.device) < counts[:, None])
@@ -81,22 +98,20 @@ def lengths(mask: Tensor) -> Tensor:
     return (mask * steps).amax(1).clamp_min(1)
 
 
-def read_by_length(mask: Tensor, read: Callable[[Tensor, int], Tensor], size: int = GROUP_SIZE) -> Tensor:
-    """Read clips in groups of similar length.
+def read_by_length(mask: Tensor, read: Callable[[Tensor | slice, int], Tensor], size: int = GROUP_SIZE) -> Tensor:
+    """Read clips in groups of similar length, on an accelerator all at once: batches are trimmed to their longest clip.
 
     Args:
         mask: (B, L), True where valid.
-        read: given rows (G,) of the batch and the length of the longest of them, returns (G, …).
+        read: given rows (G,) of the batch, or a slice of them, and the length of the longest, returns (G, …).
         size: G, clips of a group on a CPU.
 
     Returns:
         (B, …), in the order of the batch.
     """
+    if mask.device.type != "cpu":
+        return read(slice(None), mask.shape[1])
     counts = lengths(mask)
     order = counts.argsort(descending=True, stable=True)
-    parts = [read(rows, int(counts[rows[0]])) for rows in order.split(_group_size(counts, size))]
+    parts = [read(rows, int(counts[rows[0]])) for rows in order.split(size)]
     return torch.cat(parts)[order.argsort()]
-
-
-def _group_size(clips: Tensor, size: int) -> int:
-    return size if clips.device.type == "cpu" else max(1, len(clips))

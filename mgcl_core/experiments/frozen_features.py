@@ -38,15 +38,14 @@ def encode_frozen(
 
 
 def kept_on_disk(
-    folder: Path, name: str, compute: Callable[[], dict[str, Tensor]], device: torch.device, *, half: bool = False
+    folder: Path, name: str, compute: Callable[[], dict[str, Tensor]], *, half: bool = False
 ) -> dict[str, Tensor]:
-    """What ``compute`` gives, kept as arrays in ``folder`` and read from there when asked again.
+    """What ``compute`` gives, kept as arrays in ``folder`` and memory-mapped from there.
 
     Args:
         folder: where the arrays are kept, each under ``name`` and its key.
         name: of this set of arrays.
         compute: called where they are not kept yet.
-        device: where the result goes.
         half: keep numbers in half precision, for half the memory; batches give float32 again.
     """
     name = f"{name}-fp16" if half else name
@@ -58,7 +57,7 @@ def kept_on_disk(
                 np.save(file, (values.half() if half and values.is_floating_point() else values).numpy())
         write_json(marker, {"keys": list(computed)})  # last: what it lists is whole
     arrays = {key: open_array(folder / f"{name}-{key}.npy", writable=True) for key in read_json(marker)["keys"]}
-    return {key: torch.from_numpy(values).to(device) for key, values in arrays.items()}
+    return {key: torch.from_numpy(values) for key, values in arrays.items()}
 
 
 def _concatenate(parts: list[Tensor]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,15 +128,19 @@ def training_seconds(folder: Path) -> float:
     return sum(row["seconds"] for history in folder.rglob(HISTORY) for row in read_json_lines(history))
 
 
-def runs_of_other_formats(folder: Path) -> int:
-    """How many runs in ``folder`` another version of this package has left there."""
-    count = 0
-    for record in folder.glob(f"*/{RECORD}"):
+def other_runs(folder: Path, precision: str) -> tuple[int, Counter[str]]:
+    """How many runs in ``folder`` are of another version of this package, and how many of each other precision."""
+    formats, precisions = 0, Counter()
+    for path in folder.glob(f"*/{RECORD}"):
         try:
-            count += read_json(record).get("format") != RUN_FORMAT
-        except (OSError, ValueError, AttributeError):
+            record = read_json(path)
+            if record.get("format") != RUN_FORMAT:
+                formats += 1
+            elif record["config"]["precision"] != precision:
+                precisions[record["config"]["precision"]] += 1
+        except (OSError, ValueError, AttributeError, KeyError, TypeError):
             continue  # a damaged record is an error where its run is asked for
-    return count
+    return formats, precisions
 
 
 def make_record(

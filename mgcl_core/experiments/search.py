@@ -20,11 +20,13 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
+from ..config import Config
 from ..support.errors import ConfigError, RunError
 from ..support.files import atomic, read_json_lines
 from ..support.runtime import derive_seed
 from ..trainer import HISTORY, NonFiniteLoss
 from .directories import digest, write_overrides
+from .memory import OutOfMemory
 from .presets import write_preset
 from .runs import RUN_FORMAT, Run, training_seconds
 from .stages import MGCLStage
@@ -63,10 +65,10 @@ SPACE: dict[str, Range | dict[str, Any]] = {
 class SearchResult:
     """What a search leaves: every trial, and the preset with the file that holds it.
 
-    ``trials`` has a row a trial: ``number``; ``state``, "complete", "pruned" or "failed" (stopped from outside, its
-    settings were tried again); ``validation_mae``, of a pruned trial the mean so far; ``epochs`` trained;
-    ``seconds`` of them, of a failed trial counted where it was tried again; and a column a searched setting, named in
-    ``searched``.
+    ``trials`` has a row a trial: ``number``; ``state``, "complete", "pruned" or "failed" (out of memory; or stopped
+    from outside, and its settings were tried again); ``validation_mae``, of a pruned trial the mean so far;
+    ``epochs`` trained; ``seconds`` of them, of a failed trial counted where it was tried again; and a column a searched
+    setting, named in ``searched``.
     """
 
     trials: pd.DataFrame
@@ -93,7 +95,8 @@ def run_search(study: Study, trials: int = TRIALS, *, out: Path | None = None) -
     """Run what is missing of ``trials`` trials, completed or pruned, and write the preset of the best.
 
     The first trial has the study's own settings, so the chosen ones are never worse on validation. What the study
-    overrides stays as it is and is not searched. A trial whose loss becomes non-finite counts as pruned. Of two
+    overrides stays as it is and is not searched. A trial whose loss becomes non-finite counts as pruned, one whose
+    stage two runs out of memory as failed; neither is tried again. Of two
     processes that ask for it, one searches and the other waits.
 
     Args:
@@ -162,8 +165,9 @@ class _Job:
         return self.trials.get_trials(deepcopy=False, states=states)
 
     def finished(self) -> list[Any]:
-        """Trials that count: completed or pruned."""
-        return self._of_state("COMPLETE", "PRUNED")
+        """Trials that count: completed, pruned, or out of memory (a trial stopped from outside has no reason)."""
+        failed = [trial for trial in self._of_state("FAIL") if "reason" in trial.user_attrs]
+        return self._of_state("COMPLETE", "PRUNED") + failed
 
     def one_trial(self) -> None:
         optuna, count = self.optuna, len(self.finished())
@@ -184,6 +188,14 @@ class _Job:
             trial.set_user_attr("seconds", training_seconds(folder))
             self.trials.tell(trial, state=optuna.trial.TrialState.PRUNED)
             log.info("trial %d: pruned (%s)", trial.number, reason)
+        except OutOfMemory as reason:
+            configs = self._configs(trial.params)
+            if all(run.trained for config in configs for run in self.study.encoder_runs(config)):
+                trial.set_user_attr("reason", str(reason))
+                log.warning("trial %d: failed (%s)", trial.number, reason)
+            self.trials.tell(trial, state=optuna.trial.TrialState.FAIL)
+            if "reason" not in trial.user_attrs:  # of stage one, which all trials need
+                raise
         shutil.rmtree(folder.parent, ignore_errors=True)  # weights and histories; what was reported of them is kept
 
     def _ranges(self) -> dict[str, Range | dict[str, Any]]:
@@ -197,7 +209,6 @@ class _Job:
 
     def _validation_mae(self, trial: Any, folder: Path) -> float:
         """Mean over seeds of the validation MAE at the chosen epoch; pruned by the mean so far at equal epochs."""
-        chosen = self._settings(trial.params)
         best: list[float] = []  # of the seeds before the current one
         reported: set[int] = set()
 
@@ -210,7 +221,7 @@ class _Job:
                     reported.add(step)
                     trial.report(float(np.mean([*best, lowest])), step)
 
-        configs = [self.study.config(seed).override(chosen) for seed in self.study.seeds]
+        configs = self._configs(trial.params)
         encoders = [run for config in configs for run in self.study.encoder_runs(config) if not run.trained]
         for name in self.study.side_by_side(_train_encoder, encoders):
             log.info("stage one: %s", name)
@@ -231,6 +242,11 @@ class _Job:
             best.append(result.history[result.chosen_epoch - 1]["valid_mae"])
         trial.set_user_attr("seeds", best)
         return float(np.mean(best))
+
+    def _configs(self, params: Mapping[str, Any]) -> list[Config]:
+        """The settings of a trial, one of each seed."""
+        chosen = self._settings(params)
+        return [self.study.config(seed).override(chosen) for seed in self.study.seeds]
 
     def _settings(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """A trial's labels as values of the settings."""

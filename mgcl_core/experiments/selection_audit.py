@@ -135,7 +135,7 @@ def _score_every_epoch(study: Study, run: Run) -> dict[str, Any]:
             run,
             folder,
             label=f"audit of {run.name}",
-            after_epoch=lambda epoch, system: save_weights(system, weights(epoch)),
+            after_epoch=lambda epoch, system: save_weights(system.state_dict(), weights(epoch)),
         )
     splits = {name: study.split(name, run) for name in ("valid", "test")}
     labels = {name: getattr(study.corpus, name).labels for name in splits}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..config import Config
 from ..data import Corpus
-from ..data.batches import DeviceSplit
+from ..data.batches import DeviceSplit, place
 from ..data.corpus import EncoderName
 from ..data.loading import with_text
 from ..data.scaling import Scaler
@@ -44,10 +44,15 @@ class Withheld:
 
 
 class StudySplits:
-    """Splits of ``corpus`` on ``device`` under the settings ``config``; features are kept below ``directory``."""
+    """Splits of ``corpus`` on ``device`` under the settings ``config``; features are kept below ``directory``.
 
-    def __init__(self, corpus: Corpus, config: Config, device: torch.device, directory: Path):
-        self.corpus, self.config, self.device, self.directory = corpus, config, device, directory
+    All of their data take at most ``room`` bytes of the device, where that is not None; the rest stays on the host.
+    """
+
+    def __init__(
+        self, corpus: Corpus, config: Config, device: torch.device, directory: Path, *, room: int | None = None
+    ):
+        self.corpus, self.config, self.device, self.directory, self.room = corpus, config, device, directory, room
         self._splits: dict[str, DeviceSplit] = {}
         self._token_ids: dict[str, np.ndarray] = {}
         self._scaler: Scaler | None = None
@@ -109,14 +114,24 @@ class StudySplits:
                 scaler=self.scaler,
                 tokens=self._tokens(name),
                 labelled=name != "test",
+                room=self._room_left(),
             )
         split = self._splits[name]
         split.features, split.text = {}, None
         for parent in run.frozen_parents:
-            split.features.update(self._features(run, parent, name, split))
+            # The smallest first: what a system looks up by itself, macro features, lies on the device.
+            for key, values in sorted(
+                self._features(run, parent, name, split).items(), key=lambda item: item[1].nbytes
+            ):
+                split.features[key] = place(values, self.device, self._room_left())
         if run.stage.reads_text_embeddings:
-            split.text = self._text_embeddings(run, name, split)
+            split.text = place(self._text_embeddings(run, name, split), self.device, self._room_left())
         return split
+
+    def _room_left(self) -> int | None:
+        return (
+            None if self.room is None else self.room - sum(split.bytes_on_device() for split in self._splits.values())
+        )
 
     def keep_features(self, run: Run, system: System, name: str) -> None:
         """Keep the features that the trained stage-one ``system`` of ``run`` gives of split ``name``.
@@ -139,13 +154,13 @@ class StudySplits:
             return encode_frozen(trained.encoder, parent.stage.encoder, split, parent.config)
 
         half = run.config.feature_cache == "fp16"
-        return kept_on_disk(parent.directory, f"features-{name}", compute, self.device, half=half)
+        return kept_on_disk(parent.directory, f"features-{name}", compute, half=half)
 
     def _text_embeddings(self, run: Run, name: str, split: DeviceSplit) -> Tensor:
         """Contextual embeddings (N, L, D): the file's own, or those of the text model as it comes, not fine-tuned."""
         if self._own_text_dim:
             self.corpus = with_text(self.corpus)
-            return torch.from_numpy(np.array(getattr(self.corpus, name).text)).to(self.device)
+            return torch.from_numpy(np.array(getattr(self.corpus, name).text))
         config, micro = self.config, EncoderName("micro", "T")
         identity = json.dumps([config.text_model, config.tokens, self.corpus.sha256])
         folder = self.directory / "features" / f"text-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
@@ -154,7 +169,7 @@ class StudySplits:
             encoder = TextEncoder(config.text_model).to(self.device)
             return encode_frozen(encoder, micro, split, config.override({"micro": "sequence"}))
 
-        return kept_on_disk(folder, name, compute, self.device, half=run.config.feature_cache == "fp16")[str(micro)]
+        return kept_on_disk(folder, name, compute, half=run.config.feature_cache == "fp16")[str(micro)]
 
 
 def shapes_of(config: Config, *, bound: float, clips: int, text_dim: int, text_steps: int) -> Shapes:

@@ -6,6 +6,7 @@ nothing and a changed setting never meets old numbers.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock
 
@@ -23,7 +25,7 @@ from ..data import Corpus, load_corpus
 from ..data.batches import DeviceSplit
 from ..data.validation import decide_scheme
 from ..encoders import encoder_names
-from ..support.devices import choose_device, choose_precision, describe_device
+from ..support.devices import check_precision, choose_device, describe_device
 from ..support.errors import ConfigError, nearest
 from ..support.files import write_json
 from ..support.parallel import choose_workers, run_parallel
@@ -32,6 +34,7 @@ from ..support.runtime import derive_seed
 from ..system import System
 from ..trainer import CHECKPOINT, Fit, fit, predict
 from .directories import artifact_directory, digest
+from .memory import COUNTED_CLIPS, Need, data_room, explained, need_of, warn_of_crowding
 from .registry import compared_systems, config_for, paper_dataset, system_settings
 from .runs import (
     DONE,
@@ -41,7 +44,7 @@ from .runs import (
     Run,
     describe,
     make_record,
-    runs_of_other_formats,
+    other_runs,
     training_seconds,
     write_predictions,
 )
@@ -69,7 +72,7 @@ class Study:
         seeds: each seed covers both stages.
         overrides: settings that differ from the profile's.
         device: "auto", "cpu", "cuda" …
-        precision: "auto" (bf16 on CUDA, else fp32), "fp32" or "bf16".
+        precision: "fp32", "bf16", or "auto", the profile's own, which is the same on every machine (decision 22).
         results: directory of all results; the project's ``results/`` when None.
         scheme: of the labels, where `load_corpus` should not decide.
         dataset: "sims", "mosi" or "mosei", whose settings of the paper a file is run with; that of a known corpus when
@@ -102,21 +105,22 @@ class Study:
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ConfigError(f"seeds={list(self.seeds)}: must be different and at least one")
         self.device = choose_device(device)
-        self._auto_precision = choose_precision("auto", self.device)
-        precision = choose_precision(precision, self.device)
         self.overrides = dict(overrides or {})
         self.system_overrides = {name: dict(changes) for name, changes in (system_overrides or {}).items()}
         for name, changes in self.system_overrides.items():
             system_settings(name, paper_dataset(self.corpus), profile, changes)
-        self.base = config_for(self.corpus, profile).override({"precision": precision, **self.overrides})
+        usual = config_for(self.corpus, profile)
+        asked = {} if precision == "auto" else {"precision": precision}
+        self.base = usual.override({**asked, **self.overrides})
+        self._precision_differs = self.base.precision != usual.precision
         for name in READING:
-            if getattr(self.base, name) != getattr(self.corpus, name):
-                asked, was = getattr(self.base, name), getattr(self.corpus, name)
-                raise ConfigError(f"{name}={asked!r}, but the corpus was loaded with {name}={was!r}")
+            wanted, was = getattr(self.base, name), getattr(self.corpus, name)
+            if wanted != was:
+                raise ConfigError(f"{name}={wanted!r}, but the corpus was loaded with {name}={was!r}")
         self._check_dataset()
         self.directory = Path(results or project_root() / "results") / self.corpus.name / profile
         self.artifacts = artifact_directory(self.directory, self.changes)
-        self.splits = StudySplits(self.corpus, self.base, self.device, self.directory)
+        self.splits = StudySplits(self.corpus, self.base, self.device, self.directory, room=data_room(self.device))
         self.workers = choose_workers(workers, self.device, profile)
         self._device_was_asked_for = device != "auto"
         # Without the test split, so that a study that is not handed one finds the same runs.
@@ -141,18 +145,21 @@ class Study:
             self.corpus.name,
             profile,
             describe_device(self.device),
-            precision,
+            self.base.precision,
             self.workers,
             "s" * (self.workers != 1),
         )
-        if others := runs_of_other_formats(self.directory / "runs"):
-            log.info("%d runs in %s are of another version of this package; they are not used", others, self.directory)
+        formats, precisions = other_runs(self.directory / "runs", self.base.precision)
+        if formats:
+            log.info("%d runs in %s are of another version of this package; they are not used", formats, self.directory)
+        for other, count in precisions.items():
+            log.info("%d runs in %s are in %s; --precision %s shows those", count, self.directory, other, other)
 
     def without_test(self) -> Study:
         """The same study with a test split of which only the number of clips is known."""
         blind = copy.copy(self)
         blind.corpus = dataclasses.replace(self.corpus, test=Withheld(len(self.corpus.test)))
-        blind.splits = StudySplits(blind.corpus, self.base, self.device, self.directory)
+        blind.splits = StudySplits(blind.corpus, self.base, self.device, self.directory, room=self.splits.room)
         blind._recipe = {**self._recipe, "corpus": blind.corpus}
         return blind
 
@@ -160,7 +167,7 @@ class Study:
     def changes(self) -> dict[str, Any]:
         """What differs from the profile's own: ``overrides``, ``system_overrides`` and ``seeds``, those that do."""
         values = self.base.as_dict()
-        names = {*self.overrides} | ({"precision"} if self.base.precision != self._auto_precision else set())
+        names = {*self.overrides} | ({"precision"} if self._precision_differs else set())
         changes = {
             "overrides": {name: values[name] for name in sorted(names)},
             "system_overrides": self.system_overrides,
@@ -238,11 +245,12 @@ class Study:
         log.info("%s: settings of %r, %s; text model %r", self.corpus.name, dataset, reason, self.base.text_model)
 
     def check_device(self) -> None:
-        """Refuse days of work on a CPU that nobody asked for.
+        """Refuse days of work on a CPU that nobody asked for, and a precision that the GPU lacks.
 
         Raises:
-            ConfigError: profile "paper", and the device "auto" turned out to be a CPU.
+            ConfigError: profile "paper", and the device "auto" turned out to be a CPU; or bf16 would be emulated.
         """
+        check_precision(self.base.precision, self.device)
         if self.profile == "paper" and self.device.type == "cpu" and not self._device_was_asked_for:
             hours, clips = PAPER_HOURS[paper_dataset(self.corpus)]
             raise ConfigError(
@@ -268,6 +276,9 @@ class Study:
         missing = [run for run in runs if not run.done]
         parents = {parent.directory: parent for run in missing for parent in run.parents if not parent.done}
         for group in (list(parents.values()), missing):
+            if untrained := [run for run in group if not run.trained]:
+                self.check_device()
+                warn_of_crowding(untrained, self.splits.shapes, self.corpus.train, self.device, self.workers)
             if min(self.workers, len(group)) <= 1:
                 for run in group:
                     self.finish(run)
@@ -302,7 +313,7 @@ class Study:
         for parent in run.parents:
             self.finish(parent, test=test)
         run.directory.mkdir(parents=True, exist_ok=True)
-        with FileLock(run.directory.with_suffix(".lock")):
+        with FileLock(run.directory.with_suffix(".lock")), self._explained(run):
             system = None if run.trained else self._train(run)
             for path in run.directory.rglob(CHECKPOINT):
                 path.unlink()
@@ -327,9 +338,14 @@ class Study:
             The system at its chosen epoch, and what `mgcl_core.trainer.fit` returns.
         """
         self.check_device()
+        with self._explained(run):
+            return self._fit(run, directory, label or f"{self.corpus.name} {run.stage.label} {run.seed}", after_epoch)
+
+    def _fit(
+        self, run: Run, directory: Path, label: str, after_epoch: Callable[[int, System], None] | None
+    ) -> tuple[System, Fit]:
         system = self.build(run)
         train, valid = self.split("train", run), self.split("valid", run)
-        label = label or f"{self.corpus.name} {run.stage.label} {run.seed}"
         seed = derive_seed(run.seed, run.stage.name)
         for name, part in system.pretraining().items():  # its parts are the system's own, trained in place
             if not (directory / CHECKPOINT).exists():
@@ -346,6 +362,15 @@ class Study:
             after_epoch=after_epoch,
             label=label,
         )
+
+    def _explained(self, run: Run) -> contextlib.AbstractContextManager[None]:
+        """Within its block, running out of memory says what ``run`` needs and what helps."""
+
+        def need() -> Need:
+            batch = self.split("train", run).batch(np.arange(min(COUNTED_CLIPS, len(self.corpus.train))))
+            return need_of(run, self.splits.shapes(run), batch.cpu())
+
+        return explained(run, need, self.device, self.workers)
 
     def _train(self, run: Run) -> System:
         # Epochs of a process that was stopped before its record was written are part of the cost.

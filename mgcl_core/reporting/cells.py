@@ -29,9 +29,10 @@ class Result:
     - ``paper_dataset``: the dataset of the paper it stands beside, "sims", "mosi" or "mosei"
     - ``scheme``: "sims" or "mosi"; ``system``: "MGCL", "Self-MM", ...; ``variant``: "MGCL" or "w/o CL", ...
     - ``ids`` (N strings), ``y_true`` (N,), ``y_pred`` (N,): clips, labels and predictions
-    - ``run``: the run's directory name; ``profile``: of its settings; ``selection``: how its epoch was chosen
     - ``known_file``: the corpus is the feature file of ``paper_dataset``, by its hash
     - ``changed``: settings differ from the profile's
+    - ``run``: the run's directory name; ``profile``: of its settings; ``selection``: how its epoch was chosen;
+      ``precision``: "fp32" or "bf16"
     """
 
     corpus: str
@@ -49,6 +50,7 @@ class Result:
     selection: str = "validation"
     known_file: bool = False
     changed: bool = False
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,6 +52,7 @@ def results_of(study: Study, runs: Iterable[Run]) -> list[Result]:
                     profile=study.profile,
                     known_file=known_file,
                     changed=changed,
+                    precision=run.config.precision,
                 )
             )
     return results

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from safetensors import safe_open
 
-from ..config import VARIANTS, Config, preset
+from ..config import DATASETS, VARIANTS, Config
 from ..data.text_model import load_text_model
 from ..experiments.registry import paper_dataset
 from ..experiments.runs import RECORD, Run, training_seconds
@@ -41,7 +41,8 @@ def settings_used(studies: Sequence[Study]) -> list[dict[str, Any]]:
 
 def differences_from_paper(study: Study) -> pd.DataFrame:
     """Settings that differ from the paper's for this dataset: name, the paper's value, ours."""
-    paper, ours = preset(paper_dataset(study.corpus)).as_dict(), study.base.as_dict()
+    paper = Config().override(DATASETS[paper_dataset(study.corpus)]).as_dict()  # Table 2, in float32
+    ours = study.base.as_dict()
     shapes = {name for name in Config().as_dict() if name.endswith(("_dim", "_steps"))}
     rows = [(name, paper[name], ours[name]) for name in ours if ours[name] != paper[name] and name not in shapes]
     return pd.DataFrame(rows, columns=["setting", "paper", "ours"])
@@ -72,6 +73,7 @@ def provenance(runs: Iterable[Run]) -> pd.DataFrame:
                     "python": environment["python"],
                     "torch": environment["packages"]["torch"],
                     "device": environment["device"],
+                    "precision": run.config.precision,
                     "parameters": record["parameters"],
                     "trained": record["trained_parameters"],
                     "seconds": round(record["seconds"], 1),

@@ -236,8 +236,8 @@ def _about(block: Block, cells: pd.DataFrame) -> list[str]:
     changed = " with changed settings" if first.changed else ""
     lines = [
         f"{block.dataset} block, ours: {len(first.ids)} test clips of {len(set(block.videos))} videos of {synthetic}"
-        f"{first.corpus!r}; {len(seeds)} seeds ({', '.join(map(str, seeds))}); profile {first.profile!r}{changed}; "
-        f"epoch chosen by {first.selection!r}."
+        f"{first.corpus!r}; {len(seeds)} seeds ({', '.join(map(str, seeds))}); profile {first.profile!r}{changed} in "
+        f"{' and '.join(sorted({result.precision for result in block.results}))}; epoch chosen by {first.selection!r}."
     ]
     if block.no_verdict:
         lines.append(

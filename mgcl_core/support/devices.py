@@ -14,6 +14,9 @@ from .errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+#: What runs are made on; "cuda" is also the name of AMD's GPUs. MPS and XPU were never tried, so they are refused.
+SUPPORTED = ("cpu", "cuda")
+
 
 def choose_device(name: str) -> torch.device:
     """Choose a device. If there is a GPU that cannot be used, a logged warning says why.
@@ -22,7 +25,7 @@ def choose_device(name: str) -> torch.device:
         name: As for ``torch.device``, or "auto" for CUDA if it works and the CPU otherwise.
 
     Raises:
-        ConfigError: The device is not available.
+        ConfigError: The device is not available, or of a kind that this package was never tried on.
     """
     if name == "auto":
         problem = _cuda_problem()
@@ -33,26 +36,30 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cpu")
     try:
         device = torch.device(name)
+        if device.type not in SUPPORTED:
+            raise ConfigError(f"device={name!r} is not supported: 'auto', {' or '.join(map(repr, SUPPORTED))}")
         torch.empty(1, device=device).add_(1)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device={name!r} is not available: {str(error).splitlines()[0]}") from error
     return device
 
 
-def choose_precision(name: str, device: torch.device) -> str:
-    """Choose a precision.
-
-    Args:
-        name: "fp32", "bf16", or "auto" for bf16 on a GPU whose hardware has it and fp32 otherwise.
-        device: Where it is used.
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse bf16 on a GPU that would emulate it, which is slower than fp32.
 
     Raises:
-        ConfigError: A GPU would emulate bf16, which is slower than fp32.
+        ConfigError: It would.
     """
-    native = device.type == "cuda" and _has_bf16(device)
-    if name == "bf16" and device.type == "cuda" and not native:
-        raise ConfigError(f"precision='bf16': {describe_device(device)} has no bfloat16 of its own; use 'fp32'")
-    return ("bf16" if native else "fp32") if name == "auto" else name
+    if precision == "bf16" and device.type == "cuda" and not _has_bf16(device):
+        raise ConfigError(
+            f"precision='bf16': {describe_device(device)} has no bfloat16 of its own; ask for 'fp32' "
+            "(--precision fp32), which names other runs"
+        )
+
+
+def device_memory(device: torch.device) -> int | None:
+    """Bytes of memory of a GPU, None for another device."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
 
 
 def describe_device(device: torch.device) -> str:

@@ -30,14 +30,20 @@ def matrix_precision(device: torch.device, precision: str) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high" if precision == "bf16" else "highest")
-    torch.backends.cudnn.allow_tf32 = precision == "bf16"
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    if hasattr(matmul, "fp32_precision"):  # since torch 2.9, which refuses the older names once these were used
+        places, name = (matmul, cudnn.conv, cudnn.rnn), "fp32_precision"
+        wanted = "tf32" if precision == "bf16" else "ieee"
+    else:
+        places, name, wanted = (matmul, cudnn), "allow_tf32", precision == "bf16"
+    before = [getattr(place, name) for place in places]
     try:
+        for place in places:
+            setattr(place, name, wanted)
         yield
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+        for place, value in zip(places, before, strict=True):
+            setattr(place, name, value)
 
 
 @contextlib.contextmanager

@@ -193,6 +193,15 @@ def test_a_clip_is_read_the_same_alone_and_among_longer_ones(name, build, make_s
     assert together.std() > 1e-3
 
 
+@pytest.mark.parametrize("name", FROZEN)
+def test_a_clip_without_words_does_not_depend_on_its_padding(name, build, make_split):
+    system, split = shaken(build(name)), make_split(CLIPS, seed=4)
+    split.text_bert[2, 1] = 0
+    prediction = system((clips := prepared(split)).batch()).prediction
+    clips.text[2] += 1.0  # what a text model makes of nothing but padding
+    torch.testing.assert_close(system(clips.batch()).prediction, prediction)
+
+
 @every_system
 def test_all_modalities_matter(name, build, splits):
     system, batch = shaken(build(name)), splits[0].batch()
@@ -236,8 +245,9 @@ def test_training_lowers_the_loss(name, build, splits, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["self_mm", "confede"])
-def test_a_stopped_run_ends_as_if_it_had_not_been(name, build, splits, tmp_path):
+def test_a_stopped_run_ends_as_if_it_had_not_been(name, build, splits, tmp_path, monkeypatch):
     """What a system gathers while it trains (labels, centres, memory, ranking) is part of the checkpoint."""
+    monkeypatch.setattr("mgcl_core.trainer.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     whole = build(name)
     expected = fit(whole, *splits, SCHEDULE, seed=1, directory=tmp_path / "whole")
 

@@ -41,7 +41,7 @@ def test_every_setting_named_in_the_decisions_exists():
         for line in (ROOT / "docs" / "decisions.md").read_text().splitlines()
         if re.match(r"\| \d+ \|", line)
     ]
-    assert len(rows) == 21
+    assert len(rows) == 22
     known = Config().as_dict()
     for row in rows:
         assert not [name for name in re.findall(r"`(\w+)`", row[4]) if name not in known]

@@ -42,7 +42,10 @@ KILLS = int(os.environ.get("MGCL_KILLS", "4"))
 
 WORKER = """
 import pickle, sys
+from mgcl_core import trainer
 from mgcl_core.experiments.study import Study
+
+trainer.SECONDS_BETWEEN_CHECKPOINTS = float(sys.argv[3])  # read again by each worker process, which imports this file
 
 if __name__ == "__main__":
     corpus, overrides, results = pickle.loads(open(sys.argv[1], "rb").read())
@@ -265,12 +268,12 @@ def job(corpus, tiny_bert, tmp_path):
     script.write_text(WORKER)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # so that several workers round as one does
 
-    def start(name: str, workers: int = 1) -> subprocess.Popen:
+    def start(name: str, workers: int = 1, between_checkpoints: float = 0.0) -> subprocess.Popen:
         arguments = tmp_path / f"{name}.pickle"
         overrides = {**TINY, "text_model": tiny_bert}
         arguments.write_bytes(pickle.dumps((corpus, overrides, tmp_path / name)))
         return subprocess.Popen(
-            [sys.executable, str(script), str(arguments), str(workers)],
+            [sys.executable, str(script), str(arguments), str(workers), str(between_checkpoints)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -294,7 +297,8 @@ def test_kill_minus_nine_at_random_moments_changes_nothing(job, tmp_path):
     moments = random.Random(20)
     kills = 0
     while kills < KILLS:
-        process = job("killed", workers=1 + kills % 2)
+        # With a checkpoint after each epoch, now and then, or never.
+        process = job("killed", workers=1 + kills % 2, between_checkpoints=(0.0, 0.1, 300.0)[kills % 3])
         assert process.stdout.readline() == "ready\n"
         # Short enough that the job is still running, whatever it has done already.
         time.sleep(moments.uniform(0, max(duration / KILLS, 0.3)))
@@ -326,6 +330,7 @@ def test_two_processes_asked_for_the_same_runs_do_not_harm_each_other(job, tmp_p
 def test_a_full_disk_is_an_error_and_the_run_continues_afterwards(study, monkeypatch):
     import mgcl_core.trainer as trainer
 
+    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     real, calls = trainer.torch.save, []
 
     def full(value, path):

@@ -18,6 +18,7 @@ from helpers.figures import trials
 from mgcl_core.cli import build_parser, main, parameters_of
 from mgcl_core.data.text_model import tokenize
 from mgcl_core.experiments import search as module
+from mgcl_core.experiments.memory import OutOfMemory
 from mgcl_core.experiments.presets import read_preset
 from mgcl_core.experiments.search import SPACE, run_search
 from mgcl_core.experiments.splits import Withheld
@@ -242,6 +243,38 @@ def test_a_trial_that_diverges_counts_as_pruned(study, monkeypatch):
     monkeypatch.setattr(Study, "fit", fit)
     frame = run_search(study(), 2).trials
     assert frame["state"].tolist() == ["complete", "pruned"] and np.isnan(frame["validation_mae"][1])
+
+
+def test_a_trial_that_runs_out_of_memory_has_failed_and_is_not_tried_again(study, monkeypatch):
+    real, calls = Study.fit, []
+
+    def fit(self, run, directory, **more):
+        calls.append(directory.parent.parent.name)
+        if calls.count("running") == 3:  # the first seed of the second trial
+            raise OutOfMemory("out of memory")
+        return real(self, run, directory, **more)
+
+    monkeypatch.setattr(Study, "fit", fit)
+    frame = run_search(study(), 3).trials
+    assert frame["state"].tolist()[:2] == ["complete", "failed"] and len(frame) == 3
+    assert calls.count("running") == 5 or frame["state"][2] == "pruned"
+    again = run_search(study(), 3).trials  # it counts, so nothing is left to do
+    pd.testing.assert_frame_equal(again, frame)
+
+
+def test_a_stage_one_that_runs_out_of_memory_ends_the_search_and_is_tried_again(study, monkeypatch):
+    real = Study.finish
+
+    def finish(self, run, **more):
+        raise OutOfMemory("out of memory")
+
+    monkeypatch.setattr(Study, "finish", finish)
+    with pytest.raises(OutOfMemory):
+        run_search(study(), 2)
+    monkeypatch.setattr(Study, "finish", real)
+    frame = run_search(study(), 2).trials
+    assert frame["state"].tolist()[0] == "failed" and len(counting(frame)) == 2
+    assert counting(frame).iloc[0]["mgcl_lr"] == 1e-3  # the study's own settings are still the first to be tried
 
 
 def test_without_a_completed_trial_there_is_no_preset(study, tmp_path, monkeypatch):

@@ -139,6 +139,7 @@ def test_an_audit_that_was_stopped_continues(study, runs, monkeypatch):
         real(system, path)
 
     monkeypatch.setattr(module, "save_weights", stopped)
+    monkeypatch.setattr("mgcl_core.trainer.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         audit_runs(study, runs[:1])
     assert not (runs[0].directory / AUDIT).exists()

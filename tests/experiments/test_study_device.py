@@ -1,11 +1,15 @@
 """What a study says about its device, and when it refuses to start on it."""
 
+import functools
 import logging
 
 import pytest
+import torch
 
 from mgcl_core.config import VARIANTS
 from mgcl_core.experiments.study import PAPER_HOURS, Study
+from mgcl_core.reporting import records, tables
+from mgcl_core.reporting.evaluation import results_of
 from mgcl_core.support.errors import ConfigError
 
 
@@ -13,6 +17,48 @@ def test_device_and_precision_are_said_before_anything_runs(tiny_corpus, tiny_ov
     with caplog.at_level(logging.INFO):
         Study(tiny_corpus, "demo", overrides=tiny_overrides, device="cpu", workers=1, results=tmp_path)
     assert "synthetic, profile demo: cpu" in caplog.text and "fp32, 1 worker" in caplog.text
+
+
+@pytest.mark.parametrize("profile, precision", [("paper", "bf16"), ("small", "fp32"), ("demo", "fp32")])
+def test_the_precision_is_the_profiles_on_every_machine(gpu, tiny_corpus, tiny_overrides, tmp_path, profile, precision):
+    """A login node without a GPU finds the runs of the node that has one."""
+    gpu(available=False, listed="")
+    here = Study(tiny_corpus, profile, overrides=tiny_overrides, results=tmp_path)
+    assert here.base.precision == precision and "precision" not in here.changes["overrides"]
+    names = [run.name for run in [*here.pretrainings(), *here.trainings(), *here.comparisons()]]
+    for device, native in (("cpu", False), ("cuda", True), ("cuda", False)):
+        gpu(available=True, native=native)
+        there = Study(tiny_corpus, profile, overrides=tiny_overrides, results=tmp_path, device="cpu")
+        there.device = torch.device(device)
+        assert [run.name for run in [*there.pretrainings(), *there.trainings(), *there.comparisons()]] == names
+        if precision == "bf16" and device == "cuda" and not native:
+            with pytest.raises(ConfigError, match="no bfloat16 of its own"):
+                there.pretrain()
+
+
+@pytest.mark.slow
+def test_runs_in_another_precision_are_said_and_tables_name_the_precision(
+    tiny_corpus, tiny_overrides, tmp_path, caplog
+):
+    short = {**tiny_overrides, "mgcl_epochs": 1}
+    make = functools.partial(Study, tiny_corpus, "demo", seeds=[1], overrides=short, device="cpu", results=tmp_path)
+    study = make(precision="bf16", workers=1)
+    study.train()
+    table = tables.table5(results_of(study, study.trainings()), resamples=20)
+    assert "profile 'demo' in bf16" in " ".join(table.footer)
+    assert set(records.provenance(study.trainings())["precision"]) == {"bf16"}
+    with caplog.at_level(logging.INFO):
+        assert not any(run.done for run in make().trainings())
+    assert "7 runs" in caplog.text and "are in bf16; --precision bf16 shows those" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        assert all(run.done for run in make(precision="bf16").trainings())
+    assert "shows those" not in caplog.text
+
+
+def test_bf16_is_shown_as_a_difference_from_the_paper(tiny_corpus, tmp_path):
+    differences = records.differences_from_paper(Study(tiny_corpus, "paper", device="cpu", results=tmp_path))
+    assert differences.to_numpy().tolist() == [["precision", "fp32", "bf16"]]
 
 
 def test_profile_paper_on_a_cpu_that_nobody_asked_for_says_what_it_takes(gpu, tiny_corpus, tiny_overrides, tmp_path):
