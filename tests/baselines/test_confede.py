@@ -97,14 +97,15 @@ class TestContrast:
         valid[1, [1, 2]] = False  # no clip with its label
         valid[2, 3:] = False  # no clip with another label
         valid[3, 1:] = False  # nothing at all
-        ours = confede.contrastive_loss(features, valid, temperature)
+        ours = confede.contrastive_loss(features, valid[:, :, None].expand(-1, -1, 6), temperature)
         assert abs(ours - naive_contrast(features, valid, temperature)) < 1e-10
 
     def test_gradient(self):
         torch.manual_seed(0)
         features = torch.randn(2, 7, 6, 3, dtype=torch.float64, requires_grad=True)
-        valid = torch.ones(2, 7, dtype=torch.bool)
+        valid = torch.ones(2, 7, 6, dtype=torch.bool)
         valid[1, 3:] = False
+        valid[0, 0, 1] = valid[0, 2, 4] = False  # no vision in the clip, none in one retrieved for it
         assert torch.autograd.gradcheck(lambda x: confede.contrastive_loss(x, valid, 0.5), features)
 
 
@@ -159,7 +160,7 @@ class TestObjective:
             for k in range(7):
                 if valid[i, k]:
                     clip = split.batch([int(clips[i, k])])
-                    parts = system.decompose(system.embed(clip))[0]
+                    parts = system.decompose(system.embed(clip), clip.present)[0]
                     features[i, k] = parts.double()
                     pred.append((system.decoder(parts.flatten()) - clip.labels) ** 2)
                     targets = [clip.labels] * 3 + list(clip.unimodal_labels)

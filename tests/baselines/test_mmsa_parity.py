@@ -231,7 +231,7 @@ def load(system: nn.Module, weights: dict[str, torch.Tensor], unused: tuple[str,
     weights = {name: value for name, value in weights.items() if not name.startswith(unused)}
     missing, unexpected = system.load_state_dict(weights, strict=False)
     assert not unexpected
-    additions = ("text.absent", "labels", "features_", "centres_")
+    additions = ("labels", "features_", "centres_")
     assert not [name for name in missing if not name.startswith(additions)]
     system.eval()
 

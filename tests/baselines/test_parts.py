@@ -231,8 +231,8 @@ class TestMulT:
         values = torch.randn(2, 3, 4)
         expected = values + layer.output.bias
         expected = expected + layer.feedforward(layer.feedforward_norm(expected))
-        torch.testing.assert_close(layer(values, None, None), expected, **CLOSE)
-        assert (layer.eval()(values, None, None) - expected).abs().max() > 1e-3
+        torch.testing.assert_close(layer(values, None, None, None), expected, **CLOSE)
+        assert (layer.eval()(values, None, None, None) - expected).abs().max() > 1e-3
 
 
 class TestMISALosses:
@@ -248,7 +248,7 @@ class TestMISALosses:
                 moments = [((x - x.mean(0)) ** order).mean(0) for x in (one, two)]
                 squared = sum((moments[0] - moments[1]) ** 2)
                 total = total + (squared.sqrt() if squared > 0 else 0.0)
-        loss = misa.similarity_loss(parts, moments=5)
+        loss = misa.similarity_loss(parts, 5, torch.ones(clips, 3, dtype=torch.bool))
         assert abs(loss - total / 3) < 1e-12
         loss.backward()
         assert parts.grad.isfinite().all()
@@ -266,7 +266,7 @@ class TestMISALosses:
         expected = sum(
             sum(float(unit(x)[:, i] @ unit(y)[:, j]) ** 2 for i in range(4) for j in range(4)) / 16 for x, y in pairs
         )
-        assert abs(misa.difference_loss(specific, invariant) - expected) < 1e-12
+        assert abs(misa.difference_loss(specific, invariant, torch.ones(5, 3, dtype=torch.bool)) - expected) < 1e-12
 
 
 def test_labels_of_self_mm_are_the_papers_mean_of_ratio_and_difference():
