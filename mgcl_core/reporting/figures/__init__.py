@@ -5,12 +5,13 @@ registered with pyplot, so none has to be closed. `reporting.page.save_figure` s
 """
 
 from .comparisons import score_intervals, selection_rules
-from .data import label_agreement, label_distributions, length_distributions
+from .data import clip_signals, label_agreement, label_distributions, length_distributions
 from .embeddings import embedding_grid, tsne
 from .search import search_trials
 from .training import predicted_against_true, training_curves, unimodal_scores
 
 __all__ = [
+    "clip_signals",
     "embedding_grid",
     "label_agreement",
     "label_distributions",

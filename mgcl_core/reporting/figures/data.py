@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...data.corpus import MODALITIES, SPLITS, Corpus, Split
+from ...data.scaling import Scaler
 from ...support.errors import ConfigError, nearest
 from .style import HUES, LABEL_STEP, MODALITY_NAMES, NotebookFigure, counted, finish, panels, styled
 
@@ -91,6 +92,29 @@ def length_distributions(corpus: Corpus, *, splits: Sequence[str] = SPLITS) -> F
 
 
 @styled()
+def clip_signals(corpus: Corpus, *, count: int = 3) -> Figure:
+    """Audio and vision of training clips as heat maps, dimensions by steps, scaled per dimension (decision 18).
+
+    The clips are those of lowest, middle and highest label, and so on for more. An absent modality stays white.
+    """
+    train, scaler = corpus.train, Scaler.fit(corpus.train)
+    order = np.argsort(train.labels, kind="stable")
+    rows = order[np.unique(np.linspace(0, len(train) - 1, count).astype(int))]
+    figure, axes = panels(2 * len(rows), columns=len(rows), width=3.1, height=2.2)
+    for position, (name, row) in enumerate([(name, row) for name in ("audio", "vision") for row in rows]):
+        ax, mask = axes[position], np.asarray(getattr(train, f"{name}_mask")[row])
+        values = scaler.apply(name, getattr(train, name)[row : row + 1])[0]  # (L, D)
+        shown = np.where(mask[:, None], values, np.nan)[: max(1, int(mask.sum()))]
+        image = ax.imshow(shown.T, aspect="auto", cmap="vlag", vmin=-3, vmax=3, interpolation="nearest")
+        ax.set_title(f"{name}, y = {train.labels[row]:+.1f}" + ("" if mask.any() else ": absent"))
+        ax.set(xlabel="step", ylabel="dimension")
+    figure.colorbar(image, ax=axes, shrink=0.6, label="scaled value")
+    return finish(
+        figure, f"{corpus.name}: signals of {counted(len(rows), 'training clip')}", synthetic=corpus.synthetic
+    )
+
+
+@styled()
 def label_agreement(split: Split, *, synthetic: bool, title: str = "Agreement of the labels") -> Figure:
     """Agreement of y, y_T, y_V, y_A on a split, as two 4 × 4 heat maps.
 
@@ -148,11 +172,16 @@ def _splits(corpus: Corpus, names: Sequence[str]) -> list[Split]:
 
 
 def _lengths(split: Split, modality: str) -> np.ndarray:
-    mask = {"T": split.text_bert[:, 1], "V": split.vision_mask, "A": split.audio_mask}[modality]
-    return np.asarray(mask).sum(axis=1)  # (N,)
+    if modality == "T":
+        if split.text_bert is None:  # not tokenised yet: words
+            return np.array([len(text.split()) for text in split.raw_text])
+        return np.asarray(split.text_bert[:, 1]).sum(axis=1)
+    return np.asarray({"V": split.vision_mask, "A": split.audio_mask}[modality]).sum(axis=1)  # (N,)
 
 
 def _steps(split: Split, modality: str) -> int:
+    if modality == "T" and split.text_bert is None:
+        return int(_lengths(split, "T").max())
     return {"T": split.text_bert, "V": split.vision_mask, "A": split.audio_mask}[modality].shape[-1]
 
 
