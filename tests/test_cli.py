@@ -97,6 +97,7 @@ def test_list_settings_reach_the_notebook_from_the_command_line(tmp_path, tiny_b
     short = {
         "text_model": tiny_bert,
         "tokens": "raw_text",
+        "check_vocabulary": "false",
         "text_epochs": "1",
         "sequence_epochs": "1",
         "mgcl_epochs": "1",

@@ -178,6 +178,8 @@ def load_corpus(
     facts, splits = contents.facts, {name: _split(name, contents) for name in SPLITS}
     name, recognised = known.name if known else _name_of(path), _PUBLISHED.get(facts["sha256"])
     if recognised:
+        if known and known.files and known.name != recognised.split("/")[0]:
+            log.warning("%s is asked for as %s, but it is %s by its SHA-256", place, known.name, recognised)
         known = KNOWN_CORPORA[_ALIASES[recognised.split("/")[0].lower()]]
         name = known.name + ("-aligned" if facts["aligned"] else "")
         log.info("%s: the published file %s, by its SHA-256", name, recognised)
@@ -209,12 +211,17 @@ def with_text(corpus: Corpus) -> Corpus:
     Few systems read them, and they are most of a feature file; so they are read and cached only here.
 
     Raises:
-        CorpusError: A number is not finite, and the corpus was not read with ``nonfinite="zero"``.
+        CorpusError: The file is another one by now, or a number is not finite and the corpus was not read with
+            ``nonfinite="zero"``.
     """
     if corpus.text_dim is None or corpus.train.text is not None:
         return corpus
     read = functools.partial(_read_text, corpus.path, nonfinite=corpus.nonfinite)
     contents = open_cached(corpus.path, corpus.cache_dir, read, ("text", corpus.nonfinite))
+    if contents.facts["sha256"] != corpus.sha256:
+        problem = "the file changed since the corpus was loaded: load it again"
+        found = f"SHA-256 {contents.facts['sha256']}"
+        raise CorpusError(problem, file=corpus.path, key="text", expected=f"SHA-256 {corpus.sha256}", found=found)
     present = {split.name: split for split in corpus.splits if isinstance(split, Split)}
     texts = {name: dataclasses.replace(split, text=contents.arrays[f"{name}-text"]) for name, split in present.items()}
     return dataclasses.replace(corpus, **texts)
@@ -338,7 +345,7 @@ def _copy(
             store.keep(f"{name}-{key}_mask", mask.shape, bool, [mask])
     for name, split in checked.items():
         notes["text_clips_absent"] += sum(
-            not text.strip() and (split.text_bert is None or split.text_bert[row, 1].sum() <= 2)  # [CLS] and [SEP]
+            int(not text.strip() and (split.text_bert is None or split.text_bert[row, 1].sum() <= 2))  # [CLS] and [SEP]
             for row, text in enumerate(split.raw_text)
         )
         for key in ("text_bert", "labels", "unimodal_labels"):
@@ -357,11 +364,14 @@ def _shifted(array: np.ndarray, start: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _read_text(path: Path, store: Store, *, nonfinite: str) -> dict[str, Any]:
+    sha256 = _sha256(path)
     for name, split in check_file(read_pickle(path), path).items():
+        if "text" not in split.features:
+            Location(path, name).fail("the file changed since the corpus was loaded", "text", "as before", "none")
         source = split.features["text"]
         stream = FeatureStream(source, "text", Location(path, name), nonfinite=nonfinite)
         store.keep(f"{name}-text", source.shape, np.float32, stream.chunks())
-    return {}
+    return {"sha256": sha256}
 
 
 def _split(name: str, contents: Contents) -> Split:
@@ -376,8 +386,8 @@ def _split(name: str, contents: Contents) -> Split:
 def _is_aligned(split: CheckedSplit) -> bool:
     """Whether the modalities share their steps: as many of each, and no lengths of their own."""
     text = split.features.get("text") if split.text_bert is None else split.text_bert[:, 0]
-    counts = {split.features["audio"].shape[1], split.features["vision"].shape[1]}
-    return text is not None and counts == {text.shape[1]} and all(lengths is None for lengths in split.lengths.values())
+    counts = {split.features[key].shape[1] for key in LENGTHS if key not in split.absent}
+    return text is not None and counts <= {text.shape[1]} and all(lengths is None for lengths in split.lengths.values())
 
 
 def _sha256(path: Path) -> str:
@@ -406,7 +416,7 @@ def _resolve(name_or_path: str | os.PathLike, data_dir: Path) -> tuple[KnownCorp
         )
     path = Path(name_or_path).expanduser()
     if path.is_file():
-        return None, path
+        return None, path.absolute()
     if path.is_dir():
         raise CorpusError("a folder is not a corpus", file=path, expected="a feature file", found="a folder")
     problem = (

@@ -64,7 +64,8 @@ class Scaler:
             (N, L, D) float32.
         """
         scaled = np.asarray(values, dtype=np.float32) - self.statistics[f"{name}_center"]
-        scaled /= self.statistics[f"{name}_scale"]
+        with np.errstate(over="ignore"):  # what overflows is clipped
+            scaled /= self.statistics[f"{name}_scale"]
         return np.clip(scaled, -self.limit, self.limit, out=scaled)
 
     def save(self, path: Path) -> None:

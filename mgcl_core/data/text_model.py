@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import transformers  # its submodules are loaded on first use, and most processes use none
+from huggingface_hub import constants
 from safetensors import SafetensorError
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
@@ -96,7 +100,7 @@ def load_text_model(name: str, *, pretrained: bool = True) -> TextModel:
     if pretrained:
         # A pickle could run code. Where a folder holds nothing else, transformers reads its weights and runs nothing.
         folder = Path(model_source(name))
-        pickled = (folder / "pytorch_model.bin").is_file() and not list(folder.glob("*.safetensors*"))
+        pickled = any(folder.glob("pytorch_model*.bin")) and not any(folder.glob("*.safetensors*"))
         model = _from_pretrained(transformers.AutoModel, name, use_safetensors=not pickled, weights_only=True)
     else:
         model = transformers.AutoModel.from_config(text_config(name), trust_remote_code=False)
@@ -131,20 +135,45 @@ def load_tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
 
 
 def _from_pretrained(kind: Any, name: str, **options: Any) -> Any:
-    """The only call of ``from_pretrained``: code in a model's folder is never run, and nobody is asked to run it."""
+    """The only call of ``from_pretrained``: code in a model's folder is never run, and nobody is asked to run it.
+
+    What is on this machine is taken as it is. The hub is asked for the rest, where it may be and where it answers.
+    """
+    source = model_source(name)
+    load = functools.partial(kind.from_pretrained, source, trust_remote_code=False, **options)
+    is_folder = Path(source).is_dir()
     try:
-        return kind.from_pretrained(
-            model_source(name), trust_remote_code=False, local_files_only=_local_only.get(), **options
-        )
-    except (OSError, ValueError, SafetensorError) as error:
+        try:
+            return load(local_files_only=True)
+        except OSError:
+            if is_folder or _local_only.get() or not _hub_answers(constants.ENDPOINT):
+                raise
+        return load(local_files_only=False)
+    # The last three: what torch raises on a pickle of weights that is damaged, or that is to run something.
+    except (OSError, ValueError, SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        kind = "folder" if Path(name).is_dir() else "model"
-        if _local_only.get() and kind == "model":
+        if _local_only.get() and not is_folder:
             reason = "it is not on this machine, and nothing is fetched unless asked for (download=True, --download)"
+        elif not is_folder and not _hub_answers(constants.ENDPOINT):
+            reason = f"it is not on this machine, and {constants.ENDPOINT} does not answer"
         raise ConfigError(
-            f"the text model {name!r} could not be loaded: {reason} (a hub id needs the network once, a {kind} must "
-            "hold config.json, weights and a tokeniser; 'minilm' is offline)"
+            f"the text model {name!r} could not be loaded: {reason} (a hub id needs the network once, "
+            "a folder must hold config.json, weights and a tokeniser and needs none; 'minilm' is offline)"
         ) from error
+
+
+@functools.cache
+def _hub_answers(endpoint: str) -> bool:
+    """Whether the hub can be reached: its own client would try for a minute."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=5).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def tokenize(name: str, raw_text: Sequence[str], steps: int) -> np.ndarray:
@@ -195,7 +224,7 @@ def check_text(name: str, splits: Sequence[Split], file: Path, source: str, *, c
         splits: The clips.
         file: Their feature file, named in errors.
         source: As for `corpus_tokens`.
-        compare: Tokenise 20 sentences of the first split again and compare their ids with the file's, and count unknown
+        compare: Tokenise 20 sentences of each split again and compare their ids with the file's, and count unknown
             tokens. Ids beyond the model's table are an error in any case.
 
     Raises:
@@ -211,9 +240,9 @@ def check_text(name: str, splits: Sequence[Split], file: Path, source: str, *, c
                           expected="sentences", found="none in any split")  # fmt: skip
     if not compare:
         return
-    if from_file:
-        _compare_sentences(name, splits[0], file)
     for split in splits:
+        if from_file:
+            _compare_sentences(name, split, file)
         share = _unknown_share(name, tokens[split.name])
         if share > _MOST_UNKNOWN:
             raise CorpusError(

@@ -384,12 +384,12 @@ def observed_span(
     """
     key = next(iter(streams.values())).key
     known = all(values is not None for values in lengths.values())
-    if rule == "file" and not known:
+    if rule == "file" and not known and any(stream.stop.any() for stream in streams.values()):
         location = next(iter(streams.values())).location
         location.fail("lengths='file' reads lengths that are not there", LENGTHS[key], "the key", "none")
     cut = {name: int((stream.beyond > 0).sum()) for name, stream in streams.items()}
     steps = sum(int(stream.beyond.sum()) for stream in streams.values())
-    believed = rule == "file" or (rule == "auto" and known and not steps)
+    believed = known and (rule == "file" or (rule == "auto" and not steps))
     if known and steps:
         kind = "cut_by_length" if believed else "beyond_length"
         notes[f"{key}_clips_{kind}"] += sum(cut.values())
@@ -433,8 +433,8 @@ def decide_scheme(labels: dict[tuple[str, str], np.ndarray], scheme: str | None,
 
 def _check_scale(labels: dict[tuple[str, str], np.ndarray], file: Path) -> None:
     """Refuse labels that no negative one marks as sentiment around 0, and classes in place of intensities."""
-    values = np.unique(np.concatenate([np.asarray(part, float) for part in labels.values()]))
     (split, key), *_ = labels
+    values = np.unique(np.concatenate([np.asarray(part, float) for (_, name), part in labels.items() if name == key]))
     expected = "sentiment around 0, in [-1, 1] or [-3, 3]; {} or, to take them as they are, scheme='sims' or 'mosi'"
     found = f"{len(values)} different labels from {values[0]:g} to {values[-1]:g}"
     if len(values) > 1 and values[0] >= 0:

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ..config import Config
 from ..data.batches import Batch, DeviceSplit
 from ..data.corpus import Split
+from ..data.text_model import corpus_tokens
 from ..support.devices import describe_device, device_memory
 from ..support.errors import RunError
 from ..support.runtime import autocast
@@ -38,9 +40,10 @@ def data_room(device: torch.device) -> int | None:
     return None if memory is None else int(memory * DATA_SHARE)
 
 
-def few_clips(split: Split) -> Batch:
+def few_clips(split: Split, config: Config) -> Batch:
     """Some clips of ``split`` on the CPU, from the shortest to the longest of its first ones."""
-    first = DeviceSplit(split.first(8 * COUNTED_CLIPS), torch.device("cpu"))
+    split = split.first(8 * COUNTED_CLIPS)
+    first = DeviceSplit(split, torch.device("cpu"), tokens=corpus_tokens(split, config.text_model, config.tokens))
     order = (first.audio_mask.sum(1) + first.vision_mask.sum(1)).argsort().numpy()
     return first.batch(order[:: max(1, len(order) // COUNTED_CLIPS)])
 
@@ -112,7 +115,7 @@ def warn_of_crowding(
     encoders = {run.stage.name: run for run in runs if isinstance(run.stage, EncoderStage)}
     if memory is None or not encoders:
         return
-    batch = few_clips(train)
+    batch = few_clips(train, runs[0].config)
     needs = {name: need_of(run, shapes(run), batch) for name, run in encoders.items()}
     largest = max(needs, key=lambda name: needs[name].total)
     at_once = min(workers, len(runs))

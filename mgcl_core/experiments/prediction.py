@@ -82,8 +82,7 @@ def _predict(
         lengths=config.lengths,
         nonfinite=config.nonfinite,
     )
-    for split in chosen.values():
-        check_text(config.text_model, [split], Path(file), config.tokens, compare=config.check_vocabulary)
+    check_text(config.text_model, list(chosen.values()), Path(file), config.tokens, compare=config.check_vocabulary)
     scaler = Scaler.load(run.directory / SCALER) if config.scaling != "none" else None
     source = run.record()["corpus"]
     shapes = shapes_of(

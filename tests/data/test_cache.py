@@ -4,12 +4,14 @@ import logging
 import multiprocessing
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.corpus_files import make_content, write
+from helpers.corpus_files import TEXT, make_content, write
 
 from mgcl_core.data import cache, load_corpus, loading
+from mgcl_core.data.loading import with_text
 from mgcl_core.support.errors import CorpusError
 
 
@@ -38,6 +40,17 @@ def no_unpickling(monkeypatch):
     monkeypatch.setattr(loading, "read_pickle", fail)
 
 
+def is_mapped(array) -> bool:
+    """Whether an array lies in a mapping of an .npy file, of those that the kernel lists."""
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("this system does not list what is mapped")
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        start, stop = (int(part, 16) for part in line.split()[0].split("-"))
+        if line.endswith(".npy") and start <= array.ctypes.data < stop:
+            return True
+    return False
+
+
 def same(left, right) -> bool:
     for a, b in zip(left.splits, right.splits, strict=True):
         for name, value in vars(a).items():
@@ -59,8 +72,7 @@ def test_the_second_start_reads_only_the_cache(tmp_path, path, entry, request):
     request.getfixturevalue("no_unpickling")
     second = load_corpus(path, cache_dir=tmp_path / "cache")
     assert same(first, second)
-    assert isinstance(second.train.audio, np.memmap)
-    assert not isinstance(first.train.audio, np.memmap)
+    assert is_mapped(second.train.audio) and not is_mapped(first.train.audio)
 
 
 def test_the_scheme_is_no_part_of_the_cache(tmp_path, path, entry, no_unpickling):
@@ -87,14 +99,14 @@ def truncate(path):
 
 
 BROKEN = {
-    "no index": lambda entry: (entry / "corpus.json").unlink(),
-    "a cut index": lambda entry: truncate(entry / "corpus.json"),
-    "an index of something else": lambda entry: (entry / "corpus.json").write_text("[1, 2]"),
-    "an index of another file": lambda entry: (entry / "corpus.json").write_text('{"source": []}'),
+    "no index": lambda entry: (entry / "index.json").unlink(),
+    "a cut index": lambda entry: truncate(entry / "index.json"),
+    "an index of something else": lambda entry: (entry / "index.json").write_text("[1, 2]"),
+    "an index of another file": lambda entry: (entry / "index.json").write_text('{"source": []}'),
     "no array": lambda entry: (entry / "test-vision.npy").unlink(),
     "a cut array": lambda entry: truncate(entry / "train-audio.npy"),
     "an empty array": lambda entry: (entry / "train-labels.npy").write_bytes(b""),
-    "no array at all": lambda entry: (entry / "train-text.npy").write_bytes(b"x" * 5000),
+    "no array at all": lambda entry: (entry / "train-vision.npy").write_bytes(b"x" * 5000),
     "another shape": lambda entry: np.save(entry / "train-audio.npy", np.zeros(3, np.float32)),
     "a pickled array": lambda entry: np.save(entry / "train-labels.npy", np.array([None])),
 }
@@ -108,7 +120,67 @@ def test_a_broken_cache_is_built_again(tmp_path, path, entry, caplog, name):
     assert "built again" in caplog.text
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
     assert same(corpus, in_memory(path, tmp_path))
-    assert isinstance(corpus.train.audio, np.memmap)
+    assert is_mapped(corpus.train.audio)
+
+
+def test_text_is_cached_beside_the_features_and_read_only_when_asked_for(tmp_path, path, entry, request):
+    corpus = load_corpus(path, cache_dir=tmp_path / "cache")
+    assert corpus.train.text is None and corpus.text_dim == TEXT[1] and not list(entry.glob("*-text.npy"))
+    first = with_text(corpus)
+    (other,) = (item for item in entry.parent.iterdir() if item.is_dir() and item != entry)
+    assert other.name.split("-")[0] == entry.name.split("-")[0]  # the same state of the file, read another way
+    request.getfixturevalue("no_unpickling")
+    again = with_text(load_corpus(path, cache_dir=tmp_path / "cache"))
+    assert entry.is_dir()  # an entry does not make another way of reading the same file stale
+    for name in ("train", "valid", "test"):
+        text = getattr(again, name).text
+        assert is_mapped(text) and np.array_equal(text, make_content()[name]["text"])
+        assert np.array_equal(getattr(first, name).text, text)
+    (broken,) = entry.parent.rglob("train-text.npy")
+    truncate(broken)
+    with pytest.raises(AssertionError, match="unpickled again"):
+        with_text(corpus)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("read", [load_corpus, lambda path, **options: with_text(load_corpus(path, **options))])
+def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path, path, monkeypatch, read, cached):
+    folder = tmp_path / "cache"
+    if not cached:
+        folder.write_text("")
+    elif read is not load_corpus:
+        load_corpus(path, cache_dir=folder)  # so that the text is what is read
+    read_pickle = loading.read_pickle
+
+    def touched(file):
+        content = read_pickle(file)
+        os.utime(file, ns=(7, 7))
+        return content
+
+    monkeypatch.setattr(loading, "read_pickle", touched)
+    with pytest.raises(CorpusError, match="changed while it was read") as caught:
+        read(path, cache_dir=folder)
+    assert caught.value.file == path
+    assert not cached or not [item for item in folder.rglob("*") if item.name == "building"]
+    monkeypatch.undo()
+    assert len(read(path, cache_dir=folder).train) == 5
+
+
+def test_text_of_a_file_that_changed_since_it_was_loaded_is_an_error(tmp_path, path):
+    corpus = load_corpus(path, cache_dir=tmp_path / "cache")
+    write(path, make_content(sizes=(6, 3, 4), seed=1))
+    with pytest.raises(CorpusError) as caught:
+        with_text(corpus)  # its clips are others
+    assert caught.value.file == path
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system does not list open files")
+def test_corpora_that_are_kept_hold_no_open_files(tmp_path, path):
+    load_corpus(path, cache_dir=tmp_path / "cache")
+    before = len(os.listdir("/proc/self/fd"))
+    kept = [with_text(load_corpus(path, cache_dir=tmp_path / "cache")) for _ in range(3)]
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert all(is_mapped(corpus.train.text) for corpus in kept)
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path, path, entry):
@@ -152,7 +224,7 @@ def test_a_broken_file_leaves_no_cache(tmp_path):
 def _load_after(start, path, folder, queue):
     time.sleep(max(0, start - time.time()))
     corpus = load_corpus(path, cache_dir=folder)
-    queue.put((float(corpus.train.audio.sum()), isinstance(corpus.train.audio, np.memmap)))
+    queue.put((float(corpus.train.audio.sum()), is_mapped(corpus.train.audio)))
 
 
 def test_processes_that_start_together_share_one_cache(tmp_path, path):

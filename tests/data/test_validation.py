@@ -8,6 +8,7 @@ import pytest
 from helpers.corpus_files import AUDIO, VISION, changed, make_content, write
 
 from mgcl_core.data import load_corpus
+from mgcl_core.data.loading import with_text
 from mgcl_core.support.errors import CorpusError, MGCLError
 
 CONTENT = make_content()
@@ -38,7 +39,7 @@ BROKEN = {
     "other names": ({"training": TRAIN}, None, "train", "training"),
     "a split that is a list": (CONTENT | {"test": []}, "test", None, "found list"),
     "an array as top level": (np.zeros(3), None, None, "found ndarray"),
-    "no text_bert": (changed(CONTENT, "valid", text_bert=...), "valid", "text_bert", "raw_text"),
+    "no text_bert": (changed(CONTENT, "valid", text_bert=...), "valid", "text_bert", "found not there"),
     "no labels": (changed(CONTENT, "train", regression_labels=...), "train", "regression_labels", "missing"),
     "no ids": (changed(CONTENT, "train", id=...), "train", "id", "missing"),
     "no label_A": (
@@ -103,12 +104,18 @@ BROKEN = {
     ),
     "an infinite label": (altered("train", "regression_labels", 0, np.inf), "train", "regression_labels", "inf"),
     "NaN in audio": (
-        altered("train", "audio", (2, 1, 3), np.nan), "train", "audio", "nan at clip 2, step 1, feature 3",
+        altered("train", "audio", (2, 1, 3), np.nan), "train", "audio", "nan at clip 2, step 1, feature 3 (1 such",
     ),
     "+inf in audio": (altered("train", "audio", (0, 0, 0), np.inf), "train", "audio", "inf at clip 0"),
-    "NaN in vision": (altered("valid", "vision", (0, 4, 5), np.nan), "valid", "vision", "nan"),
-    "-inf in vision": (altered("test", "vision", (0, 0, 0), -np.inf), "test", "vision", "-inf"),
-    "-inf in text": (altered("test", "text", (0, 0, 0), -np.inf), "test", "text", "-inf"),
+    "NaN in vision": (altered("valid", "vision", (0, 4, 5), np.nan), "valid", "vision", "nonfinite='zero'"),
+    "audio in train alone": (
+        changed(CONTENT, "test", audio=..., audio_lengths=...), "test", "audio", "found not there",
+    ),
+    "no sentence": (
+        {name: part | {"raw_text": [None] * len(part["id"]), "text_bert": 0 * part["text_bert"]}
+         for name, part in CONTENT.items()},
+        None, "raw_text", "no clip has a word",
+    ),
     "NaN in padding": (altered("train", "audio", (0, -1, 0), np.nan), "train", "audio", "nan"),
     "beyond float32": (
         altered("train", "audio", (0, 0, 0), -1e300, make_content(dtype=np.float64)), "train", "audio", "-1e+300",
@@ -160,6 +167,42 @@ def test_a_broken_file_is_an_error_that_says_where_and_what(tmp_path, name):
     assert not [left for left in (tmp_path / "cache").rglob("*") if left.name == "building"]
 
 
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_text_is_checked_when_it_is_read(tmp_path, value):
+    path = write(tmp_path / "a.pkl", altered("test", "text", (0, 1, 2), value))
+    with pytest.raises(CorpusError, match="at clip 0, step 1, feature 2") as caught:
+        with_text(load_corpus(path, cache_dir=tmp_path))
+    assert (caught.value.file, caught.value.split, caught.value.key) == (path, "test", "text")
+    text = with_text(load_corpus(path, nonfinite="zero", cache_dir=tmp_path)).test.text
+    assert text[0, 1, 2] == 0 and np.isfinite(text).all() and text[0, 1, 1] == CONTENT["test"]["text"][0, 1, 1]
+
+
+SCALES = {  # labels, in the message
+    "0 to 1": ([0, 0.25, 0.5, 1, 0.75], "none is negative.*subtract 0.5, the middle of the scale"),
+    "0 to 3": ([0, 1, 2, 3, 3], "none is negative.*subtract 1.5"),
+    "1 to 5": ([1, 2, 3, 4, 5], "out of range.*subtract 3, the middle of these"),
+    "classes": ([-1, 0, 1, 1, 0], "three classes"),
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_labels_of_another_scale_are_refused_unless_a_scheme_is_given(tmp_path, name):
+    labels, message = SCALES[name]
+    content = make_content("mosi")
+    for split in content.values():
+        split["regression_labels"] = [float(label) for label in labels[-len(split["id"]) :]]
+    path = write(tmp_path / "a.pkl", content)
+    with pytest.raises(CorpusError, match=message) as caught:
+        load_corpus(path, cache_dir=tmp_path)
+    assert caught.value.key == "regression_labels"
+    if name == "1 to 5":  # beyond every scheme
+        with pytest.raises(CorpusError, match=message):
+            load_corpus(path, "mosi", cache_dir=tmp_path)
+    else:
+        corpus = load_corpus(path, "mosi", cache_dir=tmp_path)
+        assert corpus.scheme == "mosi" and corpus.train.labels.tolist() == labels
+
+
 @pytest.mark.parametrize(("scheme", "limit"), [("sims", 1), ("mosi", 3)])
 @pytest.mark.parametrize("key", ["regression_labels", "regression_labels_A"])
 def test_labels_must_fit_the_given_scheme(tmp_path, scheme, limit, key):
@@ -192,9 +235,9 @@ def test_a_truncated_file_says_so(tmp_path):
         load_corpus(path, cache_dir=tmp_path / "cache")
 
 
-def test_padding_may_hold_anything_finite_where_there_are_lengths(tmp_path):
+def test_padding_may_hold_anything_finite_where_lengths_are_given_precedence(tmp_path):
     content = copy.deepcopy(CONTENT)
     content["train"]["vision"][:] = 1
-    corpus = load_corpus(write(tmp_path / "a.pkl", content), cache_dir=tmp_path)
+    corpus = load_corpus(write(tmp_path / "a.pkl", content), lengths="file", cache_dir=tmp_path)
     assert corpus.train.vision_mask.sum(axis=1).tolist() == TRAIN["vision_lengths"]
     assert corpus.train.vision.shape == (5, *VISION)

@@ -40,7 +40,7 @@ def card(monkeypatch):
 
 @pytest.mark.parametrize("name", ["macro_A", "micro_V", "macro_T"])
 def test_states_of_a_step_grow_with_width_and_layers_and_weights_are_not_among_them(tiny_config, tiny_corpus, name):
-    batch = few_clips(tiny_corpus.train)
+    batch = few_clips(tiny_corpus.train, tiny_config)
 
     def states(**changes) -> int:
         config = tiny_config.override(changes)
@@ -62,7 +62,7 @@ def test_what_a_run_needs_follows_its_batch_and_its_chunk(study):
     def need(**overrides):
         built = study(overrides=overrides)
         run = next(run for run in built.pretrainings() if run.stage.name == "macro_A")
-        return need_of(run, built.splits.shapes(run), few_clips(built.corpus.train))
+        return need_of(run, built.splits.shapes(run), few_clips(built.corpus.train, built.base))
 
     usual, double, chunked = need(sequence_batch_size=32), need(sequence_batch_size=64), need(encoder_chunk=8)
     assert (usual.clips, double.clips, chunked.clips) == (32, 64, 8)

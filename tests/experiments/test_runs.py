@@ -253,8 +253,9 @@ def test_an_unfinished_run_gives_no_numbers(study):
 
 def test_the_preset_follows_the_corpus(corpus):
     assert paper_dataset(corpus) == "sims" and paper_dataset(dataclasses.replace(corpus, scheme="mosi")) == "mosi"
-    assert paper_dataset(dataclasses.replace(corpus, name="CMU-MOSEI", scheme="mosi")) == "mosei"
-    config = config_for(dataclasses.replace(corpus, name="CMU-MOSEI", scheme="mosi"), "paper")
+    assert paper_dataset(dataclasses.replace(corpus, dataset="mosei", scheme="mosi")) == "mosei"
+    assert paper_dataset(dataclasses.replace(corpus, name="CMU-MOSEI", scheme="mosi")) == "mosi"  # no name decides
+    config = config_for(dataclasses.replace(corpus, dataset="mosei", scheme="mosi"), "paper")
     assert (config.layers, config.mgcl_batch_size, config.audio_dim, config.audio_steps) == (3, 8, 4, 9)
 
 
