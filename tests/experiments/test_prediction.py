@@ -24,8 +24,14 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def demo_file(tmp_path_factory):
+    """The demo corpus with sentences of words that the tiny text model knows."""
     path = tmp_path_factory.mktemp("demo") / "demo.pkl"
     write_corpus("demo", path)
+    contents, words = pickle.loads(path.read_bytes()), ["good", "bad", "film", "plot", "a", "the", "very", "dull"]
+    random = np.random.default_rng(0)
+    for split in contents.values():
+        split["raw_text"] = [" ".join(random.choice(words, random.integers(3, 12))) for _ in split["raw_text"]]
+    path.write_bytes(pickle.dumps(contents, protocol=4))
     return path
 
 
@@ -36,7 +42,6 @@ def run(demo_file, tiny_bert, tmp_path_factory):
     settings = {
         "text_model": tiny_bert,
         "tokens": "raw_text",
-        "check_vocabulary": False,  # its 15 words are few of the demo's
         "text_epochs": 1,
         "sequence_epochs": 1,
         "mgcl_epochs": 1,
@@ -91,7 +96,7 @@ def test_a_file_of_another_width_is_an_error_that_names_it(run, contents, tmp_pa
 
 
 def test_mistakes_are_named(run, demo_file, tmp_path):
-    with pytest.raises(RunError, match="no split 'tset': did you mean 'test'"):
+    with pytest.raises(CorpusError, match="no split 'tset': did you mean 'test'"):
         predict_file(run.directory, demo_file, out=tmp_path / "a.csv", splits=["tset"])
     with pytest.raises(RunError, match="need a run of MGCL"):
         predict_file(run.parents[0].directory, demo_file, out=tmp_path / "a.csv")
@@ -154,7 +159,7 @@ def copied(run, tmp_path):
     [
         (lambda values: {name: value * np.nan for name, value in values.items()}, "by which nothing can be scaled"),
         (lambda values: {name: value * 0 for name, value in values.items()}, "by which nothing can be scaled"),
-        (lambda values: {"audio_mean": values["audio_mean"]}, "holds"),
+        (lambda values: {"audio_center": values["audio_center"]}, "holds"),
         (lambda values: None, "cannot be read"),
     ],
 )
