@@ -114,7 +114,8 @@ def check_clips(content: Any, file: Path, wanted: Sequence[str] = ()) -> dict[st
         Location(file).fail("not a file of clips", None, expected, _names(content))
     for name in wanted:
         if name not in content or name not in SPLITS:
-            Location(file).fail(f"there is no split {name!r}: {nearest(name, SPLITS)}", None, f"one of {', '.join(SPLITS)}", _names(content))
+            problem = f"there is no split {name!r}: {nearest(name, SPLITS)}"
+            Location(file).fail(problem, None, f"one of {', '.join(SPLITS)}", _names(content))
     chosen = [name for name in SPLITS if name in (wanted or content)]
     splits = {name: _check_split(content[name], Location(file, name), labelled=False) for name in chosen}
     _check_unique_ids(splits, file)
