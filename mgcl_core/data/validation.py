@@ -330,7 +330,11 @@ class FeatureStream:
             CorpusError: A number is not finite in float32, and ``nonfinite`` is "error".
         """
         clips = max(1, CHUNK_BYTES // self.source[0].nbytes)
+        size = self.location.file.stat().st_size
         for start in range(0, len(self.source), clips):
+            # The features are views of the mapped file: to read where it was cut off would end the process by a signal.
+            if (now := self.location.file.stat().st_size) != size:
+                self.location.fail("the file changed while it was read", self.key, f"{size} bytes", f"{now} bytes")
             rows = slice(start, start + clips)
             chunk = self.source[rows]  # (n, L, D)
             with np.errstate(over="ignore", invalid="ignore"):

@@ -21,14 +21,14 @@ import torch
 from filelock import FileLock
 
 from ..config import DATASETS, VARIANTS, Config
-from ..data import Corpus, load_corpus
+from ..data import Corpus, Split, load_corpus
 from ..data.batches import DeviceSplit
 from ..data.validation import decide_scheme
 from ..encoders import encoder_names
 from ..support.devices import check_precision, choose_device, describe_device
 from ..support.errors import ConfigError, nearest
 from ..support.files import write_json
-from ..support.parallel import choose_workers, run_parallel
+from ..support.parallel import choose_workers, run_parallel, workers_that_fit
 from ..support.paths import project_root
 from ..support.runtime import derive_seed
 from ..system import System
@@ -122,6 +122,10 @@ class Study:
         self.artifacts = artifact_directory(self.directory, self.changes)
         self.splits = StudySplits(self.corpus, self.base, self.device, self.directory, room=data_room(self.device))
         self.workers = choose_workers(workers, self.device, profile)
+        if self.workers > 1:  # each holds a copy of all splits, scaled
+            splits = [split for split in self.corpus.splits if isinstance(split, Split)]
+            held = sum(split.audio.nbytes + split.vision.nbytes for split in splits)
+            self.workers = workers_that_fit(self.workers, held)
         self._device_was_asked_for = device != "auto"
         # Without the test split, so that a study that is not handed one finds the same runs.
         labels = {(split.name, "labels"): split.labels for split in (self.corpus.train, self.corpus.valid)}

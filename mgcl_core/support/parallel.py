@@ -15,6 +15,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ import torch
 from .errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+_LIBRARY_BYTES = 5 << 28  # torch, transformers and a text encoder in training: the demo's main job peaks at 1.2 GiB
 
 _run_task: Callable[[Any], Any] | None = None  # set in each worker process
 
@@ -58,6 +61,26 @@ def choose_workers(workers: int | str, device: torch.device, profile: str) -> in
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         raise ConfigError(f"workers={workers!r}: must be 'auto' or at least 1")
     return workers
+
+
+def workers_that_fit(workers: int, bytes_each: int) -> int:
+    """At most ``workers``, at least one, and no more than the free memory of this machine holds.
+
+    Args:
+        workers: How many are wanted.
+        bytes_each: What one takes besides the libraries that each loads.
+    """
+    try:
+        pages, size = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+        known = Path("/proc/meminfo").read_text().split("MemAvailable:")  # pages that are free, and those of caches too
+        free = int(known[1].split()[0]) * 1024 if len(known) > 1 else pages * size
+    except (OSError, ValueError, AttributeError):  # another system
+        return workers
+    fit = max(1, free // (_LIBRARY_BYTES + bytes_each))
+    if fit < workers:
+        log.warning("%d workers, not %d: free memory is %.1f GiB, and each takes about %.1f",
+                    fit, workers, free / 2**30, (_LIBRARY_BYTES + bytes_each) / 2**30)  # fmt: skip
+    return min(workers, fit)
 
 
 def run_parallel(prepare: Callable[[], Callable[[Any], Any]], tasks: Sequence[Any], workers: int) -> Iterator[Any]:

@@ -1,6 +1,7 @@
 """Every way in which a feature file can break the format is an error that names where and what."""
 
 import copy
+import os
 import pickle
 
 import numpy as np
@@ -9,6 +10,8 @@ from helpers.corpus_files import AUDIO, VISION, changed, make_content, write
 
 from mgcl_core.data import load_corpus
 from mgcl_core.data.loading import with_text
+from mgcl_core.data.safe_pickle import read_pickle
+from mgcl_core.data.validation import FeatureStream, Location, check_file
 from mgcl_core.support.errors import CorpusError, MGCLError
 
 CONTENT = make_content()
@@ -241,3 +244,15 @@ def test_padding_may_hold_anything_finite_where_lengths_are_given_precedence(tmp
     corpus = load_corpus(write(tmp_path / "a.pkl", content), lengths="file", cache_dir=tmp_path)
     assert corpus.train.vision_mask.sum(axis=1).tolist() == TRAIN["vision_lengths"]
     assert corpus.train.vision.shape == (5, *VISION)
+
+
+def test_a_file_that_is_cut_off_while_it_is_read_is_an_error(tmp_path, monkeypatch):
+    """Its features are views of the mapped file, and to read beyond its end would be a signal."""
+    monkeypatch.setattr("mgcl_core.data.validation.CHUNK_BYTES", 1)  # a chunk a clip
+    path = write(tmp_path / "file.pkl", make_content())
+    source = check_file(read_pickle(path), path)["train"].features["audio"]
+    chunks = FeatureStream(source, "audio", Location(path, "train")).chunks()
+    next(chunks)
+    os.truncate(path, 100)
+    with pytest.raises(CorpusError, match="changed while it was read.*100 bytes"):
+        next(chunks)

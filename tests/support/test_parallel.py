@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mgcl_core.support.parallel import run_parallel
+from mgcl_core.support.parallel import run_parallel, workers_that_fit
 
 
 def add(number: int):
@@ -36,3 +36,10 @@ def test_threads_wait_as_the_user_says_else_for_a_moment():
             [sys.executable, "-c", code], env=clean | given, capture_output=True, text=True, check=True
         )
         assert done.stdout.strip() == expected
+
+
+def test_workers_are_bounded_by_free_memory(caplog):
+    assert workers_that_fit(2, 0) >= 1
+    with caplog.at_level("WARNING", "mgcl_core"):
+        assert workers_that_fit(4, 1 << 60) == 1
+    assert "1 workers, not 4: free memory is" in caplog.text

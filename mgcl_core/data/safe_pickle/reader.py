@@ -6,10 +6,11 @@ The README.md in this folder explains how.
 from __future__ import annotations
 
 import mmap
+import os
 import pickletools
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ...support.errors import CorpusError, shorten
 from .allowed import ALLOWED_FUNCTIONS, Unfinished
@@ -26,24 +27,32 @@ class _Refused(Exception):
 
 
 class _Mapped:
-    """The mapped file as ``pickletools`` reads it; long payloads are views instead of copies."""
+    """The file as ``pickletools`` reads it; long payloads are views of the mapped file instead of copies.
 
-    def __init__(self, buffer: memoryview):
-        self.buffer, self.position = buffer, 0
+    All else is read from the file itself: of a file that another program cuts off meanwhile, a read is short, where the
+    map would end this process by a signal.
+    """
+
+    def __init__(self, buffer: memoryview, file: BinaryIO):
+        self.buffer, self.file, self.position = buffer, file, 0
+        file.seek(0)
 
     def remaining(self) -> int:
         return len(self.buffer) - self.position
 
     def read(self, size: int) -> bytes | memoryview:
-        piece = self.buffer[self.position : self.position + size]
+        if size < _MIN_VIEW_BYTES:
+            piece = self.file.read(size)
+        else:
+            piece = self.buffer[self.position : self.position + size]
+            self.file.seek(len(piece), os.SEEK_CUR)
         self.position += len(piece)
-        return piece if len(piece) >= _MIN_VIEW_BYTES else bytes(piece)
+        return piece
 
     def readline(self) -> bytes:
-        line = bytes(self.buffer[self.position : self.position + _MAX_LINE_BYTES])
-        line = line[: line.find(b"\n") + 1]  # empty without a newline, which pickletools refuses
+        line = self.file.readline(_MAX_LINE_BYTES)
         self.position += len(line)
-        return line
+        return line if line.endswith(b"\n") else b""  # which pickletools refuses
 
 
 def read_pickle(path: Path) -> Any:
@@ -63,17 +72,17 @@ def read_pickle(path: Path) -> Any:
         with open(path, "rb") as file:
             if not file.seek(0, 2):
                 raise CorpusError("the file is empty", file=path, expected=_EXPECTED, found="0 bytes")
-            mapped = _Mapped(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+            mapped = _Mapped(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), file)
+            try:
+                return _execute(mapped)
+            except _Refused as refused:
+                problem, detail = refused.args
+                position = f"at byte {mapped.position} of {len(mapped.buffer)}"
+                raise CorpusError(problem, file=path, expected=_EXPECTED, found=f"{detail}, {position}") from None
     except OSError as error:
         raise CorpusError(
             "the file cannot be opened", file=path, expected="a file to read", found=error.strerror
         ) from error
-    try:
-        return _execute(mapped)
-    except _Refused as refused:
-        problem, detail = refused.args
-        position = f"at byte {mapped.position} of {len(mapped.buffer)}"
-        raise CorpusError(problem, file=path, expected=_EXPECTED, found=f"{detail}, {position}") from None
 
 
 def _execute(mapped: _Mapped) -> Any:

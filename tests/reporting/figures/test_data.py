@@ -118,3 +118,18 @@ def test_a_name_with_dollars_is_no_mathematics(tiny_corpus, name, tmp_path):
     figure = figures.label_distributions(dataclasses.replace(tiny_corpus, name=name))
     figure.savefig(tmp_path / "x.png")
     assert name in figure.get_suptitle()
+
+
+def test_signals_of_clips_are_scaled_and_an_absent_modality_is_named(make_split, make_corpus):
+    train = make_split(9, seed=3)
+    vision_mask = train.vision_mask.copy()
+    vision_mask[np.argsort(train.labels, kind="stable")[0]] = False
+    train = dataclasses.replace(train, vision_mask=vision_mask)
+    corpus = make_corpus(train, make_split(3), make_split(3))
+    figure = figures.clip_signals(corpus, count=3)
+    axes = [ax for ax in figure.axes if ax.get_title()]
+    assert [ax.get_title().split(",")[0] for ax in axes] == ["audio"] * 3 + ["vision"] * 3
+    assert "absent" in axes[3].get_title() and "absent" not in axes[0].get_title()
+    lowest = int(np.argsort(train.labels, kind="stable")[0])
+    assert axes[0].images[0].get_array().shape == (train.audio.shape[2], train.audio_mask[lowest].sum())
+    assert "synthetic" in figure.get_suptitle()

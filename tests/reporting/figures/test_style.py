@@ -31,6 +31,7 @@ def every_figure(corpus, synthetic: bool) -> dict[str, Figure]:
     return {
         "label_distributions": figures.label_distributions(corpus),
         "length_distributions": figures.length_distributions(corpus),
+        "clip_signals": figures.clip_signals(corpus),
         "label_agreement": figures.label_agreement(corpus.train, **flag),
         "training_curves": figures.training_curves({"a": history()}, chosen={"a": 3}, **flag),
         "unimodal_scores": figures.unimodal_scores(stage_one(), **flag),
