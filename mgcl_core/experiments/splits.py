@@ -106,13 +106,13 @@ class StudySplits:
         if name == "test" and not (run.directory / SELECTION).exists():
             raise RunError(f"{run.name}: test data is read only after the epoch is chosen ({SELECTION} is missing)")
         if name not in self._splits:
-            split = getattr(self.corpus, name)
+            split, tokens = getattr(self.corpus, name), self._tokens(name)
             # Most runs do not read the file's embeddings; `_text_embeddings` adds them for those that do.
             self._splits[name] = DeviceSplit(
                 dataclasses.replace(split, text=None),
                 self.device,
                 scaler=self.scaler,
-                tokens=self._tokens(name),
+                tokens=tokens,
                 labelled=name != "test",
                 room=self._room_left(),
             )

@@ -44,7 +44,7 @@ def test_runs_in_another_precision_are_said_and_tables_name_the_precision(
     make = functools.partial(Study, tiny_corpus, "demo", seeds=[1], overrides=short, device="cpu", results=tmp_path)
     study = make(precision="bf16", workers=1)
     study.train()
-    table = tables.table5(results_of(study, study.trainings()), resamples=20)
+    table = tables.table5(results_of(study, study.trainings()))
     assert "profile 'demo' in bf16" in " ".join(table.footer)
     assert set(records.provenance(study.trainings())["precision"]) == {"bf16"}
     with caplog.at_level(logging.INFO):
@@ -57,7 +57,9 @@ def test_runs_in_another_precision_are_said_and_tables_name_the_precision(
 
 
 def test_bf16_is_shown_as_a_difference_from_the_paper(tiny_corpus, tmp_path):
-    differences = records.differences_from_paper(Study(tiny_corpus, "paper", device="cpu", results=tmp_path))
+    differences = records.differences_from_paper(
+        Study(tiny_corpus, "paper", dataset="sims", device="cpu", results=tmp_path)
+    )
     assert differences.to_numpy().tolist() == [["precision", "fp32", "bf16"]]
 
 
