@@ -68,6 +68,7 @@ def test_the_figures_and_the_report_are_there(results, report):
             "01_labels",
             "01_lengths",
             "01_agreement",
+            "01_signals",
             "02_curves",
             "02_scores",
             "03_curves",
@@ -76,7 +77,7 @@ def test_the_figures_and_the_report_are_there(results, report):
         } | ({"04_ablations"} if corpus == "demo" else set())
         assert figures == wanted
     page = (report / "report.html").read_text()
-    assert "synthetic" in page and page.count("data:image/png") == 17 and "Notes on the paper" in page
+    assert "synthetic" in page and page.count("data:image/png") == 19 and "Notes on the paper" in page
 
 
 @pytest.mark.parametrize("corpus, number", [("demo", 3), ("demo-mosi", 4)])
