@@ -22,6 +22,7 @@ from .tables import corpus_label
 FIGURES = {
     "01_labels": "Labels of the training and validation clips",
     "01_lengths": "Valid steps of each modality",
+    "01_signals": "Audio and vision of three training clips, scaled",
     "01_agreement": "Agreement of the labels",
     "02_curves": "Stage one: curves",
     "02_scores": "Stage one: scores of the encoders on validation",
