@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections import Counter
 
 import numpy as np
@@ -29,6 +30,11 @@ from mgcl_core.support import devices
 from mgcl_core.support.errors import ConfigError
 from mgcl_core.support.runtime import autocast
 from mgcl_core.trainer import make_optimizer
+
+# Registered after the first backward pass of a process, no device is known to torch's autograd.
+pytestmark = pytest.mark.skipif(
+    "MGCL_SECOND_DEVICE" not in os.environ, reason="runs in a process of its own: test_second_device_alone.py"
+)
 
 COMPARED = [name for name in SYSTEMS if name != "mgcl"]
 #: All that may cross or wait, and why. What is not here is a new hidden wait; it stands in no step of a training.
