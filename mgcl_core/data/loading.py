@@ -111,7 +111,7 @@ _MMSA_FOLDERS = {"SIMS": "CH-SIMS", "MOSI": "CMU-MOSI", "MOSEI": "CMU-MOSEI"}
 
 def published_file(corpus: Corpus) -> str | None:
     """The key in `SHA256` of the published file that ``corpus`` was read from, by its hash; None for any other file."""
-    return next((name for name, sha256 in SHA256.items() if sha256 == corpus.sha256), None)
+    return _PUBLISHED.get(corpus.sha256)
 
 
 def known_name(name: object) -> str | None:
