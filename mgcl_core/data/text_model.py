@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 import transformers  # its submodules are loaded on first use, and most processes use none
-from huggingface_hub import constants
+from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
 from ..support.errors import ConfigError, CorpusError
+from ..support.integrity import digest_of, sha256_of
 from .corpus import Split
 
 disable_progress_bar()  # of loading weights, which takes less than a second
@@ -28,6 +29,9 @@ disable_progress_bar()  # of loading weights, which takes less than a second
 _local_only: contextvars.ContextVar[bool] = contextvars.ContextVar("local_files_only", default=False)
 #: Share of unknown tokens above which a text model is taken to be of another language.
 _MOST_UNKNOWN = 0.1
+#: Beside the weights, the files of a text model that decide what it computes.
+_IDENTITY = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "merges.txt", "vocab.json",
+             "sentencepiece.bpe.model", "spiece.model", "added_tokens.json")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,38 @@ def load_tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
         ConfigError: It is not local and cannot be fetched.
     """
     return _from_pretrained(transformers.AutoTokenizer, name)
+
+
+@functools.cache
+def text_model_sha256(name: str) -> str:
+    """What the text model ``name`` is, wherever it lies: SHA-256 of its configuration, weights and tokeniser.
+
+    Raises:
+        ConfigError: It is not on this machine and cannot be fetched, or a file of it cannot be read.
+    """
+    text_config(name), load_tokenizer(name)
+    folder = _local_folder(name)
+    if folder is None or not any(_weight_files(folder)):
+        load_text_model(name)  # the hub's, of which only a part is here
+        folder = _local_folder(name)
+    files = [folder / file for file in _IDENTITY if (folder / file).is_file()] + _weight_files(folder)
+    if not _weight_files(folder):
+        raise ConfigError(f"the text model {name!r} has no weights in {folder}")
+    return digest_of([[path.name, sha256_of(path)] for path in files])
+
+
+def _local_folder(name: str) -> Path | None:
+    """Where the text model ``name`` lies on this machine."""
+    source = model_source(name)
+    if Path(source).is_dir():
+        return Path(source)
+    found = try_to_load_from_cache(source, "config.json")
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Its weights, in the format that `load_text_model` takes."""
+    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
 def _from_pretrained(kind: Any, name: str, **options: Any) -> Any:

@@ -15,14 +15,13 @@ import torch
 from ..data import load_clips
 from ..data.batches import DeviceSplit
 from ..data.corpus import BOUNDS
-from ..data.scaling import Scaler
 from ..data.text_model import check_text, corpus_tokens, describe_source, local_files_only, text_config
 from ..support.devices import choose_device
 from ..support.errors import RunError
 from ..support.files import atomic
 from ..trainer import predict
 from .frozen_features import encode_frozen
-from .runs import SCALER, UNIMODAL_COLUMNS, Run, load_run
+from .runs import UNIMODAL_COLUMNS, Run, load_run
 from .splits import shapes_of
 from .stages import MGCLStage
 
@@ -83,7 +82,7 @@ def _predict(
         nonfinite=config.nonfinite,
     )
     check_text(config.text_model, list(chosen.values()), Path(file), config.tokens, compare=config.check_vocabulary)
-    scaler = Scaler.load(run.directory / SCALER) if config.scaling != "none" else None
+    scaler = run.scaler()
     source = run.record()["corpus"]
     shapes = shapes_of(
         config,

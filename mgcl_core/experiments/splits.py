@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,12 @@ from ..data.batches import DeviceSplit, place
 from ..data.corpus import EncoderName
 from ..data.loading import with_text
 from ..data.scaling import Scaler
-from ..data.text_model import check_text, corpus_tokens, text_config
+from ..data.text_model import check_text, corpus_tokens, text_config, text_model_sha256
 from ..encoders import TextEncoder
 from ..support.errors import RunError
+from ..support.integrity import digest_of, sha256_of
 from ..system import Shapes, System
-from ..trainer import SELECTION
+from ..trainer import SELECTION, WEIGHTS
 from .frozen_features import encode_frozen, kept_on_disk
 from .runs import Run
 from .stages import EncoderStage
@@ -153,8 +152,10 @@ class StudySplits:
             trained = system or parent.build(self.shapes(parent), self.device, trained=True)
             return encode_frozen(trained.encoder, parent.stage.encoder, split, parent.config)
 
+        # Of an encoder that was just trained, the record is about to be written: its weights are.
+        origin = sha256_of(parent.directory / WEIGHTS) if not parent.trained else parent.weights_sha256
         half = run.config.feature_cache == "fp16"
-        return kept_on_disk(parent.directory, f"features-{name}", compute, half=half)
+        return kept_on_disk(parent.directory, f"features-{name}", compute, clips=len(split), origin=origin, half=half)
 
     def _text_embeddings(self, run: Run, name: str, split: DeviceSplit) -> Tensor:
         """Contextual embeddings (N, L, D): the file's own, or those of the text model as it comes, not fine-tuned."""
@@ -162,14 +163,15 @@ class StudySplits:
             self.corpus = with_text(self.corpus)
             return torch.from_numpy(np.array(getattr(self.corpus, name).text))
         config, micro = self.config, EncoderName("micro", "T")
-        identity = json.dumps([config.text_model, config.tokens, self.corpus.sha256])
-        folder = self.directory / "features" / f"text-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+        origin = digest_of([text_model_sha256(config.text_model), config.tokens, self.corpus.sha256])
+        folder = self.directory / "features" / f"text-{origin[:10]}"
 
         def compute() -> dict[str, Tensor]:
             encoder = TextEncoder(config.text_model).to(self.device)
             return encode_frozen(encoder, micro, split, config.override({"micro": "sequence"}))
 
-        return kept_on_disk(folder, name, compute, half=run.config.feature_cache == "fp16")[str(micro)]
+        half = run.config.feature_cache == "fp16"
+        return kept_on_disk(folder, name, compute, clips=len(split), origin=origin, half=half)[str(micro)]
 
 
 def shapes_of(config: Config, *, bound: float, clips: int, text_dim: int, text_steps: int) -> Shapes:

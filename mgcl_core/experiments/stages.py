@@ -28,11 +28,16 @@ from ..data.corpus import MODALITIES, EncoderName, Split
 from ..encoders import encoder_names, frozen_encoders
 from ..model import MGCL
 from ..stage_one import UnimodalRegressor
+from ..support.provenance import source_digest
 from ..support.runtime import derive_seed
 from ..support.typed_values import read_fields
 from ..system import LoopSettings, Shapes, System
 from ..trainer import Schedule, load_weights
 from .registry import system_entry
+
+#: What computes every run; the last three without what they import, which is the registry of all systems.
+_EVERY_RUN = ("trainer", "data.loading", "data.scaling", "experiments.frozen_features")
+_ORCHESTRATION = ("experiments.stages", "experiments.splits", "experiments.study")
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,26 @@ class Stage(ABC):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The settings that decide its result, as plain values."""
+
+    @property
+    def recorded_settings(self) -> dict[str, Any]:
+        """The settings of a study that its record holds: of stage one those alone that decide its result."""
+        return self.config.as_dict()
+
+    @property
+    @abstractmethod
+    def module(self) -> str:
+        """The module of this package that its system comes from."""
+
+    @property
+    def sources(self) -> str:
+        """SHA-256 of the modules that it is computed by, and of those that they import."""
+        return source_digest((self.module, *_EVERY_RUN), alone=_ORCHESTRATION)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it, or a run that it starts from, reads words."""
+        return True
 
     @property
     def system_settings(self) -> LoopSettings | None:
@@ -114,10 +139,19 @@ class EncoderStage(Stage):
     """Stage one: an encoder learns y, or as a micro encoder the label of its modality (decision 13)."""
 
     encoder: EncoderName
+    module = "stage_one"
 
     @property
     def name(self) -> str:
         return str(self.encoder)
+
+    @property
+    def recorded_settings(self) -> dict[str, Any]:
+        return self.settings
+
+    @property
+    def reads_text(self) -> bool:
+        return self.encoder.modality == "T"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -157,6 +191,8 @@ class MGCLStage(Stage):
     """
 
     variant: str = "MGCL"
+
+    module = "model"
 
     @property
     def name(self) -> str:
@@ -199,6 +235,10 @@ class ComparedStage(Stage):
     @property
     def name(self) -> str:
         return self.system
+
+    @property
+    def module(self) -> str:
+        return f"baselines.{self.system}"
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -13,9 +13,8 @@ from safetensors import safe_open
 from ..config import DATASETS, VARIANTS, Config
 from ..data.text_model import load_text_model
 from ..experiments.registry import paper_dataset
-from ..experiments.runs import RECORD, Run, training_seconds
+from ..experiments.runs import RECORD, Run, records_in, training_seconds
 from ..experiments.study import Study
-from ..support.files import read_json
 from ..trainer import HISTORY, WEIGHTS
 from .tables import corpus_label
 
@@ -121,12 +120,11 @@ def total_compute(studies: Iterable[Study]) -> pd.DataFrame:
     rows = []
     for study in studies:
         seconds: dict[str, list[float]] = {"stage one": [], "systems": [], "search": [], "stopped or failed": []}
+        for _, record in records_in(study.directory / "runs"):
+            is_encoder = record.get("system") is None and record.get("stage") != "mgcl"
+            seconds["stage one" if is_encoder else "systems"].append(record.get("seconds", 0.0))
         for folder in sorted((study.directory / "runs").glob("*/")):
-            if (folder / RECORD).exists():
-                record = read_json(folder / RECORD)
-                is_encoder = record["system"] is None and record["stage"] != "mgcl"
-                seconds["stage one" if is_encoder else "systems"].append(record["seconds"])
-            elif any(folder.rglob(HISTORY)):
+            if not (folder / RECORD).exists() and any(folder.rglob(HISTORY)):
                 seconds["stopped or failed"].append(training_seconds(folder))
         for trials in study.directory.rglob("search/trials.csv"):
             seconds["search"] += pd.read_csv(trials)["seconds"].tolist()
@@ -141,7 +139,7 @@ def total_compute(studies: Iterable[Study]) -> pd.DataFrame:
 
 def _encoder_parameters(run: Run) -> int:
     """Parameters of a stage-one run's encoder, without the head that only pretraining needs."""
-    with safe_open(run.directory / WEIGHTS, framework="np") as file:
+    with safe_open(run.file(WEIGHTS), framework="np") as file:
         names = [name for name in file.keys() if name.startswith("encoder.")]  # noqa: SIM118 (it is no dict)
         return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
 

@@ -95,7 +95,13 @@ def test_another_format_is_read_again(tmp_path, path, entry, monkeypatch):
 
 
 def truncate(path):
-    path.write_bytes(path.read_bytes()[:-1])
+    path.write_bytes(path.read_bytes()[:-2])
+
+
+def replace(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
 
 
 BROKEN = {
@@ -107,6 +113,8 @@ BROKEN = {
     "a cut array": lambda entry: truncate(entry / "train-audio.npy"),
     "an empty array": lambda entry: (entry / "train-labels.npy").write_bytes(b""),
     "no array at all": lambda entry: (entry / "train-vision.npy").write_bytes(b"x" * 5000),
+    "other numbers": lambda entry: np.save(entry / "train-audio.npy", 0 * np.load(entry / "train-audio.npy")),
+    "an edited index": lambda entry: replace(entry / "index.json", '"train_000$_$1"', '"train_000$_$2"'),
     "another shape": lambda entry: np.save(entry / "train-audio.npy", np.zeros(3, np.float32)),
     "a pickled array": lambda entry: np.save(entry / "train-labels.npy", np.array([None])),
 }
