@@ -162,6 +162,10 @@ class Config(MGCLSettings, MicroSettings, SequenceEncoderSettings, TextEncoderSe
         hints = typing.get_type_hints(Config)
         for name in [name for name, hint in hints.items() if hint is int and name != "seed"]:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        # Beyond these, building a system would take hours before its size is known.
+        for name, most in (("layers", 100), ("window", 999)):
+            _require(getattr(self, name) <= most, name, getattr(self, name), f"at most {most}")
+        _require(len(self.predictor_hidden) <= 100, "predictor_hidden", self.predictor_hidden, "at most 100 widths")
         for name in ("encoder_dropout", "dropout"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         for name in ("temperature", "clip_norm", "text_lr", "sequence_lr", "mgcl_lr"):

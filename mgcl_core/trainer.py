@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
@@ -37,7 +38,6 @@ log = logging.getLogger(__name__)
 CHECKPOINT, WEIGHTS, HISTORY, SELECTION = "checkpoint.pt", "weights.safetensors", "metrics.jsonl", "selection.json"
 #: A checkpoint holds weights, optimiser and history: 1.3 GB for an epoch of MGCL that may take a quarter of a second.
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
-_LONGEST_HEADER = 1 << 20  # of a file of weights, in bytes
 SECONDS_BETWEEN_LINES = 10.0  # of epochs logged where there is no terminal; the last one is always logged
 
 
@@ -231,9 +231,6 @@ def load_weights(system: System, path: Path) -> None:
         RunError: the file is missing, damaged, of another architecture, or holds numbers that are not finite.
     """
     try:
-        room = sum(values.nbytes for values in system.state_dict().values()) + _LONGEST_HEADER
-        if regular_size(path) > room:
-            raise ValueError(f"it has {regular_size(path)} bytes, more than the system's weights")
         weights = load_file(path)
         system.load_state_dict(weights)
     except Exception as error:  # safetensors, torch and the file system each have their own
@@ -241,6 +238,30 @@ def load_weights(system: System, path: Path) -> None:
     for name, values in weights.items():
         if not values.isfinite().all():
             raise RunError(f"weights {path}: {name} holds numbers that are not finite")
+
+
+def check_shapes(system: System, path: Path) -> None:
+    """Compare the names and shapes in a file of weights with those of a system, without reading a number.
+
+    Args:
+        system: may be on the device "meta": what cannot be built is refused before memory is taken for it.
+        path: what `save_weights` wrote.
+
+    Raises:
+        RunError: the file is missing, damaged or of another architecture.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"weights {path} cannot be read: {error}") from error
+    expected = {name: tuple(values.shape) for name, values in system.state_dict().items()}
+    if found != expected:
+        name = min({*found.items()} ^ {*expected.items()})[0]
+        raise RunError(
+            f"weights {path} are not of this {type(system).__name__}: {name} has shape {found.get(name, 'none')}, "
+            f"not {expected.get(name, 'none')}"
+        )
 
 
 def _epoch_means(
@@ -311,12 +332,13 @@ def usable_checkpoint(path: Path) -> bool:
     if not path.exists():
         return False
     try:
+        regular_size(path)
         with zipfile.ZipFile(path) as file:  # torch's format, whose checksums torch itself does not compare
             damaged = file.testzip()
         if damaged is None:
             return True
         reason = f"{damaged} has another checksum"
-    except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (RunError, OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         reason = str(error) or type(error).__name__
     log.warning("the checkpoint %s is damaged (%s): training starts from the first epoch", path, reason)
     path.unlink()

@@ -29,6 +29,9 @@ disable_progress_bar()  # of loading weights, which takes less than a second
 _local_only: contextvars.ContextVar[bool] = contextvars.ContextVar("local_files_only", default=False)
 #: Share of unknown tokens above which a text model is taken to be of another language.
 _MOST_UNKNOWN = 0.1
+#: Sizes beyond which a configuration is damaged or a trap.
+_LARGEST = {"hidden_size": 1 << 15, "num_hidden_layers": 1 << 8, "intermediate_size": 1 << 17, "vocab_size": 1 << 22,
+            "max_position_embeddings": 1 << 20}  # fmt: skip
 #: Beside the weights, the files of a text model that decide what it computes.
 _IDENTITY = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "merges.txt", "vocab.json",
              "sentencepiece.bpe.model", "spiece.model", "added_tokens.json")  # fmt: skip
@@ -105,7 +108,12 @@ def load_text_model(name: str, *, pretrained: bool = True) -> TextModel:
         # A pickle could run code. Where a folder holds nothing else, transformers reads its weights and runs nothing.
         folder = Path(model_source(name))
         pickled = any(folder.glob("pytorch_model*.bin")) and not any(folder.glob("*.safetensors*"))
-        model = _from_pretrained(transformers.AutoModel, name, use_safetensors=not pickled, weights_only=True)
+        model, report = _from_pretrained(
+            transformers.AutoModel, name, use_safetensors=not pickled, weights_only=True, output_loading_info=True
+        )
+        missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+        if missing:  # transformers would draw them at random
+            raise ConfigError(f"the text model {name!r} has no weights for {missing[0]}, and {len(missing)} in all")
     else:
         model = transformers.AutoModel.from_config(text_config(name), trust_remote_code=False)
     model.float()  # a checkpoint in half precision would also be trained in half precision
@@ -123,9 +131,13 @@ def text_config(name: str) -> transformers.PreTrainedConfig:
     """Load the configuration of the text model ``name``: ``hidden_size``, ``vocab_size``, ...
 
     Raises:
-        ConfigError: It is not local and cannot be fetched.
+        ConfigError: It is not local and cannot be fetched, or is of a size that nobody could load.
     """
-    return _from_pretrained(transformers.AutoConfig, name)
+    config = _from_pretrained(transformers.AutoConfig, name)
+    for key, most in _LARGEST.items():
+        if not 0 < getattr(config, key, 1) <= most:
+            raise ConfigError(f"the text model {name!r} says {key}={getattr(config, key)}: expected 1 to {most}")
+    return config
 
 
 @functools.cache
@@ -178,6 +190,8 @@ def _from_pretrained(kind: Any, name: str, **options: Any) -> Any:
     source = model_source(name)
     load = functools.partial(kind.from_pretrained, source, trust_remote_code=False, **options)
     is_folder = Path(source).is_dir()
+    if is_folder and (odd := [path for path in Path(source).iterdir() if not path.is_file() and not path.is_dir()]):
+        raise ConfigError(f"the text model {name!r} holds {odd[0].name}, which is no regular file")  # nor ever ends
     try:
         try:
             return load(local_files_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +16,16 @@ import torch
 from ..data import load_clips
 from ..data.batches import DeviceSplit
 from ..data.corpus import BOUNDS
-from ..data.text_model import check_text, corpus_tokens, describe_source, local_files_only, text_config
+from ..data.text_model import (
+    check_text,
+    corpus_tokens,
+    describe_source,
+    local_files_only,
+    text_config,
+    text_model_sha256,
+)
 from ..support.devices import choose_device
-from ..support.errors import RunError
+from ..support.errors import ConfigError, RunError
 from ..support.files import atomic
 from ..trainer import predict
 from .frozen_features import encode_frozen
@@ -26,6 +34,8 @@ from .splits import shapes_of
 from .stages import MGCLStage
 
 log = logging.getLogger(__name__)
+
+_MOST_CLIPS = 256  # of a batch, whatever a stranger's run says
 
 
 def predict_file(
@@ -72,6 +82,11 @@ def _predict(
     if not isinstance(run.stage, MGCLStage):
         raise RunError(f"{run.name} is a run of {run.stage.name!r}: predictions need a run of MGCL")
     config = run.config if tokens is None else run.config.override({"tokens": tokens})
+    record = run.record()
+    name, trained_with = config.text_model, record["text_model"].get("sha256")
+    if text_model_sha256(name) != trained_with:
+        raise ConfigError(f"{run.name}: the text model {name!r} is not the one that the run was trained with: "
+                          f"SHA-256 {text_model_sha256(name)}, not {trained_with}")  # fmt: skip
     log.info("%s on %s; text model: %s", run.name, device, describe_source(config.text_model))
     chosen = load_clips(
         file,
@@ -83,7 +98,7 @@ def _predict(
     )
     check_text(config.text_model, list(chosen.values()), Path(file), config.tokens, compare=config.check_vocabulary)
     scaler = run.scaler()
-    source = run.record()["corpus"]
+    source = record["corpus"]
     shapes = shapes_of(
         config,
         bound=BOUNDS[source["scheme"]],
@@ -93,6 +108,8 @@ def _predict(
     )
     system = run.build(shapes, device, trained=True)
     frozen = {parent.stage.encoder: parent.build(shapes, device, trained=True).encoder for parent in run.frozen_parents}
+    schedule = run.stage.schedule
+    schedule = dataclasses.replace(schedule, batch_size=min(schedule.batch_size, _MOST_CLIPS))
     frames = []
     for name, clip_split in chosen.items():
         split = DeviceSplit(
@@ -105,7 +122,7 @@ def _predict(
         for encoder_name, encoder in frozen.items():
             features = encode_frozen(encoder, encoder_name, split, config)
             split.features.update({key: values.to(device) for key, values in features.items()})
-        outputs = predict(system, split, run.stage.schedule)
+        outputs = predict(system, split, schedule)
         frames.append(
             pd.DataFrame(
                 {

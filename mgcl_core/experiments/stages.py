@@ -28,11 +28,12 @@ from ..data.corpus import MODALITIES, EncoderName, Split
 from ..encoders import encoder_names, frozen_encoders
 from ..model import MGCL
 from ..stage_one import UnimodalRegressor
+from ..support.errors import RunError
 from ..support.provenance import source_digest
 from ..support.runtime import derive_seed
 from ..support.typed_values import read_fields
 from ..system import LoopSettings, Shapes, System
-from ..trainer import Schedule, load_weights
+from ..trainer import Schedule, check_shapes, load_weights
 from .registry import system_entry
 
 #: What computes every run; the last three without what they import, which is the registry of all systems.
@@ -124,11 +125,26 @@ class Stage(ABC):
         weights: Path | None = None,
     ) -> System:
         """The system on ``device``, as it starts from the seed and its parents' weights, or with the final ones."""
+        if weights is not None:
+            self._check(shapes, weights)
         torch.manual_seed(derive_seed(self.config.seed, self.name, "initialisation"))
         system = self._system(shapes, {} if weights else parent_weights or {}, pretrained=weights is None)
         if weights is not None:
             load_weights(system, weights)
         return system.to(device)
+
+    def _check(self, shapes: Shapes, weights: Path) -> None:
+        """Refuse weights of another architecture before memory is taken for this one.
+
+        Raises:
+            RunError: they are, or the settings give none that could be built.
+        """
+        try:
+            with torch.device("meta"):
+                system = self._system(shapes, {}, pretrained=False)
+        except RuntimeError as error:
+            raise RunError(f"the settings of {self.label} give no system: {error}") from error
+        check_shapes(system, weights)
 
     @abstractmethod
     def _system(self, shapes: Shapes, parent_weights: Mapping[EncoderName, Path], *, pretrained: bool) -> System: ...
