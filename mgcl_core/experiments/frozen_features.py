@@ -59,12 +59,11 @@ def kept_on_disk(
     """
     name = f"{name}-fp16" if half else name
     marker = folder / f"{name}.json"
-    try:
-        return _open(marker, clips, origin)
-    except FileNotFoundError:
-        pass
-    except (DamagedFile, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        log.warning("the features %s are damaged (%s): they are computed again", marker, error)
+    if marker.exists():
+        try:
+            return _open(marker, clips, origin)
+        except (DamagedFile, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("the features %s are damaged (%s): they are computed again", marker, error)
     marker.unlink(missing_ok=True)  # first: what it lists is about to change
     files = {}
     for key, values in compute().items():
@@ -88,8 +87,6 @@ def check_features(marker: Path) -> None:
 
 
 def _open(marker: Path, clips: int, origin: str) -> dict[str, Tensor]:
-    if not marker.exists():
-        raise FileNotFoundError(marker)
     kept = read_sealed(marker)
     if kept["origin"] != origin:
         raise ValueError("they come from other weights")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +26,6 @@ from ..support.provenance import environment, peak_memory, timestamp
 from ..system import Shapes, System
 from ..trainer import CHECKPOINT, HISTORY, SELECTION, WEIGHTS, Fit
 from .stages import Stage, stage_from_record
-
-log = logging.getLogger(__name__)
 
 UNIMODAL_COLUMNS = ("T_macro", "V_macro", "A_macro", "T_micro", "V_micro", "A_micro")
 RECORD, DONE, SCALER, AUDIT = "record.json", "done", "scaler.safetensors", "audit.json"
@@ -103,14 +100,15 @@ class Run:
         Raises:
             DamagedFile: as for `trained`.
         """
-        if not (self.directory / DONE).exists() or not self.trained:
-            return False
+        return (self.directory / DONE).exists() and self.trained and self.test_problem() is None
+
+    def test_problem(self) -> str | None:
+        """What is wrong with `done` or the test predictions that it lists, by their sizes."""
         try:
             self._check(self._files_of_test)
         except DamagedFile as error:
-            log.warning("%s: not done, since %s", self.name, error)
-            return False
-        return True
+            return f"{error.path.name} is damaged: {error.problem}"
+        return None
 
     @property
     def history(self) -> pd.DataFrame:

@@ -41,6 +41,7 @@ from .memory import COUNTED_CLIPS, Need, data_room, explained, need_of, warn_of_
 from .registry import compared_systems, config_for, paper_dataset, system_settings
 from .reuse import outdated, report_reuse
 from .runs import (
+    DONE,
     RUN_FORMAT,
     SCALER,
     Run,
@@ -371,6 +372,8 @@ class Study:
             for path in run.directory.rglob(CHECKPOINT):
                 path.unlink()
             if test and not run.done:
+                if (run.directory / DONE).exists():
+                    log.warning("%s is predicted again from its weights: %s", run.name, run.test_problem())
                 self._test(run, system or self.build(run, trained=True))
         return run
 

@@ -32,8 +32,13 @@ def atomic(path: Path) -> Iterator[Path]:
 
     Yields:
         A temporary path in the same folder. It replaces ``path`` at the end of the block, and is removed on an error.
+
+    Raises:
+        DamagedFile: A folder has its name.
     """
     path = Path(path)
+    if path.is_dir():
+        raise DamagedFile(path, "it is a folder", "Remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
     # Some writers choose their format by the suffix.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
