@@ -23,10 +23,11 @@ from filelock import FileLock
 
 from ..support.errors import CorpusError
 from ..support.files import open_array
+from .sources import parts_of
 
 log = logging.getLogger(__name__)
 
-CACHE_FORMAT = 2  # raise it with every change of the cached content
+CACHE_FORMAT = 3  # raise it with every change of the cached content
 _INDEX = "index.json"
 _BUILDING = "building"
 
@@ -167,12 +168,13 @@ def _open(entry: Path, source: list) -> Contents | None:
 
 def _fingerprint(path: Path) -> list:
     try:
-        status = path.stat()
+        states = [part.stat() for part in parts_of(path)]
     except OSError as error:
         raise CorpusError(
             "the file cannot be opened", file=path, expected="a file to read", found=error.strerror
         ) from None
-    return [CACHE_FORMAT, str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    times = [number for state in states for number in (state.st_size, state.st_mtime_ns, state.st_ctime_ns)]
+    return [CACHE_FORMAT, str(path), *times]
 
 
 def _hash(text: str) -> str:
