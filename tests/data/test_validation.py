@@ -40,7 +40,7 @@ def objects(value) -> np.ndarray:
 # name: (content, split, key, in the message)
 BROKEN = {
     "a number": (7, None, None, "a dict of the splits"),
-    "a list of numbers": ([1, 2], "test", None, "expected ((words, visual, acoustic), label, segment); found int at clip 0"),
+    "a list of numbers": ([1, 2], "test", None, "(words, visual, acoustic), label, segment); found int at clip 0"),
     "no valid split": (without("valid"), None, "valid", "train, test"),
     "other names": ({"training": TRAIN}, None, "train", "training"),
     "a split that is a list": (CONTENT | {"test": []}, "test", None, "found list"),
