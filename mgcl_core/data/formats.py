@@ -23,6 +23,7 @@ _MODALITIES = ("audio", "vision", "text")
 #: Words and arrays of the clips of MAG-BERT and MISA.
 _EXAMPLES = {3: ("MAG-BERT's", 0, 2, 1), 4: ("MISA's", 3, 2, 1)}  # parts → name, places of words, audio, vision
 _LONGEST_NAME = 1000
+_TO_PREDICT = " (which can be predicted, and not trained on)"
 
 
 def in_mmsa_form(content: Any, file: Path) -> tuple[Any, str]:
@@ -207,17 +208,17 @@ def _without_splits(content: dict, file: Path) -> tuple[Any, str]:
     """One clip of MMSA-FET (`run_single`), clips without splits, or a dict of clips by id: as the split "test"."""
     arrays = [content[key] for key in _MODALITIES if isinstance(content.get(key), np.ndarray)]
     if arrays and all(array.ndim == 2 for array in arrays):
-        return {"test": _single(content, file)}, "MMSA-FET's, of a single clip"
+        return {"test": _single(content, file)}, "MMSA-FET's, of a single clip" + _TO_PREDICT
     if arrays:
         count = len(arrays[0]) if arrays[0].ndim else 0
         ids = [f"{file.stem}$_${row}" for row in range(count)]
-        return {"test": {"id": ids, **content}}, "clips without splits"
+        return {"test": {"id": ids, **content}}, "clips without splits" + _TO_PREDICT
     if content and all(type(clip) is dict and np.ndim(_first_array(clip)) == 2 for clip in content.values()):
         kept = ("raw_text", *_MODALITIES)
         split = [{"id": str(key), **{k: clip[k] for k in kept if k in clip}} for key, clip in content.items()]
         if any("raw_text" in clip for clip in split):
             split = [{"raw_text": "", **clip} for clip in split]
-        return _together({"test": split}, file), "clips by id"
+        return _together({"test": split}, file), "clips by id" + _TO_PREDICT
     return content, f"unknown, with the keys {names_of(content)}"
 
 
