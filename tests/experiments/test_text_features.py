@@ -121,7 +121,7 @@ def test_a_run_predicts_clips_with_features_of_the_text(study, file, tmp_path, c
 
 
 @pytest.mark.slow
-def test_systems_that_need_words_are_left_out_and_said(study):
+def test_systems_that_need_words_are_left_out_and_said(study, caplog):
     systems = {run.stage.name for run in study.comparisons()}
     assert systems == set(compared_systems()) - NEED_WORDS
     for name in sorted(NEED_WORDS):
@@ -131,7 +131,9 @@ def test_systems_that_need_words_are_left_out_and_said(study):
     changes |= {name: {"epochs": 1, "pretrain_epochs": 1} for name in ("confede", "sfttr")}
     compared = Study(study.corpus, "demo", seeds=[1], overrides=SMALL, results=study.directory.parents[1], device="cpu",
                      workers=1, system_overrides=changes)  # fmt: skip
-    runs = compared.train() + compared.compare()
+    with caplog.at_level("INFO", "mgcl_core"):
+        runs = compared.train() + compared.compare()
+    assert "misa, mag_bert, self_mm need words and are left out" in caplog.text
     table = tables.table4(evaluation.results_of(compared, runs))
     shown = table.frame.xs("CMU-MOSI", level="Dataset").reset_index()
     rows = shown[shown["Row"].str.startswith("ours") & ~shown["Row"].str.contains("−")]
