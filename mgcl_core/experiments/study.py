@@ -278,7 +278,7 @@ class Study:
         return self.finish_all(self.trainings(variants))
 
     def compare(self, systems: Sequence[str] | None = None) -> list[Run]:
-        """Finish the runs of the compared ``systems``; when None, of all that can read the text, and say which cannot."""
+        """Finish the runs of the compared ``systems``; when None, of all that can read the text (others are logged)."""
         left_out = [name for name in compared_systems() if needs_words(name)]
         if systems is None and not self.base.reads_words:
             log.info("%s: %s need words and are left out", self.corpus.name, ", ".join(left_out))
