@@ -24,6 +24,7 @@ from filelock import FileLock
 from ..support.errors import CorpusError, DamagedFile
 from ..support.files import open_array
 from ..support.integrity import check_file, identify, read_sealed, same_file, write_sealed
+from .sources import parts_of
 
 log = logging.getLogger(__name__)
 
@@ -188,12 +189,13 @@ def check_caches(cache_dir: Path) -> Iterator[DamagedFile]:
 
 def _fingerprint(path: Path) -> list:
     try:
-        status = path.stat()
+        states = [part.stat() for part in parts_of(path)]
     except OSError as error:
         raise CorpusError(
             "the file cannot be opened", file=path, expected="a file to read", found=error.strerror
         ) from None
-    return [CACHE_FORMAT, str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    times = [number for state in states for number in (state.st_size, state.st_mtime_ns, state.st_ctime_ns)]
+    return [CACHE_FORMAT, str(path), *times]
 
 
 def _hash(text: str) -> str:

@@ -325,7 +325,10 @@ def _compare_sentences(name: str, split: Split, file: Path, clips: int = 20) -> 
 
     One in ten may differ, for files whose sentences were cleaned after tokenising.
     """
-    rows = np.unique(np.linspace(0, len(split) - 1, clips).astype(int))
+    spoken = np.flatnonzero([bool(text.strip()) for text in split.raw_text])  # nothing else can be compared
+    if not len(spoken):
+        return
+    rows = spoken[np.unique(np.linspace(0, len(spoken) - 1, clips).astype(int))]
     special = _special_ids(name)
     encoded = load_tokenizer(name)([split.raw_text[row] for row in rows], add_special_tokens=False)["input_ids"]
     different = [

@@ -136,11 +136,13 @@ class _Job:
         self.default = {name: _default(values, getattr(study.base, name), name) for name, values in self.space.items()}
         self.folder = study.artifacts / "search"
         fixed = {name: value for name, value in study.base.as_dict().items() if name not in (*self.space, "seed")}
+        if study.base.reads_words:
+            fixed["text_model"] = text_model_sha256(study.base.text_model)
         identity = {
             "format": RUN_FORMAT,
             "data": study.corpus.sha256,
             "seeds": study.seeds,
-            "settings": {**fixed, "text_model": text_model_sha256(study.base.text_model)},
+            "settings": fixed,
             "default": self.default,
             "space": {name: repr(values) for name, values in self.space.items()},
         }

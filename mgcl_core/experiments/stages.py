@@ -22,6 +22,8 @@ from ..config import (
     MicroSettings,
     SequenceEncoderSettings,
     TextEncoderSettings,
+    TextFeatureEncoderSettings,
+    TextFeatureInput,
     plain_settings,
 )
 from ..data.corpus import MODALITIES, EncoderName, Split
@@ -84,8 +86,8 @@ class Stage(ABC):
 
     @property
     def reads_text(self) -> bool:
-        """Whether it, or a run that it starts from, reads words."""
-        return True
+        """Whether it, or a run that it starts from, reads words, with the text model."""
+        return self.config.reads_words
 
     @property
     def system_settings(self) -> LoopSettings | None:
@@ -167,19 +169,26 @@ class EncoderStage(Stage):
 
     @property
     def reads_text(self) -> bool:
-        return self.encoder.modality == "T"
+        return self.encoder.modality == "T" and self.config.reads_words
 
     @property
     def settings(self) -> dict[str, Any]:
-        kind = TextEncoderSettings if self.encoder.modality == "T" else SequenceEncoderSettings
+        kind = TextEncoderSettings if self.reads_text_model else SequenceEncoderSettings
+        if self.encoder.modality == "T" and not self.reads_text_model:
+            kind = TextFeatureEncoderSettings
         settings = plain_settings(self.config.part(kind))
         if "micro" in self.encoder.granularities:
             settings |= plain_settings(self.config.part(MicroSettings))
         return settings
 
     @property
+    def reads_text_model(self) -> bool:
+        """Whether its encoder is a text model, which has settings of its own."""
+        return self.encoder.modality == "T" and self.config.reads_words
+
+    @property
     def takes_long(self) -> bool:
-        return self.encoder.modality == "T"
+        return self.reads_text_model
 
     @property
     def is_frozen_later(self) -> bool:
@@ -188,7 +197,7 @@ class EncoderStage(Stage):
 
     @property
     def schedule(self) -> Schedule:
-        return _schedule(self.config, "text" if self.encoder.modality == "T" else "sequence")
+        return _schedule(self.config, "text" if self.reads_text_model else "sequence")
 
     def labels(self, split: Split) -> np.ndarray:
         if self.encoder.granularity == "micro" and split.unimodal_labels is not None:
@@ -258,7 +267,10 @@ class ComparedStage(Stage):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {**plain_settings(self.config.part(ComparedSettings)), "system": plain_settings(self.own_settings)}
+        # Runs on words are named as they always were.
+        text = {} if self.config.reads_words else plain_settings(self.config.part(TextFeatureInput))
+        common = plain_settings(self.config.part(ComparedSettings))
+        return {**common, **text, "system": plain_settings(self.own_settings)}
 
     @property
     def system_settings(self) -> LoopSettings:

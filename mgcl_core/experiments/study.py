@@ -38,7 +38,7 @@ from ..system import System
 from ..trainer import CHECKPOINT, Fit, fit, predict, usable_checkpoint
 from .directories import artifact_directory, digest
 from .memory import COUNTED_CLIPS, Need, data_room, explained, need_of, warn_of_crowding
-from .registry import compared_systems, config_for, paper_dataset, system_settings
+from .registry import compared_systems, config_for, needs_words, paper_dataset, system_settings
 from .reuse import outdated, report_reuse
 from .runs import (
     DONE,
@@ -54,6 +54,7 @@ from .runs import (
 )
 from .splits import StudySplits, Withheld
 from .stages import ComparedStage, EncoderStage, MGCLStage, Stage
+from .text_input import with_text_input
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ class Study:
         usual = config_for(self.corpus, profile)
         asked = {} if precision == "auto" else {"precision": precision}
         self.base = usual.override({**asked, **self.overrides})
+        self.corpus = with_text_input(self.corpus, self.base)
         self._precision_differs = self.base.precision != usual.precision
         for name in READING:
             wanted, was = getattr(self.base, name), getattr(self.corpus, name)
@@ -204,15 +206,18 @@ class Study:
         return [self.system_run("mgcl", seed, variant) for variant in variants for seed in self.seeds]
 
     def comparisons(self, systems: Sequence[str] | None = None) -> list[Run]:
-        """The runs of the compared systems × seeds, of all of them when None."""
-        names = compared_systems() if systems is None else systems
-        return [self.system_run(name, seed) for name in names for seed in self.seeds]
+        """The runs of the compared systems × seeds; when None, of all that can read the text (`needs_words`)."""
+        if systems is None:
+            systems = [name for name in compared_systems() if self.base.reads_words or not needs_words(name)]
+        return [self.system_run(name, seed) for name in systems for seed in self.seeds]
 
     def system_run(self, name: str, seed: int, variant: str = "MGCL") -> Run:
         """The run of one system, MGCL (in ``variant``) or a compared one, with one seed."""
         if name == "mgcl":
             stage: Stage = MGCLStage(self.config(seed, variant), variant)
         else:
+            if needs_words(name) and not self.base.reads_words:
+                raise ConfigError(f"{name} needs words: it trains a text model, and text_source='features' has none")
             changes = self.system_overrides.get(name)
             settings = system_settings(name, paper_dataset(self.corpus), self.profile, changes)
             stage = ComparedStage(self.config(seed), name, settings)
@@ -227,7 +232,7 @@ class Study:
             "data": self.corpus.sha256,
             "parents": [parent.name for parent in parents],
         }
-        if "text_model" in stage.settings:
+        if "text_model" in stage.settings and stage.reads_text:
             identity["settings"] = {**stage.settings, "text_model": self._text_model}
         if self.corpus.scheme != self._usual_scheme:
             identity["scheme"] = self.corpus.scheme
@@ -265,7 +270,8 @@ class Study:
         reason = (
             "as asked for or as it is known" if known else f"by the range of its labels, [-{self.corpus.bound:g}, …]"
         )
-        log.info("%s: settings of %r, %s; text model %r", self.corpus.name, dataset, reason, self.base.text_model)
+        text = f"text model {self.base.text_model!r}" if self.base.reads_words else "text is features, without a model"
+        log.info("%s: settings of %r, %s; %s", self.corpus.name, dataset, reason, text)
 
     def check_device(self) -> None:
         """Refuse days of work on a CPU that nobody asked for, and a precision that the GPU lacks.
@@ -291,7 +297,10 @@ class Study:
         return self.finish_all(self.trainings(variants), again=again)
 
     def compare(self, systems: Sequence[str] | None = None, *, again: bool = False) -> list[Run]:
-        """Finish the runs of the compared ``systems``, all of them when None."""
+        """Finish the runs of the compared ``systems``; when None, of all that can read the text (others are logged)."""
+        left_out = [name for name in compared_systems() if needs_words(name)]
+        if systems is None and not self.base.reads_words:
+            log.info("%s: %s need words and are left out", self.corpus.name, ", ".join(left_out))
         return self.finish_all(self.comparisons(systems), again=again)
 
     def finish_all(self, runs: Sequence[Run], *, again: bool = False) -> list[Run]:

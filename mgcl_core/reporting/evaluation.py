@@ -11,7 +11,7 @@ import torch
 
 from ..config import VARIANTS
 from ..data.corpus import GRANULARITIES, MODALITIES
-from ..data.loading import published_file
+from ..data.known_files import published_file
 from ..experiments.registry import paper_dataset, system_entry
 from ..experiments.runs import Run
 from ..experiments.study import Study
@@ -53,6 +53,7 @@ def results_of(study: Study, runs: Iterable[Run]) -> list[Result]:
                     known_file=known_file,
                     changed=changed,
                     precision=run.config.precision,
+                    text_source=run.config.text_source,
                 )
             )
     return results

@@ -24,12 +24,9 @@ def settings_used(studies: Sequence[Study]) -> list[dict[str, Any]]:
     rows = []
     for study in studies:
         config = study.base
-        layers = f"{config.layers}-layer Transformer (V/A)"
-        for stage, model, prefix in (
-            ("Unimodal", config.text_model, "text"),
-            ("Unimodal", layers, "sequence"),
-            ("Multimodal", "MGCL", "mgcl"),
-        ):
+        layers = f"{config.layers}-layer Transformer ({'V/A' if config.reads_words else 'T/V/A, T: features'})"
+        encoders = [("Unimodal", config.text_model, "text")] if config.reads_words else []
+        for stage, model, prefix in (*encoders, ("Unimodal", layers, "sequence"), ("Multimodal", "MGCL", "mgcl")):
             rate, epochs, batch = (getattr(config, f"{prefix}_{name}") for name in ("lr", "epochs", "batch_size"))
             rows.append(
                 {"Stage": stage, "Dataset": corpus_label(study.corpus), "Model / Encoder": model}
@@ -97,7 +94,7 @@ def cost(study: Study, runs: Iterable[Run]) -> pd.DataFrame:
             lineage = [run, *run.parents]
             records = [one.record() for one in lineage]
             parameters = records[0]["parameters"] + sum(_encoder_parameters(parent) for parent in run.frozen_parents)
-            if run.stage.reads_text_embeddings and study.corpus.train.text is None:
+            if run.stage.reads_text_embeddings and study.splits.own_text_dim is None:
                 parameters += _text_model_parameters(run.config.text_model)
             peaks = [math.nan if (p := r["peak_memory"]["process_gib"]) is None else p for r in records]
             rows.setdefault(run.stage.label, []).append(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.corpus_files import TEXT, make_content, write
 
-from mgcl_core.data import cache, load_corpus, loading
+from mgcl_core.data import cache, load_corpus, reading
 from mgcl_core.data.loading import with_text
 from mgcl_core.support.errors import CorpusError
 
@@ -37,7 +37,7 @@ def no_unpickling(monkeypatch):
     def fail(path):
         raise AssertionError("the file is unpickled again")
 
-    monkeypatch.setattr(loading, "read_pickle", fail)
+    monkeypatch.setattr(reading, "read_source", fail)
 
 
 def is_mapped(array) -> bool:
@@ -158,14 +158,14 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path, path, monkey
         folder.write_text("")
     elif read is not load_corpus:
         load_corpus(path, cache_dir=folder)  # so that the text is what is read
-    read_pickle = loading.read_pickle
+    read_source = reading.read_source
 
     def touched(file):
-        content = read_pickle(file)
+        content = read_source(file)
         os.utime(file, ns=(7, 7))
         return content
 
-    monkeypatch.setattr(loading, "read_pickle", touched)
+    monkeypatch.setattr(reading, "read_source", touched)
     with pytest.raises(CorpusError, match="changed while it was read") as caught:
         read(path, cache_dir=folder)
     assert caught.value.file == path
