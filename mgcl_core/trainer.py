@@ -275,8 +275,9 @@ def _best(history: list[dict[str, Any]]) -> int:
 
 
 def _checkpoint(path: Path, system: System, optimizer: torch.optim.Optimizer, history: list[dict[str, Any]]) -> None:
-    with atomic(path) as temporary:
-        torch.save({"system": system.state_dict(), "optimizer": optimizer.state_dict(), "history": history}, temporary)
+    # Into a file of Python's: given a path, torch hides the reason why a write failed.
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        torch.save({"system": system.state_dict(), "optimizer": optimizer.state_dict(), "history": history}, file)
 
 
 def _resume(path: Path, system: System, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:

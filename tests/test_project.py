@@ -71,7 +71,11 @@ def test_the_lock_has_the_pins_of_the_constraints_and_the_requirements_of_the_pr
     (own,) = (package for package in lock["package"] if package["name"] == project["name"])
     assert own["version"] == project["version"] and own["source"] == {"editable": "."}
     locked = {
-        (entry["name"], frozenset(entry.get("specifier", "").split(",")), entry.get("marker", "").partition("'")[2][:-1])
+        (
+            entry["name"],
+            frozenset(entry.get("specifier", "").split(",")),
+            entry.get("marker", "").partition("'")[2][:-1],
+        )
         for entry in own["metadata"]["requires-dist"]
     }
     groups = {"": project["dependencies"], **project["optional-dependencies"]}

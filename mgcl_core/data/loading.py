@@ -245,7 +245,7 @@ def read_file(
     Raises:
         CorpusError: The file breaks the format; says so where it is not the published one.
     """
-    sha256 = _sha256(path)  # first, so that an error can say that the download is damaged
+    sha256 = file_sha256(path)  # first, so that an error can say that the download is damaged
     try:
         checked, notes = check_file(read_pickle(path), path), Counter()
         aligned = _is_aligned(checked["train"])
@@ -364,7 +364,7 @@ def _shifted(array: np.ndarray, start: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _read_text(path: Path, store: Store, *, nonfinite: str) -> dict[str, Any]:
-    sha256 = _sha256(path)
+    sha256 = file_sha256(path)
     for name, split in check_file(read_pickle(path), path).items():
         if "text" not in split.features:
             Location(path, name).fail("the file changed since the corpus was loaded", "text", "as before", "none")
@@ -390,7 +390,12 @@ def _is_aligned(split: CheckedSplit) -> bool:
     return text is not None and counts <= {text.shape[1]} and all(lengths is None for lengths in split.lengths.values())
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Hash a feature file.
+
+    Raises:
+        CorpusError: It cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import transformers  # its submodules are loaded on first use, and most processes use none
-from huggingface_hub import constants
+from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
@@ -82,6 +82,27 @@ def describe_source(name: str) -> str:
     if Path(name).is_dir():
         return f"the folder {Path(name).resolve()}"
     return f"the hub's {name!r}, " + ("from this machine's cache" if _local_only.get() else "fetched or from the cache")
+
+
+def find_text_model(name: str) -> str:
+    """Find the folder of a text model on this machine; nothing is fetched.
+
+    Args:
+        name: As for `load_text_model`. Its configuration and tokeniser are read.
+
+    Raises:
+        ConfigError: It is not here, or incomplete.
+    """
+    with local_files_only():
+        text_config(name)
+        load_tokenizer(name)
+    source = model_source(name)
+    if not Path(source).is_dir():
+        found = try_to_load_from_cache(source, "config.json")
+        source = str(Path(found).parent) if isinstance(found, str) else source
+    if not any(any(Path(source).glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin")):
+        raise ConfigError(f"the text model {name!r} has no weights in {source}")
+    return source
 
 
 def load_text_model(name: str, *, pretrained: bool = True) -> TextModel:

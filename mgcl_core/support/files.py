@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from .ends import explain
+from .errors import MachineError, MGCLError
+
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -23,41 +26,54 @@ def atomic(path: Path) -> Iterator[Path]:
 
     Yields:
         A temporary path in the same folder. It replaces ``path`` at the end of the block, and is removed on an error.
+
+    Raises:
+        MachineError: The machine does not take the file (a full disk, no permission), however a library says so.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Some writers choose their format by the suffix.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    path, temporary = Path(path), None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Some writers choose their format by the suffix. A long name leaves no room for more.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:32]}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         temporary.chmod(0o644)
         os.replace(temporary, path)
+    except MGCLError:
+        raise
+    except Exception as error:
+        reason = explain(error)
+        if reason is None:
+            raise
+        raise MachineError(f"{path} cannot be written: {reason}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as readable JSON, and NaN as null, because JSON has no NaN."""
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        text = json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        temporary.write_text(text, "utf-8", "backslashreplace")  # half a surrogate pair becomes its escape in JSON
 
 
 def read_json(path: Path) -> Any:
     """Read what `write_json` wrote."""
-    return json.loads(Path(path).read_text())
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write one JSON object per line, NaN as null."""
     with atomic(path) as temporary:
-        temporary.write_text("".join(json.dumps(_finite(row), allow_nan=False) + "\n" for row in rows))
+        text = "".join(json.dumps(_finite(row), allow_nan=False) + "\n" for row in rows)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Read what `write_json_lines` wrote."""
-    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
 
 
 def open_array(path: Path, *, writable: bool = False) -> np.ndarray:
