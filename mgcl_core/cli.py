@@ -246,11 +246,17 @@ def parameters_of(options: argparse.Namespace) -> Parameters:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from .notebooks.closing import closing_lines
     from .notebooks.runner import plan_notebooks, run_notebooks
 
-    planned = plan_notebooks(parameters_of(options), options.notebook, everything=options.all)
-    for item, seconds in run_notebooks(planned, verbose=not options.quiet):
+    parameters = parameters_of(options)
+    planned = plan_notebooks(parameters, options.notebook, everything=options.all)
+    finished = run_notebooks(planned, verbose=not options.quiet)
+    for item, seconds in finished:
         print(f"{seconds:6.0f} s  {item.label:<44} {item.executed_copy}")
+    if planned[-1].assembles_tables:
+        took = sum(seconds for _, seconds in finished)
+        print(*closing_lines(planned[-1].executed_copy.parent, parameters.results, took), sep="\n")
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -23,6 +23,7 @@ from filelock import FileLock
 
 from ..support.errors import CorpusError
 from ..support.files import open_array
+from ..support.names import folder_name
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def open_cached(
         CorpusError: The file changed while it was read.
     """
     source = _fingerprint(path)
-    folder = cache_dir / f"{path.stem}-{_hash(str(path))}"
+    folder = cache_dir / folder_name(path.stem, _hash(str(path)))
     entry = folder / f"{_hash(json.dumps(source))}-{_hash(json.dumps(list(way)))}"
     contents = _open(entry, source)
     if contents is not None:

@@ -18,6 +18,7 @@ import numpy as np
 from filelock import FileLock
 
 from ..support.errors import ConfigError, CorpusError, nearest
+from ..support.names import printable
 from ..support.paths import data_directory
 from .cache import Contents, Store, open_cached
 from .corpus import BOUNDS, PAPER_DATASETS, SPLITS, Corpus, Split, describe_notes
@@ -456,9 +457,9 @@ def _generated(key: str, data_dir: Path) -> Path:
 def _name_of(path: Path) -> str:
     """Name a corpus by its file's stem, with the folder's name before a stem that says nothing (`unaligned_50`)."""
     if not re.fullmatch(r"(un)?aligned(_\d+)?|features?|data", path.stem):
-        return path.stem
+        return printable(path.stem)
     folder = path.parent.parent if path.parent.name == "Processed" else path.parent
-    return f"{folder.name}-{path.stem}"
+    return printable(f"{folder.name}-{path.stem}")
 
 
 def _published(known: KnownCorpus | None, place: Path) -> str | None:

@@ -53,7 +53,7 @@ def explain_text(kind: str, text: str, is_os_error: bool | None = None) -> str |
     where = f" ({path[1]})" if path else ""
     if number in _NUMBERS:
         what, remedy = _NUMBERS[number]
-        return f"{what}{where}: {_NUMBERS[errno.ENOMEM][1]}"
+        return f"{what}{where}: {remedy}"
     if found[1] and is_os_error is not False:
         return f"{os.strerror(number)}{where}"
     return None
