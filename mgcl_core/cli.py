@@ -1,11 +1,13 @@
-"""The command line: ``mgcl run``, ``status``, ``search``, ``predict``, ``power``, ``corpus`` and ``settings``."""
+"""The command line, ``mgcl``: a parser of its commands, and a function for each."""
 
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from .data.loading import LENGTH_RULES, NONFINITE_RULES
 from .experiments.presets import read_preset
 from .experiments.study import SEEDS
 from .notebooks.parameters import Parameters
-from .support.errors import MGCLError
+from .support.ends import AGAIN, explain
+from .support.errors import DEBUG, RunError
 from .support.parallel import available_cores
 from .support.paths import project_root
 
@@ -23,21 +26,46 @@ DEFAULTS = Parameters()
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``mgcl``; 0 when all went well, 2 on an error that the user can mend."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal or a file of an encoding that lacks a name's characters
+            stream.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(arguments)
+    if options.debug:
+        os.environ[DEBUG] = "1"  # for kernels and workers too
+    logging.raiseExceptions = bool(os.environ.get(DEBUG))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     try:
         options.command(options)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever reads the output has enough, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
+        _discard_output()
         return 0
-    except MGCLError as error:
-        print(f"mgcl: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
-        print("mgcl: stopped; the same command continues from the last checkpoint", file=sys.stderr)
+        print(f"mgcl: stopped; {AGAIN}", file=sys.stderr)
         return 130
+    except Exception as error:
+        return _ended(error)
     return 0
+
+
+def _ended(error: Exception) -> int:
+    """Say in one sentence why a command ended; with ``--debug`` its traceback before. Gives the exit code."""
+    if os.environ.get(DEBUG):
+        traceback.print_exc()
+    sentence = explain(error) or (
+        f"unexpected {type(error).__name__}: {str(error).strip() or 'no message'} (a fault of this package; --debug "
+        "shows where, `mgcl doctor` prints what a report needs)"
+    )
+    print("mgcl: " + " ".join(sentence.split()), file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk under the output too
+        _discard_output()
+    return 2
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -190,6 +218,12 @@ def build_parser() -> argparse.ArgumentParser:
     listing.add_argument("--dataset", default="sims", choices=["sims", "mosi", "mosei"])
     listing.add_argument("--profile", default="paper", choices=list(PROFILES))
     listing.set_defaults(command=_settings)
+
+    doctor = commands.add_parser("doctor", help="check this machine: one page that a bug report can hold")
+    doctor.add_argument("--results", type=Path, default=None, metavar="FOLDER", help="default: results/ of the project")
+    doctor.set_defaults(command=_doctor)
+    for command in commands.choices.values():
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
@@ -212,11 +246,17 @@ def parameters_of(options: argparse.Namespace) -> Parameters:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from .notebooks.closing import closing_lines
     from .notebooks.runner import plan_notebooks, run_notebooks
 
-    planned = plan_notebooks(parameters_of(options), options.notebook, everything=options.all)
-    for item, seconds in run_notebooks(planned, verbose=not options.quiet):
+    parameters = parameters_of(options)
+    planned = plan_notebooks(parameters, options.notebook, everything=options.all)
+    finished = run_notebooks(planned, verbose=not options.quiet)
+    for item, seconds in finished:
         print(f"{seconds:6.0f} s  {item.label:<44} {item.executed_copy}")
+    if planned[-1].assembles_tables:
+        took = sum(seconds for _, seconds in finished)
+        print(*closing_lines(planned[-1].executed_copy.parent, parameters.results, took), sep="\n")
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -316,6 +356,16 @@ def _corpus(options: argparse.Namespace) -> None:
         print(line)
     for row in unusual_dimensions(train).itertuples():
         print(f"{row.modality}: {row.count} of {row.of} dimensions are {row.kind} (from 0: {row.dimensions})")
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from .notebooks.doctor import all_checks
+    from .support.doctor import page
+
+    checks = all_checks(options.results)
+    print(page(checks))
+    if problems := [check.name for check in checks if check.status == "problem"]:
+        raise RunError(f"{len(problems)} of {len(checks)} checks found a problem: {', '.join(problems)}")
 
 
 def _settings(options: argparse.Namespace) -> None:

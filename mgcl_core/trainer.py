@@ -306,8 +306,9 @@ def _checkpoint(
 ) -> None:
     """Write what training goes on from: one file, so that weights and history are of one epoch."""
     state = {"system": system.state_dict(), "optimizer": optimizer.state_dict(), "history": history, "best": best}
-    with atomic(path) as temporary:
-        torch.save(state, temporary)
+    # Into a file of Python's: given a path, torch hides the reason why a write failed.
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def _resume(

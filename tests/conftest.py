@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import resource
+import shutil
+import subprocess
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
@@ -163,6 +166,30 @@ def tiny_overrides(tiny_bert) -> dict:
         "common_width": 16,
         "fusion_heads": 2,
     }
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Function of a number of bytes: a folder on a file system of that size, or one where no file may be larger.
+
+    The first needs root on Linux; the second is a limit of this process, which ends with the test.
+    """
+    before, mounted = resource.getrlimit(resource.RLIMIT_FSIZE), []
+
+    def make(size: int) -> Path:
+        folder = tmp_path / f"disk-{len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        if shutil.which("mount") and subprocess.run(command, capture_output=True).returncode == 0:
+            mounted.append(folder)
+        else:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        return folder
+
+    yield make
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture

@@ -131,6 +131,6 @@ def test_list_settings_reach_the_notebook_from_the_command_line(tmp_path, tiny_b
         env={**os.environ, "MGCL_DATA": str(tmp_path)},
     )
     assert done.returncode == 0, done.stderr
-    (record,) = (tmp_path / "results").glob("clips/demo/runs/MGCL-1-*/record.json")
+    (record,) = (tmp_path / "results").glob("clips-*/demo/runs/MGCL-1-*/record.json")
     config = json.loads(record.read_text())["config"]
     assert (config["components"], config["trained_encoders"], config["predictor_hidden"]) == (["C1", "C2"], [], [8, 4])

@@ -52,6 +52,45 @@ def test_constraints_pin_every_dependency_within_its_bounds(project):
         assert pinned[name] in SpecifierSet(",".join(bounds)), name
 
 
+def pinned_versions() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = (line.split("==") for line in lines if line and not line.startswith("#"))
+    return {re.sub("[._]", "-", name.lower()): version for name, version in pins}
+
+
+def test_the_lock_has_the_pins_of_the_constraints_and_the_requirements_of_the_project(project):
+    from packaging.requirements import Requirement
+
+    lock = tomllib.loads((ROOT / "uv.lock").read_text())
+    versions = {}
+    for package in lock["package"]:
+        versions.setdefault(package["name"], set()).add(package["version"])
+    assert {name: versions.get(name) for name in pinned_versions()} == {
+        name: {version} for name, version in pinned_versions().items()
+    }
+    (own,) = (package for package in lock["package"] if package["name"] == project["name"])
+    assert own["version"] == project["version"] and own["source"] == {"editable": "."}
+    locked = {
+        (
+            entry["name"],
+            frozenset(entry.get("specifier", "").split(",")),
+            entry.get("marker", "").partition("'")[2][:-1],
+        )
+        for entry in own["metadata"]["requires-dist"]
+    }
+    groups = {"": project["dependencies"], **project["optional-dependencies"]}
+    wanted = [(Requirement(text), extra) for extra, texts in groups.items() for text in texts]
+    assert locked == {(found.name, frozenset(str(found.specifier).split(",")), extra) for found, extra in wanted}
+
+
+def test_the_lock_names_the_public_index_alone():
+    text = (ROOT / "uv.lock").read_text()
+    assert set(re.findall(r"https?://[^/\"]+", text)) == {"https://pypi.org", "https://files.pythonhosted.org"}
+    assert set(re.findall(r"registry = \"([^\"]+)", text)) == {"https://pypi.org/simple"}
+    files = re.findall(r"\{ url = [^}]+\}", text)
+    assert files and all(re.search(r'hash = "sha256:[0-9a-f]{64}"', file) for file in files)
+
+
 def test_every_pin_can_be_installed_on_the_oldest_python_that_is_said_to_do(project):
     from importlib.metadata import distributions
 

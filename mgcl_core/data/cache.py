@@ -24,6 +24,7 @@ from filelock import FileLock
 from ..support.errors import CorpusError, DamagedFile
 from ..support.files import open_array
 from ..support.integrity import check_file, identify, read_sealed, same_file, write_sealed
+from ..support.names import folder_name
 from .sources import parts_of
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def open_cached(
         CorpusError: The file changed while it was read.
     """
     source = _fingerprint(path)
-    folder = cache_dir / f"{path.stem}-{_hash(str(path))}"
+    folder = cache_dir / folder_name(path.stem, _hash(str(path)))
     entry = folder / f"{_hash(json.dumps(source))}-{_hash(json.dumps(list(way)))}"
     contents = _open(entry, source)
     if contents is not None:

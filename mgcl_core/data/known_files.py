@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from ..support.errors import CorpusError, nearest
+from ..support.names import printable
 from .corpus import Corpus
 from .sources import parts_of
 
@@ -154,9 +155,9 @@ def _generated(key: str, data_dir: Path) -> Path:
 def name_of(path: Path) -> str:
     """Name a corpus by its file's stem, with the folder's name before a stem that says nothing (`unaligned_50`)."""
     if not re.fullmatch(r"(un)?aligned(_\d+)?|features?|data", path.stem):
-        return path.stem
+        return printable(path.stem)
     folder = path.parent.parent if path.parent.name == "Processed" else path.parent
-    return f"{folder.name}-{path.stem}"
+    return printable(f"{folder.name}-{path.stem}")
 
 
 def published_hash(known: KnownCorpus | None, place: Path) -> str | None:

@@ -91,6 +91,27 @@ def describe_source(name: str) -> str:
     return f"the hub's {name!r}, " + ("from this machine's cache" if _local_only.get() else "fetched or from the cache")
 
 
+def find_text_model(name: str) -> str:
+    """Find the folder of a text model on this machine; nothing is fetched.
+
+    Args:
+        name: As for `load_text_model`. Its configuration and tokeniser are read.
+
+    Raises:
+        ConfigError: It is not here, or incomplete.
+    """
+    with local_files_only():
+        text_config(name)
+        load_tokenizer(name)
+    source = model_source(name)
+    if not Path(source).is_dir():
+        found = try_to_load_from_cache(source, "config.json")
+        source = str(Path(found).parent) if isinstance(found, str) else source
+    if not any(any(Path(source).glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin")):
+        raise ConfigError(f"the text model {name!r} has no weights in {source}")
+    return source
+
+
 def load_text_model(name: str, *, pretrained: bool = True) -> TextModel:
     """Load a BERT-family model.
 

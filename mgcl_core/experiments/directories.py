@@ -8,13 +8,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data import Corpus
+from ..data.known_files import published_file
 from ..support.files import write_json
+from ..support.names import folder_name
 
 OVERRIDES = "overrides.json"
+
+
+def corpus_folder(corpus: Corpus) -> str:
+    """The folder of a corpus among the results: its name, and the start of its hash.
+
+    A synthetic corpus and a published file have their name to themselves. Any other file may share it with others.
+    """
+    own_name = corpus.synthetic or published_file(corpus) is not None
+    return folder_name(corpus.name, "" if own_name else corpus.sha256[:8])
+
+
+def report_folder(corpora: Sequence[Corpus], profile: str) -> str:
+    """The folder of the tables of several corpora; where their names are too long for one, a hash stands for them."""
+    names = [corpus_folder(corpus) for corpus in corpora]
+    joined = "+".join(names)
+    if len(joined.encode()) > 200:
+        joined = f"{len(names)}-corpora-{digest(names)}"
+    return f"{joined}-{profile}"
 
 
 def artifact_directory(directory: Path, changes: Mapping[str, Any]) -> Path:

@@ -36,7 +36,7 @@ from ..support.paths import project_root
 from ..support.runtime import derive_seed
 from ..system import System
 from ..trainer import CHECKPOINT, Fit, fit, predict, usable_checkpoint
-from .directories import artifact_directory, digest
+from .directories import artifact_directory, corpus_folder, digest
 from .memory import COUNTED_CLIPS, Need, data_room, explained, need_of, warn_of_crowding
 from .registry import compared_systems, config_for, needs_words, paper_dataset, system_settings
 from .reuse import outdated, report_reuse
@@ -124,7 +124,7 @@ class Study:
             if wanted != was:
                 raise ConfigError(f"{name}={wanted!r}, but the corpus was loaded with {name}={was!r}")
         self._check_dataset()
-        self.directory = Path(results or project_root() / "results") / self.corpus.name / profile
+        self.directory = Path(results or project_root() / "results") / corpus_folder(self.corpus) / profile
         self.artifacts = artifact_directory(self.directory, self.changes)
         self.splits = StudySplits(self.corpus, self.base, self.device, self.directory, room=data_room(self.device))
         self.workers = choose_workers(workers, self.device, profile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
@@ -10,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..experiments.directories import artifact_directory
+from ..experiments.directories import artifact_directory, report_folder
 from ..experiments.study import Study
 from ..support.errors import ConfigError, RunError, nearest
-from ..support.paths import project_root
+from ..support.paths import shipped
+from .machine_paths import without_machine_paths
 from .parameters import Parameters, check_names
 
 log = logging.getLogger(__name__)
@@ -25,6 +27,7 @@ AUDIT, SEARCH, SYSTEMS = "06", "07", "08"
 #: Tables 5 and 6 are about CH-SIMS, so the main job runs the ablations where labels follow its scheme.
 ABLATIONS = "04"
 TABLES = "09"
+NUMBERS = tuple(f"{number:02}" for number in range(1, 10))
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ class PlannedNotebook:
     def label(self) -> str:
         return f"{self.notebook.stem} ({self.parameters.get('corpus') or '+'.join(self.parameters['corpora'])})"
 
+    @property
+    def assembles_tables(self) -> bool:
+        return self.notebook.name.startswith(TABLES)
+
 
 def ordered_notebooks() -> dict[str, Path]:
     """Number → notebook, in order.
@@ -46,10 +53,10 @@ def ordered_notebooks() -> dict[str, Path]:
     Raises:
         RunError: the project's notebooks are not here.
     """
-    folder = project_root() / "notebooks"
+    folder = shipped("notebooks")
     notebooks = {path.name[:2]: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
-    if not notebooks:
-        raise RunError(f"no notebooks in {folder} (MGCL_ROOT names the checkout of a package installed elsewhere)")
+    if missing := [number for number in NUMBERS if number not in notebooks]:
+        raise RunError(f"notebooks are missing in {folder}: {', '.join(missing)} (a fresh checkout has all)")
     return notebooks
 
 
@@ -91,9 +98,8 @@ def plan_notebooks(
 
 def report_directory(studies: Sequence[Study]) -> Path:
     """Where the assembled tables and the report of several studies go, which share what they change."""
-    name = "+".join(study.corpus.name for study in studies)
-    results = studies[0].directory.parents[1]
-    return artifact_directory(results / "report" / f"{name}-{studies[0].profile}", studies[0].changes)
+    name = report_folder([study.corpus for study in studies], studies[0].profile)
+    return artifact_directory(studies[0].directory.parents[1] / "report" / name, studies[0].changes)
 
 
 def run_notebooks(planned: Sequence[PlannedNotebook], *, verbose: bool = True) -> list[tuple[PlannedNotebook, float]]:
@@ -103,9 +109,12 @@ def run_notebooks(planned: Sequence[PlannedNotebook], *, verbose: bool = True) -
         Each notebook with its seconds.
 
     Raises:
-        RunError: a cell failed; the copy that shows it is kept beside as ``….failed.ipynb``.
+        RunError: a cell failed, or the kernel was killed or did not start; the copy that shows it is kept beside as
+            ``….failed.ipynb``.
     """
     import papermill  # slow to import, and the rest of the command line does without
+
+    from .kernels import OwnKernelManager, why_it_failed
 
     seconds = []
     for number, item in enumerate(planned, 1):
@@ -115,24 +124,29 @@ def run_notebooks(planned: Sequence[PlannedNotebook], *, verbose: bool = True) -
         partial, failed = (item.executed_copy.with_suffix(f".{state}.ipynb") for state in ("partial", "failed"))
         try:
             papermill.execute_notebook(
-                str(item.notebook),
-                str(partial),
+                _literal(item.notebook),
+                _literal(partial),
                 item.parameters,
                 kernel_name="python3",
+                kernel_manager_class=OwnKernelManager,
                 progress_bar=False,
                 stdout_file=sys.stdout if verbose else None,
                 extra_arguments=["--log-level=ERROR"],
                 shutdown_kernel="immediate",  # all it made is on disk: tidying up would take seconds
             )
+            without_machine_paths(partial, item.parameters)
             partial.replace(item.executed_copy)
             failed.unlink(missing_ok=True)
-        except papermill.PapermillExecutionError as error:
-            partial.replace(failed)
-            raise RunError(
-                f"{item.label} failed in cell {error.exec_count}: {error.ename}: {error.evalue} (see {failed})"
-            ) from error
+        except Exception as error:
+            reason = why_it_failed(error)
+            with contextlib.suppress(OSError, ValueError):  # there is none, or no room for it
+                without_machine_paths(partial, item.parameters)
+                partial.replace(failed)
+                reason += f" (see {failed})"
+            raise RunError(f"{item.label} ended {reason}") from error
         finally:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
         seconds.append((item, time.monotonic() - started))
         log.info("[%d/%d] %s took %.0f s", number, len(planned), item.label, seconds[-1][1])
     return seconds
@@ -142,7 +156,15 @@ def _planned(path: Path, folder: Path, parameters: Parameters, more: Mapping[str
     import papermill
 
     logging.getLogger("papermill").setLevel(logging.WARNING)
-    declared = list(papermill.inspect_notebook(str(path)))
+    try:
+        declared = list(papermill.inspect_notebook(_literal(path)))
+    except Exception as error:  # of nbformat, of json and of papermill
+        raise RunError(f"the notebook {path} cannot be read: {str(error).splitlines()[0]}") from error
     check_names(more, declared)
     values = parameters.plain(name for name in declared if name not in more)
     return PlannedNotebook(path, folder / path.name, {**values, **more})
+
+
+def _literal(path: Path) -> str:
+    """A path for papermill, which would fill in what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")

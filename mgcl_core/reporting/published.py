@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..metrics import METRIC_NAMES, METRICS
-from ..support.errors import ConfigError, CorpusError, nearest
-from ..support.paths import project_root
+from ..support.errors import ConfigError, nearest
+from ..support.paths import shipped
 
 #: The paper's name of each dataset and the scheme of its metrics.
 DATASETS = {"sims": "CH-SIMS", "mosi": "CMU-MOSI", "mosei": "CMU-MOSEI"}
@@ -25,7 +25,7 @@ def paper_table(number: int) -> pd.DataFrame:
 
     Raises:
         ConfigError: another number.
-        CorpusError: the file is missing.
+        RunError: the file is missing.
     """
     return _read(_path(number)).copy()
 
@@ -73,14 +73,14 @@ def paper_value(number: int, dataset: str, model: str, metric: str) -> float:
 
 def paper_notes() -> list[str]:
     """Where the paper disagrees with itself, from ``data/paper/notes.md``."""
-    lines = (project_root() / "data" / "paper" / "notes.md").read_text(encoding="utf-8").splitlines()
+    lines = shipped("data", "paper", "notes.md").read_text(encoding="utf-8").splitlines()
     return [line.removeprefix("- ") for line in lines if line.startswith("- ")]
 
 
 def _path(number: int) -> Path:
     if number not in range(1, 7):
         raise ConfigError(f"unknown table {number!r}: the paper has Tables 1 to 6")
-    return project_root() / "data" / "paper" / f"table{number}.csv"
+    return shipped("data", "paper", f"table{number}.csv")
 
 
 def _rows(number: int) -> dict[str, dict[str, str]]:
@@ -92,8 +92,6 @@ def _rows(number: int) -> dict[str, dict[str, str]]:
 
 @functools.cache
 def _read(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise CorpusError("a table of the paper is missing; MGCL_ROOT names the project's folder", file=path)
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 

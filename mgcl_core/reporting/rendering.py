@@ -12,12 +12,15 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from ..support.files import atomic
+from ..support.names import printable
 
 _LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$",
     "±": r"$\pm$", "−": "$-$", "–": "--", "†": r"$^\dagger$", "α": r"$\alpha$", "β": r"$\beta$",
 })  # fmt: skip
+
+_OTHER_SCRIPTS = re.compile("[\u0370-\u1dff\u2e80-\ud7ff\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +79,9 @@ class Table:
             multirow_align="naive",
         )
         notes = "".join(rf"\par\smallskip\raggedright {_latex(sentence)}" + "\n" for sentence in self.footer)
-        return (
+        # Letters of other scripts are written as they are, which pdfLaTeX has no fonts for.
+        engine = "% XeLaTeX or LuaLaTeX, and a font of this script\n" if _OTHER_SCRIPTS.search(tabular + notes) else ""
+        return engine + (
             rf"\begin{{table*}}\centering\footnotesize\caption{{{_latex(self.title)}}}" + "\n"
             rf"\resizebox{{\textwidth}}{{!}}{{{tabular.strip()}}}" + f"\n{notes}" + r"\end{table*}" + "\n"
         )
@@ -105,4 +110,6 @@ class Table:
 
 
 def _latex(text: str) -> str:
-    return re.sub(r"(?<![\w.])([+-])(?=\d)", r"$\1$", text.translate(_LATEX))  # a sign, not the hyphen of "Acc-2"
+    return re.sub(
+        r"(?<![\w.])([+-])(?=\d)", r"$\1$", printable(text).translate(_LATEX)
+    )  # a sign, not the hyphen of "Acc-2"

@@ -28,7 +28,7 @@ def choose_device(name: str) -> torch.device:
         ConfigError: The device is not available, or of a kind that this package was never tried on.
     """
     if name == "auto":
-        problem = _cuda_problem()
+        problem = gpu_problem()
         if problem is None:
             return torch.device("cuda")
         if problem:
@@ -75,7 +75,7 @@ def _has_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def _cuda_problem() -> str | None:
+def gpu_problem() -> str | None:
     """Return None if CUDA works, else why the GPU of this machine cannot be used; "" if it has none."""
     with warnings.catch_warnings(record=True) as caught:  # for example of a driver that is too old
         warnings.simplefilter("always")

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import os
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
+
+#: Set by ``mgcl --debug``, for its own process and those it starts.
+DEBUG = "MGCL_DEBUG"
 
 
 class MGCLError(Exception):
     """Base of every error that this package raises on purpose."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: one line, since the frames say nothing to whom the message is for."""
+        if os.environ.get(DEBUG):
+            return traceback.format_exception(self)
+        return [f"{type(self).__name__}: {self}"]
 
 
 class ConfigError(MGCLError):
@@ -67,6 +78,13 @@ class DamagedFile(RunError):
     def __init__(self, path: Path | str, problem: str, remedy: str = ""):
         self.path, self.problem = Path(path), problem
         super().__init__(f"{path} is damaged: {problem}" + (f". {remedy}" if remedy else ""))
+
+
+class MachineError(MGCLError, OSError):
+    """The machine lacks something: disk, memory, a permission, or a process that was killed.
+
+    It is an OSError too, so that who can do without a file goes on without it.
+    """
 
 
 def shorten(value: object) -> str:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .errors import DamagedFile
+from .ends import explain
+from .errors import DamagedFile, MachineError, MGCLError
 
 #: No JSON file of this package is longer; one that is would be read for minutes.
 _LONGEST_JSON = 1 << 28
@@ -35,23 +36,32 @@ def atomic(path: Path) -> Iterator[Path]:
 
     Raises:
         DamagedFile: A folder has its name.
+        MachineError: The machine does not take the file (a full disk, no permission), however a library says so.
     """
-    path = Path(path)
+    path, temporary = Path(path), None
     if path.is_dir():
         raise DamagedFile(path, "it is a folder", "Remove it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Some writers choose their format by the suffix.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Some writers choose their format by the suffix. A long name leaves no room for more.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:32]}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         temporary.chmod(0o644)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())  # or a power failure may leave the new name with nothing in it
         os.replace(temporary, path)
+    except MGCLError:
+        raise
+    except Exception as error:
+        reason = explain(error)
+        if reason is None:
+            raise
+        raise MachineError(f"{path} cannot be written: {reason}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:

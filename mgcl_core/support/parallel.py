@@ -15,16 +15,18 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from pathlib import Path
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
 
-from .errors import ConfigError
+from .ends import killed
+from .errors import ConfigError, MachineError
+from .memory import free_memory
 
 log = logging.getLogger(__name__)
 
-_LIBRARY_BYTES = 5 << 28  # torch, transformers and a text encoder in training: the demo's main job peaks at 1.2 GiB
+LIBRARY_BYTES = 5 << 28  # torch, transformers and a text encoder in training: the demo's main job peaks at 1.2 GiB
 
 _run_task: Callable[[Any], Any] | None = None  # set in each worker process
 
@@ -70,16 +72,13 @@ def workers_that_fit(workers: int, bytes_each: int) -> int:
         workers: How many are wanted.
         bytes_each: What one takes besides the libraries that each loads.
     """
-    try:
-        pages, size = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-        known = Path("/proc/meminfo").read_text().split("MemAvailable:")  # pages that are free, and those of caches too
-        free = int(known[1].split()[0]) * 1024 if len(known) > 1 else pages * size
-    except (OSError, ValueError, AttributeError):  # another system
+    free = free_memory()
+    if free is None:
         return workers
-    fit = max(1, free // (_LIBRARY_BYTES + bytes_each))
+    fit = max(1, free // (LIBRARY_BYTES + bytes_each))
     if fit < workers:
         log.warning("%d workers, not %d: free memory is %.1f GiB, and each takes about %.1f",
-                    fit, workers, free / 2**30, (_LIBRARY_BYTES + bytes_each) / 2**30)  # fmt: skip
+                    fit, workers, free / 2**30, (LIBRARY_BYTES + bytes_each) / 2**30)  # fmt: skip
     return min(workers, fit)
 
 
@@ -95,6 +94,9 @@ def run_parallel(prepare: Callable[[], Callable[[Any], Any]], tasks: Sequence[An
 
     Yields:
         The results, in the order in which tasks finish.
+
+    Raises:
+        MachineError: A process was killed.
     """
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
     threads = max(1, available_cores() // workers)
@@ -102,9 +104,11 @@ def run_parallel(prepare: Callable[[], Callable[[Any], Any]], tasks: Sequence[An
     try:
         for future in as_completed([pool.submit(_call, task) for task in tasks]):
             yield future.result()
-    except BaseException:
+    except BaseException as error:
         for process in multiprocessing.active_children():
             process.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise MachineError(killed("a worker process")) from error
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -8,7 +8,7 @@ import pytest
 
 from mgcl_core.metrics import METRICS
 from mgcl_core.reporting.published import RESULT_TABLES, SCHEMES, paper_models, paper_table, paper_text, paper_value
-from mgcl_core.support.errors import ConfigError, CorpusError
+from mgcl_core.support.errors import ConfigError, RunError
 
 
 def printed_table(text: str, number: int) -> list[list[str]]:
@@ -96,5 +96,5 @@ def test_paper_tables_are_copies_and_found_from_elsewhere(tmp_path, monkeypatch)
     frame.loc[0, "Dataset"] = "changed"
     assert paper_table(1).iloc[0, 0] == "CH-SIMS"
     monkeypatch.setenv("MGCL_ROOT", str(tmp_path))
-    with pytest.raises(CorpusError, match="MGCL_ROOT"):
+    with pytest.raises(RunError, match="MGCL_ROOT"):
         paper_table(1)

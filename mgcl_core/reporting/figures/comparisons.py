@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from ...metrics import METRIC_NAMES
 from ...support.errors import ConfigError, nearest
+from ...support.names import printable
 from .style import HUES, finish, panels, require_columns, styled
 
 FAINT = {"color": ".4", "fontsize": 8, "style": "italic"}
@@ -57,7 +58,7 @@ def score_intervals(
                     ax.axvline(cell["mean"], color=colour, linewidth=0.8, linestyle="--", zorder=0)
             if paper and cell is not None and np.isfinite(cell["paper"]):
                 ax.plot(cell["paper"], position, "D", markerfacecolor="none", markeredgecolor=".3", markersize=5)
-        ax.set_yticks(range(len(models)), models)
+        ax.set_yticks(range(len(models)), [printable(model) for model in models], parse_math=False)
         ax.set(ylim=(len(models) - 0.5, -0.5), xlabel=_with_direction(metric))
         ax.tick_params(labelleft=True, labelbottom=True)
         ax.grid(axis="x")

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import logging
 import textwrap
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...data.corpus import GRANULARITIES, MODALITIES
 from ...support.errors import RunError
+from ...support.names import printable
 
+log = logging.getLogger(__name__)
+
+#: Looked for in this order, for what DejaVu Sans does not have.
+_MORE_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "SimHei"),
+    *("Microsoft YaHei", "PingFang SC", "Hiragino Sans GB", "Arial Unicode MS", "Droid Sans Fallback", "Noto Emoji"),
+    *("Symbola", "Unifont"),
+)
+_FOUND = {font.name for font in font_manager.fontManager.ttflist}
 RC = {
+    "font.family": ["DejaVu Sans", *(name for name in _MORE_FONTS if name in _FOUND)],
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.labelsize": 9,
@@ -51,6 +67,11 @@ class NotebookFigure(Figure):
     stays registered there. This one carries its own PNG representation: 150 dpi, shown at 100 px an inch.
     """
 
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        with warnings.catch_warnings():  # one for each glyph; `finish` has said it
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            super().savefig(*args, **kwargs)
+
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=150)
@@ -78,7 +99,8 @@ def panels(count: int, *, columns: int, width: float, height: float, **shared) -
 
 def finish(figure: Figure, title: str, *, synthetic: bool) -> Figure:
     """Set the title, marked where the data are synthetic, and the sizes of the ticks; returns the figure."""
-    title = f"{title} · synthetic data" if synthetic else title
+    title = printable(f"{title} · synthetic data" if synthetic else title)
+    all(map(_has_a_font, title))  # the first that has none is said
     # No mathematics: names of files and clips hold dollars.
     figure.suptitle(textwrap.fill(title, int(11 * figure.get_figwidth())), parse_math=False)
     for ax in figure.axes:
@@ -86,6 +108,20 @@ def finish(figure: Figure, title: str, *, synthetic: bool) -> Figure:
         ax.tick_params(axis="x", labelsize=RC["xtick.labelsize"])
         ax.tick_params(axis="y", labelsize=RC["ytick.labelsize"])
     return figure
+
+
+@functools.cache
+def _has_a_font(letter: str) -> bool:
+    """Whether a font of this machine shows ``letter``; where none does, a logged warning says so, once."""
+    fonts = (font_manager.get_font(font_manager.findfont(name)) for name in RC["font.family"])
+    if any(font.get_char_index(ord(letter)) for font in fonts):
+        return True
+    log.warning(
+        "no font here shows %r, so figures have a box in its place: install one, such as Noto Sans CJK "
+        "(fonts-noto-cjk on Debian), and start again",
+        letter,
+    )
+    return False
 
 
 def counted(number: int, noun: str) -> str:
