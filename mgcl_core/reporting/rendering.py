@@ -19,6 +19,8 @@ _LATEX = str.maketrans({
     "±": r"$\pm$", "−": "$-$", "–": "--", "†": r"$^\dagger$", "α": r"$\alpha$", "β": r"$\beta$",
 })  # fmt: skip
 
+_FOLDED = "The whole table: the paper's numbers, intervals, paired differences, p-values"
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -29,6 +31,8 @@ class Table:
     - ``seed_rows``: one row a (dataset, model, seed), every metric of that run
     - ``footer``: sentences that belong under the table
     - ``verdicts``: for each corpus, whether it says anything about a replication of the paper
+    - ``suffix``: of its label in LaTeX, where it is not the whole table
+    - ``compact``: what a reader sees first, a row a model that was run; the table itself is then folded below it
     """
 
     number: int
@@ -37,6 +41,8 @@ class Table:
     bold: pd.DataFrame
     footer: tuple[str, ...] = ()
     verdicts: tuple[str, ...] = ()
+    suffix: str = ""
+    compact: Table | None = None
     cells: pd.DataFrame = field(default_factory=pd.DataFrame)
     seed_rows: pd.DataFrame = field(default_factory=pd.DataFrame)
 
@@ -44,7 +50,8 @@ class Table:
         """Write the table under ``directory/tables``.
 
         ``tableN.csv`` and ``tableN.tex`` are as displayed, ``tableN_notes.txt`` holds title and footer; where there are
-        any, ``tableN_cells.csv`` and ``tableN_seeds.csv`` hold the numbers.
+        any, ``tableN_compact.tex`` is the compact table, and ``tableN_cells.csv`` and ``tableN_seeds.csv`` hold the
+        numbers.
 
         Returns:
             The table, for a notebook to show.
@@ -55,6 +62,8 @@ class Table:
             ".tex": self.to_latex(),
             "_notes.txt": "\n".join([self.title, *self.footer, ""]),
         }
+        if self.compact is not None and len(self.compact.frame):
+            texts["_compact.tex"] = self.compact.to_latex()
         for ending, frame in (("_cells.csv", self.cells), ("_seeds.csv", self.seed_rows)):
             if len(frame):
                 texts[ending] = frame.to_csv(index=False)
@@ -68,29 +77,43 @@ class Table:
         return self.frame[self.frame.index.get_level_values("Model") == model]
 
     def to_latex(self) -> str:
-        """A ``table*`` environment (packages booktabs and graphicx): the same cells, bold and footer as on screen."""
+        """A ``table*`` environment (packages booktabs and adjustbox): cells, bold and footer as on screen.
+
+        Its number is LaTeX's own, and its label says which of the paper's tables it is. A table that is wider than the
+        text, or higher than seven tenths of it, is scaled down.
+        """
         tabular = self._styler(_latex, r"\textbf{{{}}}").to_latex(
             column_format="l" * len(self._labels) + "r" * len(self.frame.columns),
             hrules=True,
-            clines="skip-last;data" if self._labels else None,
+            clines="skip-last;data" if len(self._labels) > 1 else None,
             multirow_align="naive",
         )
         notes = "".join(rf"\par\smallskip\raggedright {_latex(sentence)}" + "\n" for sentence in self.footer)
+        caption = _latex(self.title.removeprefix(f"Table {self.number}. "))
+        label = f"tab:mgcl-{self.number}{self.suffix}"
         return (
-            rf"\begin{{table*}}\centering\footnotesize\caption{{{_latex(self.title)}}}" + "\n"
-            rf"\resizebox{{\textwidth}}{{!}}{{{tabular.strip()}}}" + f"\n{notes}" + r"\end{table*}" + "\n"
+            rf"\begin{{table*}}\centering\footnotesize\caption{{{caption}}}\label{{{label}}}" + "\n"
+            rf"\begin{{adjustbox}}{{max width=\textwidth, max totalheight=.7\textheight}}"
+            f"\n{tabular.strip()}\n" + r"\end{adjustbox}" + "\n" + rf"{{\scriptsize {notes}}}" + r"\end{table*}" + "\n"
         )
 
     def to_html(self) -> str:
         """An HTML table with its title as caption and the footer as paragraphs below."""
-        table = self._styler(html.escape, "<b>{}</b>").set_caption(html.escape(self.title)).to_html(exclude_styles=True)
+        title = html.escape(self.title)
+        table = self._styler(html.escape, "<b>{}</b>").set_caption(title).to_html(exclude_styles=True)
+        if self.frame.empty:
+            table = f"<p><b>{title}</b></p>"
         notes = "".join(f'<p class="table-note">{html.escape(sentence)}</p>\n' for sentence in self.footer)
         # These classes keep MathJax, 2 and later ones, from what looks like mathematics.
-        return f'<div class="tex2jax_ignore mathjax_ignore">\n{table}{notes}</div>\n'
+        return f'<div class="tex2jax_ignore mathjax_ignore"><div class="wide">\n{table}</div>{notes}</div>\n'
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        return self.to_html()
+        """What a notebook and the report show: the compact table, and the whole one folded below it."""
+        if self.compact is None:
+            return self.to_html()
+        # A deviation may stand below its mean where the screen is narrow.
+        short = re.sub(r" (± [\d.]+)", r' <span class="sd">\1</span>', self.compact.to_html())
+        return f"{short}<details><summary>{_FOLDED}</summary>{self.to_html()}</details>\n"
 
     @property
     def _labels(self) -> list[str]:
