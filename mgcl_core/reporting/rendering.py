@@ -88,14 +88,18 @@ class Table:
             clines="skip-last;data" if len(self._labels) > 1 else None,
             multirow_align="naive",
         )
-        notes = "".join(rf"\par\smallskip\raggedright {_latex(sentence)}" + "\n" for sentence in self.footer)
+        notes = "".join(rf"\smallskip {_latex(sentence)}\par" + "\n" for sentence in self.footer)
         caption = _latex(self.title.removeprefix(f"Table {self.number}. "))
         label = f"tab:mgcl-{self.number}{self.suffix}"
-        return (
-            rf"\begin{{table*}}\centering\footnotesize\caption{{{caption}}}\label{{{label}}}" + "\n"
-            rf"\begin{{adjustbox}}{{max width=\textwidth, max totalheight=.7\textheight}}"
-            f"\n{tabular.strip()}\n" + r"\end{adjustbox}" + "\n" + rf"{{\scriptsize {notes}}}" + r"\end{table*}" + "\n"
-        )
+        return "\n".join([
+            r"% \usepackage{booktabs,adjustbox}",
+            rf"\begin{{table*}}\centering\footnotesize\caption{{{caption}}}\label{{{label}}}",
+            r"\begin{adjustbox}{max width=\textwidth, max totalheight=.7\textheight}",
+            tabular.strip(),
+            r"\end{adjustbox}",
+            rf"{{\scriptsize\raggedright {notes}}}\end{{table*}}",
+            "",
+        ])  # fmt: skip
 
     def to_html(self) -> str:
         """An HTML table with its title as caption and the footer as paragraphs below."""
