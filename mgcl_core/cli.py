@@ -34,8 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MGCLError as error:
         print(f"mgcl: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("mgcl: stopped; the same command continues from the last checkpoint", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        said = (
+            str(stopped)
+            or "stopped: finished runs are kept, others go on from their last checkpoint; the same command continues"
+        )
+        print(f"mgcl: {said}", file=sys.stderr)
         return 130
     return 0
 

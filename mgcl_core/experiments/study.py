@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from ..config import DATASETS, VARIANTS, Config
 from ..data import Corpus, Split, load_corpus
@@ -26,15 +25,17 @@ from ..data.batches import DeviceSplit
 from ..data.validation import decide_scheme
 from ..encoders import encoder_names
 from ..support.devices import check_precision, choose_device, describe_device
-from ..support.errors import ConfigError, nearest
+from ..support.errors import ConfigError, Interrupted, nearest
 from ..support.files import write_json
 from ..support.parallel import choose_workers, run_parallel, workers_that_fit
 from ..support.paths import project_root
 from ..support.runtime import derive_seed
 from ..system import System
 from ..trainer import CHECKPOINT, Fit, fit, predict
+from .claims import claim
 from .directories import artifact_directory, digest
 from .memory import COUNTED_CLIPS, Need, data_room, explained, need_of, warn_of_crowding
+from .progress import Watched, shown
 from .registry import compared_systems, config_for, paper_dataset, system_settings
 from .runs import (
     DONE,
@@ -276,7 +277,26 @@ class Study:
         return self.finish_all(self.comparisons(systems))
 
     def finish_all(self, runs: Sequence[Run]) -> list[Run]:
-        """Finish ``runs``, side by side where the study has several workers."""
+        """Finish ``runs``, side by side where the study has several workers, and show how far they are.
+
+        Raises:
+            Interrupted: by the user; says what is kept.
+        """
+        lineage = {run.directory: run for one in runs for run in (*one.parents, one)}
+        if all(run.done for run in lineage.values()):
+            return list(runs)
+        watched = [
+            Watched(f"{run.stage.label} {run.seed}", run.stage.label, run.directory, run.stage.schedule.epochs)
+            for run in lineage.values()
+        ]
+        try:
+            with shown(watched, self.workers):
+                self._finish_all(runs)
+        except KeyboardInterrupt:
+            raise Interrupted(_what_is_kept(list(lineage.values()))) from None
+        return list(runs)
+
+    def _finish_all(self, runs: Sequence[Run]) -> None:
         missing = [run for run in runs if not run.done]
         parents = {parent.directory: parent for run in missing for parent in run.parents if not parent.done}
         for group in (list(parents.values()), missing):
@@ -291,7 +311,6 @@ class Study:
                 group = sorted(group, key=lambda run: not run.stage.takes_long)
                 for line in self.side_by_side(_finish, group):
                     log.info(line)
-        return list(runs)
 
     def side_by_side(self, work: Callable[[Study, Run], Any], runs: Sequence[Run]) -> Iterator[Any]:
         """What the function ``work`` gives for the study and each run, as they finish.
@@ -317,7 +336,7 @@ class Study:
         for parent in run.parents:
             self.finish(parent, test=test)
         run.directory.mkdir(parents=True, exist_ok=True)
-        with FileLock(run.directory.with_suffix(".lock")), self._explained(run):
+        with claim(run.directory), self._explained(run):
             system = None if run.trained else self._train(run)
             for path in run.directory.rglob(CHECKPOINT):
                 path.unlink()
@@ -342,8 +361,9 @@ class Study:
             The system at its chosen epoch, and what `mgcl_core.trainer.fit` returns.
         """
         self.check_device()
-        with self._explained(run):
-            return self._fit(run, directory, label or f"{self.corpus.name} {run.stage.label} {run.seed}", after_epoch)
+        label = label or f"{self.corpus.name} {run.stage.label} {run.seed}"
+        with self._explained(run), shown([Watched(label, run.stage.label, directory, run.stage.schedule.epochs)]):
+            return self._fit(run, directory, label, after_epoch)
 
     def _fit(
         self, run: Run, directory: Path, label: str, after_epoch: Callable[[int, System], None] | None
@@ -419,6 +439,14 @@ def _corpus(corpus: str | Path | Corpus, scheme: str | None, dataset: str | None
         reading = {name: overrides[name] for name in READING if name in overrides}
         return load_corpus(corpus, scheme, dataset=dataset, **reading)
     return dataclasses.replace(corpus, dataset=dataset) if dataset else corpus
+
+
+def _what_is_kept(runs: Sequence[Run]) -> str:
+    """For a person who stopped ``runs``, in a sentence."""
+    done = sum(run.done for run in runs)
+    begun = [run.name for run in runs if not run.done and any(run.directory.rglob(CHECKPOINT))]
+    goes_on = f", {', '.join(begun)} will go on from the last checkpoint" if begun else ""
+    return f"stopped: {done} of {len(runs)} runs are finished and kept{goes_on}; the same call or command continues"
 
 
 def _worker(recipe: dict[str, Any], work: Callable[[Study, Run], Any]) -> Callable[[Run], Any]:

@@ -10,7 +10,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1em; color: var(--text);
   background: var(--ground); max-width: 1340px; }
-main { min-width: 0; max-width: 1080px; }
+main, header { min-width: 0; max-width: 1080px; }
 h1 { font-size: 1.6em; margin: .3em 0; } h2 { margin-top: 2em; border-bottom: 1px solid var(--line); }
 h2, h3, figure { scroll-margin-top: 1em; } a { color: var(--link); }
 nav ul { list-style: none; padding: 0; margin: .5em 0; } nav li { margin: .15em 0; } nav ul ul { padding-left: 1em; }
@@ -29,21 +29,27 @@ summary { cursor: pointer; margin: .6em 0; color: var(--link); } details[open] {
   padding-left: .8em; }
 figure { margin: 1.5em 0; } figcaption b { color: var(--text); }
 figure img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; display: block; }
-@media (min-width: 1150px) { body { display: grid; grid-template-columns: 200px 1fr; gap: 2.5em; }
-  nav { position: sticky; top: 1em; align-self: start; font-size: 13px; max-height: 96vh; overflow-y: auto; } }
+details table { font-size: 12px; } details th, details td { padding: .2em .5em; }
+@media (min-width: 1150px) { body { display: grid; grid-template: "nav header" "nav main" 1fr / 200px 1fr;
+    column-gap: 2.5em; }
+  header { grid-area: header; } main { grid-area: main; }
+  nav { grid-area: nav; position: sticky; top: 1em; align-self: start; font-size: 13px; max-height: 96vh;
+    overflow-y: auto; } }
 @media (max-width: 600px) { body { padding: .6em; font-size: 14px; } h1 { font-size: 1.3em; }
+  nav ul ul { display: none; } nav > ul { columns: 2; }
   table { font-size: 12px; } th, td { padding: .2em .4em; } caption { width: 94vw; }
   th { white-space: normal; } .sd { display: block; font-size: 10px; }
   .head dl { grid-template-columns: 1fr; gap: 0; } .head dd { margin-bottom: .4em; } }
 @page { size: A4; margin: 14mm; } @page sideways { size: A4 landscape; margin: 12mm; }
 @media print { :root { --text: #000; --faint: #444; --line: #bbb; --ground: #fff; --card: #fff; --link: #000;
     --mark: #000; --good: #000; }
-  body { display: block; font-size: 10pt; padding: 0; max-width: none; } main { max-width: none; }
+  body { display: block; font-size: 10pt; padding: 0; max-width: none; } main, header { max-width: none; }
   .head { border: 1px solid #888; } nav { columns: 2; font-size: 9pt; } a { text-decoration: none; }
-  .wide { overflow: visible; } table { font-size: 7.5pt; } th, td { padding: .15em .5em; }
+  .wide { overflow: visible; break-inside: avoid; } details .wide { break-inside: auto; }
+  table { font-size: 7.5pt; } th, td { padding: .15em .5em; }
   figure, tr, .head { break-inside: avoid; } h2, h3 { break-after: avoid; }
   figure img { max-height: 190mm; width: auto; }
-  .table-note, figcaption { font-size: 8pt; } details:not([open]) { display: none; }
+  .table-note, figcaption, summary { font-size: 8pt; }
   details[open] { page: sideways; border: 0; padding: 0; } details[open] table { font-size: 6.5pt; }
   details[open] th, details[open] td { white-space: normal; overflow-wrap: anywhere; padding: .1em .35em; }
   details[open] table.runs { font-size: 5.5pt; } }
@@ -52,7 +58,12 @@ figure img { max-width: 100%; height: auto; background: #fff; border-radius: 4px
 PAGE = jinja2.Template(
     """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title><style>{{ style }}</style></head><body>
+<title>{{ title }}</title><style>{{ style | safe }}</style></head><body>
+<header><h1>{{ title }}</h1>
+<div class="head">
+{%- for line in verdicts %}<p class="verdict{{ " none" if "no verdict" in line }}">{{ line }}</p>
+{%- else %}<p class="verdict none">No verdict: nothing that a table of results shows was run.</p>{% endfor %}
+<dl>{% for name, value in facts %}<dt>{{ name }}</dt><dd>{{ value }}</dd>{% endfor %}</dl></div></header>
 <nav aria-label="Contents"><b>Contents</b><ul>
 {%- for section in sections %}
 <li><a href="#{{ section.anchor }}">{{ section.title }}</a>
@@ -60,11 +71,7 @@ PAGE = jinja2.Template(
 {%- endfor %}</ul>{% endif %}</li>
 {%- endfor %}
 </ul></nav>
-<main><h1>{{ title }}</h1>
-<div class="head">
-{%- for line in verdicts %}<p class="verdict{{ " none" if "no verdict" in line }}">{{ line }}</p>
-{%- else %}<p class="verdict none">No verdict: nothing that a table of results shows was run.</p>{% endfor %}
-<dl>{% for name, value in facts %}<dt>{{ name }}</dt><dd>{{ value }}</dd>{% endfor %}</dl></div>
+<main>
 {% for section in sections %}<h2 id="{{ section.anchor }}">{{ section.title }}</h2>
 {% for part in section.parts %}{{ part | safe }}
 {% endfor %}{% endfor %}
@@ -74,7 +81,7 @@ PAGE = jinja2.Template(
 )
 
 FIGURE = jinja2.Template(
-    """<figure id="{{ anchor }}"><img alt="{{ title }}" src="data:image/png;base64,{{ data }}">
+    """<figure id="{{ anchor }}"><img alt="{{ title }}" width="{{ width }}" src="data:image/png;base64,{{ data }}">
 <figcaption><b>{{ title }}.</b> {{ sentence }}</figcaption></figure>""",
     autoescape=True,
 )

@@ -185,6 +185,9 @@ def _saved_figures(study: Study, position: int) -> list[tuple[str, str, str]]:
         folder = study.directory if name.startswith("01") else study.artifacts
         file = folder / "figures" / f"{name}.png"
         if file.exists():
-            anchor, data = f"figure{position}-{name}", base64.b64encode(file.read_bytes()).decode()
-            images.append((anchor, title, FIGURE.render(anchor=anchor, title=title, sentence=sentence, data=data)))
+            anchor, content = f"figure{position}-{name}", file.read_bytes()
+            width = int.from_bytes(content[16:20]) * 100 // FORMATS["png"]["dpi"]  # 100 px an inch, as in a notebook
+            data = base64.b64encode(content).decode()
+            shown = FIGURE.render(anchor=anchor, title=title, sentence=sentence, data=data, width=width)
+            images.append((anchor, title, shown))
     return images

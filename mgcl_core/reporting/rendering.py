@@ -116,7 +116,7 @@ class Table:
         if self.compact is None:
             return self.to_html()
         # A deviation may stand below its mean where the screen is narrow.
-        short = re.sub(r" (± [\d.]+)", r' <span class="sd">\1</span>', self.compact.to_html())
+        short = re.sub(r" (± [\d.]+†?)", r' <span class="sd">\1</span>', self.compact.to_html())
         return f"{short}<details><summary>{_FOLDED}</summary>{self.to_html()}</details>\n"
 
     @property
@@ -128,7 +128,11 @@ class Table:
         """The displayed frame with every text escaped, and the bold cells put into the format ``bold``."""
         texts = self.frame.map(escape)
         texts = texts.mask(self.bold, texts.map(bold.format)).rename(columns=escape)
-        return texts.rename(index=escape).style if self._labels else texts.style.hide(axis="index")
+        if not self._labels:
+            return texts.style.hide(axis="index")
+        return texts.rename(index=escape).style.hide(
+            axis="index", names=True
+        )  # names of levels take a line of their own
 
 
 def _latex(text: str) -> str:
