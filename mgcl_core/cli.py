@@ -190,7 +190,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     corpus.set_defaults(command=_corpus)
 
-    listing = commands.add_parser("settings", help="list every setting with its value under a profile")
+    listing = commands.add_parser("settings", help="list every setting: its value under a profile, and what it does")
     listing.add_argument("--dataset", default="sims", choices=["sims", "mosi", "mosei"])
     listing.add_argument("--profile", default="paper", choices=list(PROFILES))
     listing.set_defaults(command=_settings)
@@ -318,9 +318,10 @@ def _corpus(options: argparse.Namespace) -> None:
 
 
 def _settings(options: argparse.Namespace) -> None:
-    from .config import preset
+    from .config import meanings, preset
 
-    chosen, default = preset(options.dataset, options.profile).as_dict(), Config().as_dict()
+    chosen, default, does = preset(options.dataset, options.profile).as_dict(), Config().as_dict(), meanings()
     for name, value in chosen.items():
         shown = ",".join(map(str, value)) if isinstance(value, list) else value
-        print(f"{name}={shown}" + ("" if value == default[name] else "   (differs from the paper's CH-SIMS settings)"))
+        print(f"{f'{name}={shown}':<32} {' ' if value == default[name] else '*'} {does[name]}")
+    print("*: differs from the paper's CH-SIMS settings; docs/decisions.md says why a decision is as it is")

@@ -16,6 +16,7 @@ import torch
 from ..config import Config, plain_settings
 from ..data import Corpus
 from ..support.errors import RunError
+from ..support.faces import Face
 from ..support.files import atomic, read_json, read_json_lines
 from ..support.provenance import environment, peak_memory
 from ..system import Shapes, System
@@ -28,8 +29,8 @@ RECORD, DONE, SCALER = "record.json", "done", "scaler.safetensors"
 RUN_FORMAT = 2
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(Face):
     """One training, planned or finished: what it trains, where it lives, and the stage-one runs that it starts from."""
 
     stage: Stage
@@ -51,6 +52,18 @@ class Run:
     @property
     def variant(self) -> str:
         return self.stage.variant
+
+    def face(self) -> tuple[str, dict[str, object]]:
+        state = "finished" if self.done else "trained, test not read yet" if self.trained else "not trained yet"
+        facts: dict[str, object] = {"state": state, "seed": self.seed}
+        if self.trained:
+            try:
+                facts["training"] = describe(self).removeprefix(f"{self.name}: ")
+            except (OSError, ValueError, LookupError, TypeError, RunError) as error:
+                facts["training"] = f"cannot be read ({error})"
+        if self.parents:
+            facts["starts from"] = ", ".join(parent.name for parent in self.parents)
+        return f"Run {self.name}", facts | {"folder": self.directory}
 
     @property
     def trained(self) -> bool:

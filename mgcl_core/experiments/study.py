@@ -26,6 +26,7 @@ from ..data.validation import decide_scheme
 from ..encoders import encoder_names
 from ..support.devices import check_precision, choose_device, describe_device
 from ..support.errors import ConfigError, Interrupted, nearest
+from ..support.faces import Face
 from ..support.files import write_json
 from ..support.parallel import choose_workers, run_parallel, workers_that_fit
 from ..support.paths import project_root
@@ -61,7 +62,7 @@ READING = ("lengths", "nonfinite")
 PAPER_HOURS = {"sims": (100, 1368), "mosi": (82, 1284), "mosei": (2493, 16326)}
 
 
-class Study:
+class Study(Face):
     """All runs of one corpus under one profile.
 
     Runs and features lie in ``directory``, named by settings. What is made of them lies in ``artifacts``: there too, or
@@ -167,6 +168,20 @@ class Study:
         blind.splits = StudySplits(blind.corpus, self.base, self.device, self.directory, room=self.splits.room)
         blind._recipe = {**self._recipe, "corpus": blind.corpus}
         return blind
+
+    def face(self) -> tuple[str, dict[str, object]]:
+        groups = {"stage one": self.pretrainings(), **{name: self.trainings([name]) for name in VARIANTS}}
+        groups["compared systems"] = self.comparisons()
+        done = ", ".join(f"{sum(run.done for run in runs)} of {len(runs)} {name}" for name, runs in groups.items())
+        facts: dict[str, object] = {
+            "device": f"{describe_device(self.device)}, {self.base.precision}, workers: {self.workers}",
+            "seeds": ", ".join(map(str, self.seeds)),
+            "changed settings": self.changes or "none",
+            "finished runs": done,
+            "folder": self.directory,
+        }
+        synthetic = " (synthetic)" if self.corpus.synthetic else ""
+        return f"Study of {self.corpus.name!r}{synthetic}, profile {self.profile!r}", facts
 
     @property
     def changes(self) -> dict[str, Any]:
