@@ -129,6 +129,10 @@ def build_parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--results", default=None, metavar="FOLDER", help="default: results/ of the project")
 
+    lab = commands.add_parser("lab", help="JupyterLab on copies of the notebooks (lab/), with a page to start from")
+    lab.add_argument("options", nargs=argparse.REMAINDER, help="of JupyterLab itself, after --: -- --no-browser")
+    lab.set_defaults(command=_lab)
+
     bench = commands.add_parser("bench", help="measure speed; results/bench/ keeps a table and a JSON a part")
     bench.add_argument("--part", action="append", default=[], metavar="NAME", help="only this part (may be repeated)")
     bench.add_argument("--corpus", default="synthetic-sims", choices=[f"synthetic-{name}" for name in DATASETS])
@@ -221,6 +225,12 @@ def _run(options: argparse.Namespace) -> None:
     planned = plan_notebooks(parameters_of(options), options.notebook, everything=options.all)
     for item, seconds in run_notebooks(planned, verbose=not options.quiet):
         print(f"{seconds:6.0f} s  {item.label:<44} {item.executed_copy}")
+
+
+def _lab(options: argparse.Namespace) -> None:
+    from .notebooks.lab import open_lab
+
+    open_lab([option for option in options.options if option != "--"])
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock
 
 from ..support.errors import ConfigError, CorpusError, nearest
-from ..support.paths import data_directory
+from ..support.paths import data_directory, find
 from .cache import Contents, Store, open_cached
 from .corpus import BOUNDS, PAPER_DATASETS, SPLITS, Corpus, Split, describe_notes
 from .safe_pickle import read_pickle
@@ -414,7 +414,7 @@ def _resolve(name_or_path: str | os.PathLike, data_dir: Path) -> tuple[KnownCorp
         raise CorpusError(
             problem, file=places[0], expected=f"the file {' or '.join(map(str, places))}", found="neither"
         )
-    path = Path(name_or_path).expanduser()
+    path = find(name_or_path)
     if path.is_file():
         return None, path.absolute()
     if path.is_dir():

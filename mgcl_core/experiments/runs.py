@@ -141,6 +141,20 @@ def training_seconds(folder: Path) -> float:
     return sum(row["seconds"] for history in folder.rglob(HISTORY) for row in read_json_lines(history))
 
 
+def seconds_of_kinds(folder: Path, precision: str) -> dict[str, float]:
+    """Mean seconds of the finished runs in ``folder``, by what they train; damaged records are left out."""
+    found: dict[str, list[float]] = {}
+    for path in folder.glob(f"*/{RECORD}"):
+        try:
+            record = read_json(path)
+            if record["config"]["precision"] == precision:
+                label = record["variant"] or record["stage"]
+                found.setdefault(label, []).append(float(record["seconds"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return {label: float(np.mean(seconds)) for label, seconds in found.items()}
+
+
 def other_runs(folder: Path, precision: str) -> tuple[int, Counter[str]]:
     """How many runs in ``folder`` are of another version of this package, and how many of each other precision."""
     formats, precisions = 0, Counter()

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from ..trainer import CHECKPOINT, Fit, fit, predict
 from .claims import claim
 from .directories import artifact_directory, digest
 from .memory import COUNTED_CLIPS, Need, data_room, explained, need_of, warn_of_crowding
-from .progress import Watched, shown
+from .progress import Watched, duration, shown
 from .registry import compared_systems, config_for, paper_dataset, system_settings
 from .runs import (
     DONE,
@@ -47,6 +48,7 @@ from .runs import (
     describe,
     make_record,
     other_runs,
+    seconds_of_kinds,
     training_seconds,
     write_predictions,
 )
@@ -272,12 +274,32 @@ class Study(Face):
         """
         check_precision(self.base.precision, self.device)
         if self.profile == "paper" and self.device.type == "cpu" and not self._device_was_asked_for:
-            hours, clips = PAPER_HOURS[paper_dataset(self.corpus)]
             raise ConfigError(
                 f"profile 'paper' finds no GPU here; on a CPU, all runs of {self.corpus.name} would take about "
-                f"{max(1, round(hours * len(self.corpus.train) / clips)):,} hours (two cores, docs/speed.md). Ask for "
-                "it with --device cpu (device='cpu'), or take --profile small"
+                f"{self._paper_hours():,} hours (two cores, docs/speed.md). Ask for it with --device cpu "
+                "(device='cpu'), or take --profile small"
             )
+
+    def cost_ahead(self, runs: Sequence[Run]) -> str:
+        """What is to be trained for ``runs``, and how long that takes as far as it was measured.
+
+        Measured are finished runs of the same kinds in this study's folder, or else all runs of the paper on a CPU.
+        """
+        kinds = Counter(run.stage.label for run in runs)
+        listed = ", ".join(f"{count} × {label}" for label, count in kinds.items())
+        seconds = seconds_of_kinds(self.directory / "runs", self.base.precision)
+        if kinds.keys() <= seconds.keys():
+            left = sum(count * seconds[label] for label, count in kinds.items()) / min(self.workers, len(runs))
+            about = f"about {duration(left)}, as finished runs here took"
+        elif self.profile == "paper" and self.device.type == "cpu":
+            about = f"all runs of the paper take about {self._paper_hours():,} hours on two cores"
+        else:
+            about = "how long is known after the first epochs"
+        return f"to train: {listed}; {about}"
+
+    def _paper_hours(self) -> int:
+        hours, clips = PAPER_HOURS[paper_dataset(self.corpus)]
+        return max(1, round(hours * len(self.corpus.train) / clips))
 
     def pretrain(self) -> list[Run]:
         """Finish all stage-one runs."""
@@ -304,6 +326,10 @@ class Study(Face):
             Watched(f"{run.stage.label} {run.seed}", run.stage.label, run.directory, run.stage.schedule.epochs)
             for run in lineage.values()
         ]
+        if untrained := [run for run in lineage.values() if not run.trained]:
+            self.check_device()
+            self.splits.check_vocabulary()
+            log.info("%s", self.cost_ahead(untrained))
         try:
             with shown(watched, self.workers):
                 self._finish_all(runs)

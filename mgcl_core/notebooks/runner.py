@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.text_model import load_text_model
 from ..experiments.directories import artifact_directory
 from ..experiments.study import Study
 from ..support.errors import ConfigError, RunError, nearest
@@ -74,6 +75,8 @@ def plan_notebooks(
     for study in studies.values():
         if trains and not all(run.done for run in study.trainings()):
             study.check_device()
+            load_text_model(study.base.text_model)  # its weights too: a run would only find out when it starts
+            study.splits.check_vocabulary()
     planned = []
     for corpus, study in studies.items():
         left_out = {SEARCH} if everything else {AUDIT, SEARCH, SYSTEMS}

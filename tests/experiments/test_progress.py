@@ -14,7 +14,7 @@ from mgcl_core.experiments import progress
 from mgcl_core.experiments.claims import claim
 from mgcl_core.experiments.progress import Progress, Watched, duration, shown
 from mgcl_core.experiments.study import Study
-from mgcl_core.support.errors import Interrupted
+from mgcl_core.support.errors import ConfigError, Interrupted
 from mgcl_core.support.files import write_json, write_json_lines
 from mgcl_core.trainer import HISTORY, SELECTION
 
@@ -141,3 +141,22 @@ def test_an_interrupt_says_what_is_kept_and_how_to_go_on(tiny_corpus, tiny_overr
     monkeypatch.setattr(Study, "fit", stop)
     with pytest.raises(Interrupted, match="stopped: 1 of 7 runs are finished and kept; the same call or command conti"):
         study.train()
+
+
+def test_what_is_to_be_trained_and_how_long_it_took_before(tiny_corpus, tiny_overrides, tmp_path):
+    study = Study(
+        tiny_corpus, "demo", seeds=[1, 2], overrides=tiny_overrides, results=tmp_path, device="cpu", workers=1
+    )
+    runs = study.pretrainings()
+    assert study.cost_ahead(runs[:1]) == "to train: 1 × macro_T; how long is known after the first epochs"
+    study.finish(runs[0])
+    said = study.cost_ahead([run for run in runs if run.stage.name == "macro_T"])
+    assert said.startswith("to train: 2 × macro_T; about ") and said.endswith(" s, as finished runs here took")
+
+
+def test_a_text_model_that_is_not_here_is_an_error_before_anything_is_trained(tiny_corpus, tiny_overrides, tmp_path):
+    overrides = {**tiny_overrides, "text_model": str(tmp_path / "nowhere")}
+    study = Study(tiny_corpus, "demo", seeds=[1], overrides=overrides, results=tmp_path, device="cpu", workers=1)
+    with pytest.raises(ConfigError, match="nowhere' could not be loaded"):
+        study.train()
+    assert not list((tmp_path / "synthetic").rglob("*.jsonl"))
