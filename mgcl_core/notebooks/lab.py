@@ -21,7 +21,7 @@ from .runner import ordered_notebooks
 
 log = logging.getLogger(__name__)
 
-START, COPIED = "start.md", ".copied.json"
+START, COPIED, WORKSPACE = "start.md", ".copied.json", "mgcl"
 _PAGE = """# MGCL: start here
 
 Open a notebook and run its cells from the top (Shift+Enter). The demo corpora are generated, so everything made from
@@ -96,7 +96,7 @@ def open_lab(options: list[str]) -> None:
         ConfigError: JupyterLab is not installed.
     """
     try:
-        import jupyterlab  # noqa: F401
+        from jupyterlab_server.workspaces_handler import WorkspacesManager
     except ImportError as error:
         raise ConfigError("JupyterLab is not installed: pip install 'mgcl-core[notebooks]'") from error
     root = project_root()
@@ -105,12 +105,29 @@ def open_lab(options: list[str]) -> None:
     for name, state in states.items():
         if state in ("updated", "yours"):
             log.info("lab/%s: %s", name, {"updated": "updated", "yours": "changed by you, left as it is"}[state])
-    url = f"/lab/tree/{start.relative_to(root).as_posix()}?factory=Markdown%20Preview"
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}", f"--LabApp.default_url={url}"]
+    # A workspace, and not a URL with `?factory=Markdown Preview`: Jupyter prints its token behind another "?".
+    folder = start.parent / ".workspaces"
+    WorkspacesManager(str(folder)).save(WORKSPACE, json.dumps(_workspace(start.relative_to(root).as_posix())))
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}", f"--LabApp.workspaces_dir={folder}",
+               f"--LabApp.default_url=/lab/workspaces/{WORKSPACE}"]  # fmt: skip
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
     sys.stdout.flush()
     os.execv(sys.executable, [*command, *options])
+
+
+def _workspace(page: str) -> dict[str, object]:
+    """A layout of JupyterLab: the notebooks on the left, the start page as it is read in the middle."""
+    widget = f"markdownviewer-widget:{page}"
+    layout = {
+        "main": {"dock": {"type": "tab-area", "currentIndex": 0, "widgets": [widget]}, "current": widget},
+        "left": {"collapsed": False, "current": "filebrowser", "widgets": ["filebrowser"]},
+        "right": {"collapsed": True, "widgets": []},
+    }
+    opened = {"data": {"path": page, "factory": "Markdown Preview"}}
+    folder = {"path": str(Path(page).parent)}
+    data = {"layout-restorer:data": layout, widget: opened, "file-browser-filebrowser:cwd": folder}
+    return {"data": data, "metadata": {"id": WORKSPACE}}
 
 
 def _title(notebook: Path) -> str:

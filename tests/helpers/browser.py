@@ -89,15 +89,15 @@ class Page:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
-    def press(self, key: str, *, shift: bool = False) -> None:
-        """A key such as "Enter" or "a"."""
-        codes = {"Enter": 13, "Escape": 27}
-        press = {"key": key, "code": key if key in codes else f"Key{key.upper()}", "modifiers": 8 if shift else 0}
-        press["windowsVirtualKeyCode"] = codes.get(key, ord(key.upper()))
-        if key == "Enter":
-            press["text"] = "\r"
-        self.call("Input.dispatchKeyEvent", type="keyDown", **press)
-        self.call("Input.dispatchKeyEvent", type="keyUp", **press)
+    def enter(self, *, shift: bool = False) -> None:
+        """Press Enter."""
+        key = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "modifiers": 8 if shift else 0}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text="\r", **key)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **key)
+
+    def click(self, x: float, y: float) -> None:
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def picture(self, path: Path) -> None:
         Path(path).write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
