@@ -142,8 +142,11 @@ class Progress:
 
         drawn = "".join(
             f'<polyline fill="none" stroke="{"#999" if colour == ".8" else colour}" stroke-width="{stroke}" '
-            f'stroke-opacity="{0.5 if colour == ".8" else 1}" stroke-linejoin="round" points="'
-            + " ".join(place(epoch, mae) for epoch, mae in enumerate(maes) if math.isfinite(mae))
+            f'stroke-opacity="{0.5 if colour == ".8" else 1}" stroke-linejoin="round" stroke-linecap="round" points="'
+            # The first point twice: a single one would not be seen.
+            + " ".join(
+                place(epoch, mae) for epoch, mae in [*enumerate(maes[:1]), *enumerate(maes)] if math.isfinite(mae)
+            )
             + '"/>'
             for maes, colour, stroke in lines
         )

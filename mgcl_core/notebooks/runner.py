@@ -72,11 +72,14 @@ def plan_notebooks(
             raise ConfigError(f"no notebook has the number {number!r}: {nearest(number, available)}")
     studies = {corpus: parameters.study(corpus) for corpus in parameters.corpora}
     trains = not numbers or not set(numbers) <= {DATA, TABLES}
+    untrained: set[str] = set()  # text models
     for study in studies.values():
         if trains and not all(run.done for run in study.trainings()):
             study.check_device()
-            load_text_model(study.base.text_model)  # its weights too: a run would only find out when it starts
             study.splits.check_vocabulary()
+            untrained.add(study.base.text_model)
+    for name in untrained:  # weights too: a run would only find out when it starts
+        load_text_model(name)
     planned = []
     for corpus, study in studies.items():
         left_out = {SEARCH} if everything else {AUDIT, SEARCH, SYSTEMS}
