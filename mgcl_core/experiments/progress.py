@@ -89,22 +89,26 @@ class Progress:
     def __str__(self) -> str:
         return " · ".join([f"{len(self.done)}/{len(self.watched)} runs", self.time_left(), *map(str, self.running)])
 
-    def seconds_left(self) -> float:
-        """From the seconds of the epochs so far; NaN before the first, and a guess while a kind has none."""
+    def seconds_left(self) -> tuple[float, bool]:
+        """Seconds from the epochs so far, NaN before the first, and whether all kinds of training have one.
+
+        A kind without an epoch counts nothing, since kinds differ by more than any guess is worth: a text encoder's
+        epoch may take a hundred times another's.
+        """
         of_kind: dict[str, list[float]] = {}
         for one in self.watched:
             of_kind.setdefault(one.kind, []).extend(row["seconds"] for row in one.history)
         means = {kind: float(np.mean(seconds)) for kind, seconds in of_kind.items() if seconds}
-        if not means:
-            return math.nan
-        usual = float(np.mean(list(means.values())))
         waiting = [one for one in self.watched if not one.finished]
-        left = sum((one.epochs - len(one.history)) * means.get(one.kind, usual) for one in waiting)
-        return left / max(1, min(self.workers, len(waiting)))
+        left = sum((one.epochs - len(one.history)) * means.get(one.kind, 0.0) for one in waiting)
+        seconds = left / max(1, min(self.workers, len(waiting))) if means else math.nan
+        return seconds, all(one.kind in means for one in waiting)
 
     def time_left(self) -> str:
-        seconds = self.seconds_left()
-        return "time left not known yet" if math.isnan(seconds) else f"about {duration(seconds)} left"
+        seconds, complete = self.seconds_left()
+        if math.isnan(seconds):
+            return "time left not known yet"
+        return f"{'about' if complete else 'at least'} {duration(seconds)} left"
 
     def to_html(self) -> str:
         """For a notebook: a bar, the trainings under way, and the curves of validation MAE so far."""

@@ -36,16 +36,17 @@ def test_a_line_says_runs_epoch_error_best_and_time_left(tmp_path):
         training(tmp_path, "MGCL 3", []),
     ]
     now = Progress(watched, workers=1)
-    assert now.seconds_left() == pytest.approx(10 * (1 + 4))
-    assert Progress(watched, workers=2).seconds_left() == pytest.approx(25)
+    assert now.seconds_left() == (pytest.approx(10 * (1 + 4)), True)
+    assert Progress(watched, workers=2).seconds_left() == (pytest.approx(25), True)
     assert str(now) == "1/3 runs · about 50 s left · MGCL 2 epoch 3/4 valid MAE 0.350, best 0.300"
 
 
-def test_a_kind_that_has_no_epoch_yet_is_guessed_and_nothing_is_said_before_the_first(tmp_path):
+def test_a_kind_that_has_no_epoch_yet_is_not_guessed_and_nothing_is_said_before_the_first(tmp_path):
     text = training(tmp_path, "text", [], kind="text")
-    assert math.isnan(Progress([text], 1).seconds_left())
+    assert math.isnan(Progress([text], 1).seconds_left()[0])
     assert str(Progress([text], 1)) == "0/1 runs · time left not known yet"
-    assert Progress([text, training(tmp_path, "a", [0.1], epochs=1)], 1).seconds_left() == pytest.approx(40)
+    both = Progress([text, training(tmp_path, "a", [0.1], epochs=3)], 1)
+    assert both.seconds_left() == (pytest.approx(20), False) and "at least 20 s left" in str(both)
 
 
 def test_a_notebook_sees_a_bar_a_table_and_curves(tmp_path):
