@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads the output has enough, as `| head` does
         _discard_output()
         return 0
-    except KeyboardInterrupt:
-        print(f"mgcl: stopped; {AGAIN}", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"mgcl: {str(stopped) or f'stopped; {AGAIN}'}", file=sys.stderr)
         return 130
     except Exception as error:
         return _ended(error)
@@ -153,6 +153,10 @@ def build_parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--results", default=None, metavar="FOLDER", help="default: results/ of the project")
 
+    lab = commands.add_parser("lab", help="JupyterLab on copies of the notebooks (lab/), with a page to start from")
+    lab.add_argument("options", nargs=argparse.REMAINDER, help="of JupyterLab itself, after --: -- --no-browser")
+    lab.set_defaults(command=_lab)
+
     bench = commands.add_parser("bench", help="measure speed; results/bench/ keeps a table and a JSON a part")
     bench.add_argument("--part", action="append", default=[], metavar="NAME", help="only this part (may be repeated)")
     bench.add_argument("--corpus", default="synthetic-sims", choices=[f"synthetic-{name}" for name in DATASETS])
@@ -214,7 +218,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     corpus.set_defaults(command=_corpus)
 
-    listing = commands.add_parser("settings", help="list every setting with its value under a profile")
+    listing = commands.add_parser("settings", help="list every setting: its value under a profile, and what it does")
     listing.add_argument("--dataset", default="sims", choices=["sims", "mosi", "mosei"])
     listing.add_argument("--profile", default="paper", choices=list(PROFILES))
     listing.set_defaults(command=_settings)
@@ -257,6 +261,12 @@ def _run(options: argparse.Namespace) -> None:
     if planned[-1].assembles_tables:
         took = sum(seconds for _, seconds in finished)
         print(*closing_lines(planned[-1].executed_copy.parent, parameters.results, took), sep="\n")
+
+
+def _lab(options: argparse.Namespace) -> None:
+    from .notebooks.lab import open_lab
+
+    open_lab([option for option in options.options if option != "--"])
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -369,9 +379,10 @@ def _doctor(options: argparse.Namespace) -> None:
 
 
 def _settings(options: argparse.Namespace) -> None:
-    from .config import preset
+    from .config import meanings, preset
 
-    chosen, default = preset(options.dataset, options.profile).as_dict(), Config().as_dict()
+    chosen, default, does = preset(options.dataset, options.profile).as_dict(), Config().as_dict(), meanings()
     for name, value in chosen.items():
         shown = ",".join(map(str, value)) if isinstance(value, list) else value
-        print(f"{name}={shown}" + ("" if value == default[name] else "   (differs from the paper's CH-SIMS settings)"))
+        print(f"{f'{name}={shown}':<32} {' ' if value == default[name] else '*'} {does[name]}")
+    print("*: differs from the paper's CH-SIMS settings; docs/decisions.md says why a decision is as it is")

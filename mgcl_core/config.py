@@ -3,7 +3,8 @@
 `Config` is flat on purpose: a setting has one name, which is the name on the command line, in a
 notebook's `overrides`, in `config.json` and in the README's table of decisions. It is put together from
 one small class for each thing that settings decide, so that a run of one stage can be named by its own
-settings alone (`Config.part`). The number in a field's comment is the row of the table of decisions.
+settings alone (`Config.part`). What a setting does stands in its type (`meanings`), with the row of the table of
+decisions.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import dataclasses
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from .support.errors import ConfigError, nearest
+from .support.faces import Face
 from .support.typed_values import plain, read_fields
 
 PartT = TypeVar("PartT", bound="EveryRun")
@@ -24,78 +26,92 @@ PartT = TypeVar("PartT", bound="EveryRun")
 class EveryRun:
     """What every run has."""
 
-    seed: int = 1111  # 21: covers both stages
-    # 22: bf16: autocast; losses, and the layers that end in a prediction, stay float32
-    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: Annotated[int, "decision 21: of every random choice, in both stages"] = 1111
+    precision: Annotated[
+        Literal["fp32", "bf16"],
+        "decision 22: bf16 is autocast; losses and the last layers of a prediction stay float32",
+    ] = "fp32"
 
 
 @dataclass(frozen=True)
 class BothStages(EveryRun):
     """What MGCL's two stages share."""
 
-    head_hidden: int = 192  # 11, 13
+    head_hidden: Annotated[int, "decisions 11, 13: width of the hidden layer of unimodal heads"] = 192
     # Optimiser
-    weight_decay: float = 1e-3  # 15
-    warmup_epochs: float = 1.0  # 15
-    clip_norm: float = 1.0  # 15
-    patience: int | None = None  # epochs without a better validation MAE before a stop; None: never
-    # Batches of clips of similar length, sorted within this many batches at a time; 1 leaves them as they were drawn.
-    length_buckets: int = 1  # other batches mean other pairs in L_con
-    # Clips that pass the trained encoders at a time; L_con sees the whole batch. None: all.
-    encoder_chunk: int | None = None
+    weight_decay: Annotated[float, "decision 15: of AdamW; none on biases and norms"] = 1e-3
+    warmup_epochs: Annotated[float, "decision 15: linear warm-up, then linear decay to 0"] = 1.0
+    clip_norm: Annotated[float, "decision 15: largest norm of the gradient"] = 1.0
+    patience: Annotated[int | None, "epochs without a better validation MAE before a stop; None: never"] = None
+    length_buckets: Annotated[
+        int, "clips are sorted by length within this many batches; 1: not. Other pairs in L_con"
+    ] = 1
+    encoder_chunk: Annotated[
+        int | None, "clips that pass the trained encoders at a time, to save memory; None: the batch"
+    ] = None
 
 
 @dataclass(frozen=True)
 class TextInput:
     """Token ids and the model that reads them."""
 
-    text_model: str = "bert-base-chinese"  # 2: "minilm", a hub id or a folder
-    tokens: Literal["file", "raw_text"] = "file"  # 19: raw_text: tokenised again
+    text_model: Annotated[str, 'decision 2: "minilm", a hub id or a folder'] = "bert-base-chinese"
+    tokens: Annotated[
+        Literal["file", "raw_text"], "decision 19: token ids of the file, or its sentences tokenised again"
+    ] = "file"
 
 
 @dataclass(frozen=True)
 class TextFeatureInput:
     """Text as features of the file, without a text model; their shape, which a study fills from the data."""
 
-    text_source: Literal["words", "features"] = "words"  # 2: features: GloVe, BERT vectors …, read by sequence encoders
-    text_dim: int = 768
-    text_steps: int = 39
+    text_source: Annotated[
+        Literal["words", "features"],
+        "decision 2: words, read by the text model; or the file's features (GloVe, BERT vectors), by sequence encoders",
+    ] = "words"
+    text_dim: Annotated[int, "width of text features; filled from the data"] = 768
+    text_steps: Annotated[int, "steps of text features; filled from the data"] = 39
 
 
 @dataclass(frozen=True)
 class AudioVisionInput:
     """Shapes of audio and vision and how they were read, which a study fills from the data; their scaling."""
 
-    audio_dim: int = 33
-    audio_steps: int = 400
-    vision_dim: int = 709
-    vision_steps: int = 55
-    scaling: Literal["robust", "zscore", "none"] = "robust"  # 18: over valid training steps
-    lengths: Literal["auto", "file", "nonzero"] = "auto"  # 19: "auto": believed where they cut off no observed step
-    nonfinite: Literal["error", "zero"] = "error"  # 19: "zero": NaN and infinity are read as 0
+    audio_dim: Annotated[int, "width of the audio features; filled from the data"] = 33
+    audio_steps: Annotated[int, "steps of the audio features; filled from the data"] = 400
+    vision_dim: Annotated[int, "width of the vision features; filled from the data"] = 709
+    vision_steps: Annotated[int, "steps of the vision features; filled from the data"] = 55
+    scaling: Annotated[
+        Literal["robust", "zscore", "none"], "decision 18: of audio and vision per dimension, over valid training steps"
+    ] = "robust"
+    lengths: Annotated[
+        Literal["auto", "file", "nonzero"],
+        "decision 19: which steps are data; auto believes the file's lengths where they lose none",
+    ] = "auto"
+    nonfinite: Annotated[Literal["error", "zero"], "decision 19: NaN and infinity are an error, or read as 0"] = "error"
 
 
 @dataclass(frozen=True)
 class TextEncoderSettings(TextInput, BothStages):
     """Stage one of a text encoder (Table 2)."""
 
-    text_lr: float = 1e-5
-    text_epochs: int = 150
-    text_batch_size: int = 64
+    text_lr: Annotated[float, "Table 2: learning rate of text encoders in stage one"] = 1e-5
+    text_epochs: Annotated[int, "Table 2: epochs of text encoders in stage one"] = 150
+    text_batch_size: Annotated[int, "Table 2: batch size of text encoders in stage one"] = 64
 
 
 @dataclass(frozen=True)
 class SequenceTraining(BothStages):
     """An encoder of a sequence of features, and its stage one (Table 2)."""
 
-    width: int = 768  # 3
-    layers: int = 1  # 3
-    heads: int = 8  # 3
-    feedforward: int = 768  # 3
-    encoder_dropout: float = 0.1  # 3
-    sequence_lr: float = 1e-4
-    sequence_epochs: int = 200
-    sequence_batch_size: int = 128
+    width: Annotated[int, "decision 3: of the audio and vision Transformers"] = 768
+    layers: Annotated[int, "decision 3: of the audio and vision Transformers; 3 on MOSEI"] = 1
+    heads: Annotated[int, "decision 3: attention heads of the audio and vision Transformers"] = 8
+    feedforward: Annotated[int, "decision 3: width of their feed-forward layers"] = 768
+    encoder_dropout: Annotated[float, "decision 3: dropout in the audio and vision Transformers"] = 0.1
+    sequence_lr: Annotated[float, "Table 2: learning rate of audio and vision encoders in stage one"] = 1e-4
+    sequence_epochs: Annotated[int, "Table 2: epochs of audio and vision encoders in stage one"] = 200
+    sequence_batch_size: Annotated[int, "Table 2: batch size of audio and vision encoders in stage one"] = 128
 
 
 @dataclass(frozen=True)
@@ -112,15 +128,19 @@ class TextFeatureEncoderSettings(TextFeatureInput, SequenceTraining):
 class MicroSettings(EveryRun):
     """How micro features are made, in both stages."""
 
-    micro: Literal["sequence", "pooled"] = "sequence"  # 4
-    window: int = 3  # 4: steps of the centred mean, an odd number
+    micro: Annotated[
+        Literal["sequence", "pooled"], "decision 4: micro features as a sequence, or pooled to one vector"
+    ] = "sequence"
+    window: Annotated[int, "decision 4: steps of the centred mean in micro enhancement, an odd number"] = 3
 
 
 @dataclass(frozen=True)
 class FrozenFeatureSettings:
     """How the features of frozen encoders are kept."""
 
-    feature_cache: Literal["fp32", "fp16"] = "fp32"
+    feature_cache: Annotated[Literal["fp32", "fp16"], "precision in which the features of frozen encoders are kept"] = (
+        "fp32"
+    )
 
 
 @dataclass(frozen=True)
@@ -128,30 +148,36 @@ class MGCLSettings(FrozenFeatureSettings, BothStages):
     """Stage two (Table 2). What the encoders depend on is not here: a run of MGCL names the runs it starts from."""
 
     # Projections and predictor
-    common_width: int = 384  # 5
-    micro_hidden: int = 384  # 5
-    dropout: float = 0.1  # 5, 6
-    predictor_hidden: tuple[int, ...] = (384, 192)  # 11
+    common_width: Annotated[int, "decision 5: of the six projected features"] = 384
+    micro_hidden: Annotated[int, "decision 5: hidden width of the micro projection"] = 384
+    dropout: Annotated[float, "decisions 5, 6: in projections and fusion"] = 0.1
+    predictor_hidden: Annotated[tuple[int, ...], "decision 11: hidden widths of the predictor"] = (384, 192)
 
     # Fusion
-    fusion: Literal["cmgf", "concat"] = "cmgf"  # 6, 20
-    fusion_heads: int = 8  # 6
-    fusion_feedforward: int = 768  # 6
+    fusion: Annotated[
+        Literal["cmgf", "concat"], "decisions 6, 20: equations 13 to 16, or the six features concatenated (w/o fusion)"
+    ] = "cmgf"
+    fusion_heads: Annotated[int, "decision 6: attention heads of an MTM"] = 8
+    fusion_feedforward: Annotated[int, "decision 6: width of the feed-forward layer of an MTM"] = 768
 
     # Objective
-    alpha: float = 0.1  # 12: weight of L_con
-    beta: float = 0.01  # 12: weight of L_uni
-    temperature: float = 0.5  # 12
-    delta: float = 0.4  # eq. 1
-    components: tuple[Literal["C1", "C2", "C3"], ...] = ("C1", "C2", "C3")  # 20
-    weighted: bool = True  # 20: False sets W = 1
-    reduction: Literal["mean", "sum"] = "mean"  # 9
+    alpha: Annotated[float, "decision 12: weight of L_con in equation 22; 0: w/o CL"] = 0.1
+    beta: Annotated[float, "decision 12: weight of L_uni in equation 22; 0: w/o uni"] = 0.01
+    temperature: Annotated[float, "decision 12: tau of equation 12"] = 0.5
+    delta: Annotated[float, "equation 1: labels in [-1, 1] that differ by at most this make a positive pair"] = 0.4
+    components: Annotated[
+        tuple[Literal["C1", "C2", "C3"], ...], "decision 20: which pairs L_con has; without C3: w/o C3"
+    ] = ("C1", "C2", "C3")
+    weighted: Annotated[bool, "decision 20: pairs weighted by equation 2; False sets W = 1 (w/o weight)"] = True
+    reduction: Annotated[Literal["mean", "sum"], "decision 9: L_con divided by the batch size, or its sum"] = "mean"
 
     # Training
-    mgcl_lr: float = 1e-4
-    mgcl_epochs: int = 50
-    mgcl_batch_size: int = 64
-    trained_encoders: tuple[Literal["T", "V", "A"], ...] = ("V", "A")  # 14
+    mgcl_lr: Annotated[float, "Table 2: learning rate of stage two"] = 1e-4
+    mgcl_epochs: Annotated[int, "Table 2: epochs of stage two"] = 50
+    mgcl_batch_size: Annotated[int, "Table 2: batch size of stage two"] = 64
+    trained_encoders: Annotated[
+        tuple[Literal["T", "V", "A"], ...], "decision 14: encoders that stage two trains; the others are frozen"
+    ] = ("V", "A")
 
 
 @dataclass(frozen=True)
@@ -159,8 +185,9 @@ class ComparedSettings(FrozenFeatureSettings, AudioVisionInput, TextInput, Every
     """What a compared system takes from here; all else it has in settings of its own."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Config(
+    Face,
     MGCLSettings,
     MicroSettings,
     SequenceEncoderSettings,
@@ -174,9 +201,26 @@ class Config(
         ConfigError: a value has the wrong type or lies outside what it may be.
     """
 
-    encoders: Literal["dual", "shared"] = "dual"  # 1
-    # 20 clips of raw_text must give the file's text_bert. Changes no result.
-    check_vocabulary: bool = True
+    encoders: Annotated[
+        Literal["dual", "shared"], "decision 1: six encoders, or one a modality for macro and micro"
+    ] = "dual"
+    check_vocabulary: Annotated[bool, "whether 20 clips of raw_text must give the file's tokens; changes no result"] = (
+        True
+    )
+
+    def __repr__(self) -> str:
+        """What differs from the defaults, as Python."""
+        default = Config().as_dict()
+        changed = [name for name, value in self.as_dict().items() if value != default[name]]
+        return f"Config({', '.join(f'{name}={getattr(self, name)!r}' for name in changed)})"
+
+    def face(self) -> tuple[str, dict[str, object]]:
+        default, does = Config().as_dict(), meanings()
+        facts = {
+            f"{name} = {value}" + ("" if value == default[name] else " *"): does[name]
+            for name, value in self.as_dict().items()
+        }
+        return "Config (*: differs from the paper's CH-SIMS settings)", facts
 
     def __post_init__(self) -> None:
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
@@ -333,6 +377,11 @@ def preset(dataset: str = "sims", profile: str = "paper") -> Config:
     if profile not in PROFILES:
         raise ConfigError(f"unknown profile {profile!r}: {nearest(profile, PROFILES)}")
     return Config().override({**DATASETS[dataset], **PROFILES[profile]})
+
+
+def meanings() -> dict[str, str]:
+    """What each setting of `Config` does, in a sentence."""
+    return {name: hint.__metadata__[0] for name, hint in typing.get_type_hints(Config, include_extras=True).items()}
 
 
 def plain_settings(settings: Any) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from tqdm import tqdm
 
 from .data.batches import DeviceSplit
 from .support.errors import RunError
@@ -38,7 +37,6 @@ log = logging.getLogger(__name__)
 CHECKPOINT, WEIGHTS, HISTORY, SELECTION = "checkpoint.pt", "weights.safetensors", "metrics.jsonl", "selection.json"
 #: A checkpoint holds weights, optimiser and history: 1.3 GB for an epoch of MGCL that may take a quarter of a second.
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
-SECONDS_BETWEEN_LINES = 10.0  # of epochs logged where there is no terminal; the last one is always logged
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def fit(
         schedule: epochs, batch size, optimiser.
         seed: decides the order of clips and the dropout.
         directory: where checkpoint, weights, history and selection are kept.
-        label: the run's name in progress lines.
+        label: the run's name in errors.
         after_epoch: called with the number of each epoch and the system, once the epoch stands in the history
             file and before a checkpoint of it. What it raises stops the training.
 
@@ -110,10 +108,9 @@ def fit(
     rates = LambdaLR(optimizer, factor, last_epoch=len(history) * steps - 1)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     target = torch.cat([system.target(batch) for batch in valid.batches(size)]).cpu().numpy()  # (N,)
-    progress = _Progress(label, schedule.epochs, len(history))
     kept, last_checkpoint = len(history), time.monotonic()
 
-    with progress, deterministic(device), matrix_precision(device, schedule.precision):
+    with deterministic(device), matrix_precision(device, schedule.precision):
         for epoch in range(len(history) + 1, schedule.epochs + 1):
             if schedule.patience is not None and epoch - 1 - _best(history) >= schedule.patience:
                 break
@@ -148,7 +145,6 @@ def fit(
             if epoch < schedule.epochs and time.monotonic() - last_checkpoint >= SECONDS_BETWEEN_CHECKPOINTS:
                 _checkpoint(directory / CHECKPOINT, system, optimizer, history, best)
                 kept, last_checkpoint = epoch, time.monotonic()
-            progress.show(row)
 
     chosen = _best(history)
     if chosen == 0:
@@ -344,23 +340,3 @@ def usable_checkpoint(path: Path) -> bool:
     log.warning("the checkpoint %s is damaged (%s): training starts from the first epoch", path, reason)
     path.unlink()
     return False
-
-
-class _Progress(tqdm):
-    """A bar of epochs where there is a terminal, else a logged line now and then."""
-
-    def __init__(self, label: str, epochs: int, done: int):
-        self.label, self.last_line = label, time.monotonic()
-        super().__init__(total=epochs, initial=done, desc=label, unit="epoch", leave=False, disable=None)
-
-    def show(self, row: dict[str, Any]) -> None:
-        """Report the epoch that ``row`` of the history describes."""
-        self.set_postfix(valid_mae=f"{row['valid_mae']:.3f}")
-        self.update()
-        last = row["epoch"] == self.total
-        if self.disable and (last or time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES):
-            self.last_line = time.monotonic()
-            log.info(
-                "%s epoch %d/%d: loss %.4f, valid MAE %.4f, Corr %.3f, %.1f s", self.label, row["epoch"],
-                self.total, row["train_loss"], row["valid_mae"], row["valid_corr"], row["seconds"],
-            )  # fmt: skip

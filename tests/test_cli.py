@@ -8,14 +8,17 @@ import sys
 import pytest
 
 from mgcl_core.cli import build_parser, main, parameters_of
+from mgcl_core.config import Config
 from mgcl_core.notebooks.parameters import Parameters
 
 
 def test_settings_lists_every_field_and_marks_what_is_not_table_2(capsys):
     assert main(["settings", "--dataset", "mosei"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "layers=3   (differs from the paper's CH-SIMS settings)" in lines
-    assert "alpha=0.1" in lines
+    assert [line.split()[:2] for line in lines if line.startswith("layers")] == [["layers=3", "*"]]
+    (alpha,) = [line for line in lines if line.startswith("alpha")]
+    assert alpha.split()[0] == "alpha=0.1" and "*" not in alpha and "weight of L_con in equation 22" in alpha
+    assert len(lines) == len(Config().as_dict()) + 1
 
 
 def test_power_says_what_a_design_could_show(capsys):

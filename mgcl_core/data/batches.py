@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..support.faces import Face
 from .corpus import MODALITIES, Split
 from .scaling import Scaler
 
 
-@dataclass
-class Batch:
+@dataclass(repr=False)
+class Batch(Face):
     """B clips on one device, trimmed to the longest valid step of each modality.
 
     Attributes:
@@ -45,6 +46,14 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def face(self) -> tuple[str, dict[str, object]]:
+        facts = {
+            name: "×".join(map(str, values.shape))
+            for name, values in {**vars(self), **self.features}.items()
+            if isinstance(values, Tensor)
+        }
+        return f"Batch of {len(self)} clips on {self.index.device}", facts
 
     @property
     def text_mask(self) -> Tensor:

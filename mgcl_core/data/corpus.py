@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..support.errors import ConfigError, nearest
+from ..support.faces import Face
 
 SPLITS = ("train", "valid", "test")
 MODALITIES = ("T", "V", "A")
@@ -52,8 +53,8 @@ class EncoderName(NamedTuple):
         return GRANULARITIES if self.granularity == "shared" else (self.granularity,)
 
 
-@dataclass(frozen=True)
-class Split:
+@dataclass(frozen=True, repr=False)
+class Split(Face):
     """One split of a corpus: N clips. Arrays may be memory-mapped and are read-only.
 
     Attributes:
@@ -101,6 +102,17 @@ class Split:
             notes[f"{key}_clips_too_long"] = int(mask[:, count:].any(axis=1).sum())
         return replace(self, **cut), notes
 
+    def face(self) -> tuple[str, dict[str, object]]:
+        text = "not tokenised" if self.text_bert is None else f"{self.text_bert.shape[2]} steps"
+        width = "" if self.text is None else f", own embeddings of width {self.text.shape[2]}"
+        kinds = [] if self.labels is None else ["y"] + ["y_T, y_V, y_A"] * (self.unimodal_labels is not None)
+        facts = {"text": text + width}
+        for name in ("audio", "vision"):
+            values = getattr(self, name)
+            facts[name] = f"{values.shape[1]} steps × {values.shape[2]} dimensions"
+        facts |= {"labels": ", ".join(kinds) or "none", "first clip": ", ".join(self.ids[:1]) or "none"}
+        return f"Split {self.name!r}: {len(self):,} clips of {len(set(map(video_of, self.ids))):,} videos", facts
+
     def first(self, clips: int) -> Split:
         """Take the first ``clips`` of the split."""
         cut = {
@@ -112,8 +124,8 @@ class Split:
         return replace(self, unimodal_labels=unimodal, **cut)
 
 
-@dataclass(frozen=True)
-class Corpus:
+@dataclass(frozen=True, repr=False)
+class Corpus(Face):
     """The three splits of one dataset.
 
     Attributes:
@@ -163,6 +175,16 @@ class Corpus:
     @property
     def splits(self) -> tuple[Split, Split, Split]:
         return self.train, self.valid, self.test
+
+    def face(self) -> tuple[str, dict[str, object]]:
+        _, of_clips = self.train.face()
+        of_clips["labels"] += f" in [-{self.bound:g}, {self.bound:g}]"
+        del of_clips["first clip"]
+        facts = {"clips": ", ".join(f"{name} {len(split):,}" for name, split in zip(SPLITS, self.splits, strict=True))}
+        facts |= of_clips | {"steps": "shared by the modalities (aligned)" if self.aligned else "unaligned"}
+        facts |= {"what reading changed": "; ".join(describe_notes(self.notes)) or "nothing"}
+        facts |= {"file": self.path, "SHA-256": f"{self.sha256[:12]}…"}
+        return f"Corpus {self.name!r}{', synthetic' if self.synthetic else ''}", facts
 
 
 def video_of(clip: str) -> str:

@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from ..support.errors import CorpusError, nearest
 from ..support.names import printable
+from ..support.paths import find
 from .corpus import Corpus
 from .sources import parts_of
 
@@ -117,7 +118,7 @@ def resolve(name_or_path: str | os.PathLike, data_dir: Path) -> tuple[KnownCorpu
         raise CorpusError(
             problem, file=places[0], expected=f"the file {' or '.join(map(str, places))}", found="neither"
         )
-    path = Path(name_or_path).expanduser()
+    path = find(name_or_path)
     if path.is_file():
         return None, path.absolute()
     if path.is_dir():

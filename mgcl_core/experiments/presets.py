@@ -10,6 +10,7 @@ from typing import Any
 from ..config import read_overrides
 from ..support.errors import ConfigError, DamagedFile, nearest
 from ..support.files import read_json, write_json
+from ..support.paths import find
 from ..support.provenance import PACKAGES, git_state, package_versions
 
 
@@ -19,7 +20,7 @@ def read_preset(path: Path | str) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read, or holds a key or a setting that is not known.
     """
-    return _read(Path(path))["overrides"]
+    return _read(find(path))["overrides"]
 
 
 def write_preset(path: Path, overrides: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ..data.corpus import BOUNDS
 from ..data.scaling import Scaler
 from ..data.text_model import text_model_sha256
 from ..support.errors import DamagedFile, RunError, shorten
+from ..support.faces import Face
 from ..support.files import atomic, read_json, read_json_lines
 from ..support.integrity import Listing, check_file, list_files, read_sealed, write_sealed
 from ..support.provenance import environment, peak_memory, timestamp
@@ -55,8 +56,8 @@ _RECORD_KINDS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(Face):
     """One training, planned or finished: what it trains, where it lives, and the stage-one runs that it starts from."""
 
     stage: Stage
@@ -78,6 +79,18 @@ class Run:
     @property
     def variant(self) -> str:
         return self.stage.variant
+
+    def face(self) -> tuple[str, dict[str, object]]:
+        state = "finished" if self.done else "trained, test not read yet" if self.trained else "not trained yet"
+        facts: dict[str, object] = {"state": state, "seed": self.seed}
+        if self.trained:
+            try:
+                facts["training"] = describe(self).removeprefix(f"{self.name}: ")
+            except (OSError, ValueError, LookupError, TypeError, RunError) as error:
+                facts["training"] = f"cannot be read ({error})"
+        if self.parents:
+            facts["starts from"] = ", ".join(parent.name for parent in self.parents)
+        return f"Run {self.name}", facts | {"folder": self.directory}
 
     @property
     def trained(self) -> bool:
@@ -333,6 +346,16 @@ def training_seconds(folder: Path) -> float:
         with contextlib.suppress(DamagedFile, KeyError, TypeError):
             seconds += sum(row["seconds"] for row in read_json_lines(path))
     return seconds
+
+
+def seconds_of_kinds(folder: Path, precision: str) -> dict[str, float]:
+    """Mean seconds of the finished runs in ``folder``, by what they train; damaged records are left out."""
+    found: dict[str, list[float]] = {}
+    for _, record in records_in(folder):
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            if record["config"]["precision"] == precision:
+                found.setdefault(record["variant"] or record["stage"], []).append(float(record["seconds"]))
+    return {label: float(np.mean(seconds)) for label, seconds in found.items()}
 
 
 def other_runs(folder: Path, precision: str) -> tuple[int, Counter[str]]:

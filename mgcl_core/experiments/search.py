@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 
 from ..config import Config
 from ..data.text_model import text_model_sha256
@@ -27,6 +26,7 @@ from ..support.files import atomic, read_json_lines
 from ..support.integrity import read_sealed, write_sealed
 from ..support.runtime import derive_seed
 from ..trainer import HISTORY, NonFiniteLoss
+from .claims import claim
 from .directories import digest, write_overrides
 from .memory import OutOfMemory
 from .presets import write_preset
@@ -117,7 +117,7 @@ def run_search(study: Study, trials: int = TRIALS, *, out: Path | None = None) -
     job = _Job(optuna, study)
     job.folder.mkdir(parents=True, exist_ok=True)
     write_overrides(study.artifacts, study.changes)
-    with FileLock(job.folder / "search.lock"):
+    with claim(job.folder / "search", "the search"):
         job.open()
         while len(job.trials.trials) < trials:
             job.one_trial()

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 
 from ..metrics import HIGHER_IS_BETTER, METRICS, regression_metrics
 from ..support.errors import RunError
@@ -23,6 +22,8 @@ from ..support.files import read_json_lines
 from ..support.integrity import read_sealed, write_sealed
 from ..support.parallel import cpu_threads
 from ..trainer import HISTORY, load_weights, predict, save_weights
+from .claims import claim
+from .progress import Watched, shown
 from .runs import AUDIT, Run
 from .study import Study
 
@@ -50,8 +51,14 @@ def audit_runs(study: Study, runs: Iterable[Run]) -> pd.DataFrame:
     if not finished:
         raise RunError("nothing to audit: none of the runs is finished")
     missing = [run for run in finished if not (run.directory / AUDIT).exists()]
-    for name in study.side_by_side(_write_audit, missing):
-        log.info("audit of %s: every epoch is scored", name)
+    watched = [
+        Watched(f"audit of {run.stage.label} {run.seed}", "audit", run.directory / "audit", run.stage.schedule.epochs,
+                run.directory / AUDIT)
+        for run in missing
+    ]  # fmt: skip
+    with shown(watched, study.workers):
+        for name in study.side_by_side(_write_audit, missing):
+            log.info("audit of %s: every epoch is scored", name)
     return pd.concat([_frame(study, run) for run in finished], ignore_index=True)
 
 
@@ -88,7 +95,7 @@ def changes(selected: pd.DataFrame) -> pd.DataFrame:
 
 
 def _write_audit(study: Study, run: Run) -> str:
-    with FileLock(run.directory.with_suffix(".lock")):
+    with claim(run.directory):
         if not (run.directory / AUDIT).exists():
             write_sealed(run.directory / AUDIT, _score_every_epoch(study, run))
     return run.name

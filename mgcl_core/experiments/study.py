@@ -13,6 +13,7 @@ import functools
 import logging
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
 
 from ..config import DATASETS, VARIANTS, Config
 from ..data import Corpus, Split, load_corpus
@@ -29,15 +29,18 @@ from ..data.text_model import text_model_sha256
 from ..data.validation import decide_scheme
 from ..encoders import encoder_names
 from ..support.devices import check_precision, choose_device, describe_device
-from ..support.errors import ConfigError, RunError, nearest
+from ..support.errors import ConfigError, Interrupted, RunError, nearest
+from ..support.faces import Face
 from ..support.files import remove_leftovers, write_json
 from ..support.parallel import choose_workers, run_parallel, workers_that_fit
 from ..support.paths import project_root
 from ..support.runtime import derive_seed
 from ..system import System
 from ..trainer import CHECKPOINT, Fit, fit, predict, usable_checkpoint
+from .claims import claim
 from .directories import artifact_directory, corpus_folder, digest
 from .memory import COUNTED_CLIPS, Need, data_room, explained, need_of, warn_of_crowding
+from .progress import Watched, duration, shown
 from .registry import compared_systems, config_for, needs_words, paper_dataset, system_settings
 from .reuse import outdated, report_reuse
 from .runs import (
@@ -49,6 +52,7 @@ from .runs import (
     make_record,
     other_runs,
     records_in,
+    seconds_of_kinds,
     training_seconds,
     write_predictions,
 )
@@ -65,7 +69,7 @@ READING = ("lengths", "nonfinite")
 PAPER_HOURS = {"sims": (100, 1368), "mosi": (82, 1284), "mosei": (2493, 16326)}
 
 
-class Study:
+class Study(Face):
     """All runs of one corpus under one profile.
 
     Runs and features lie in ``directory``, named by settings. What is made of them lies in ``artifacts``: there too, or
@@ -172,6 +176,20 @@ class Study:
         blind.splits = StudySplits(blind.corpus, self.base, self.device, self.directory, room=self.splits.room)
         blind._recipe = {**self._recipe, "corpus": blind.corpus}
         return blind
+
+    def face(self) -> tuple[str, dict[str, object]]:
+        groups = {"stage one": self.pretrainings(), **{name: self.trainings([name]) for name in VARIANTS}}
+        groups["compared systems"] = self.comparisons()
+        done = ", ".join(f"{sum(run.done for run in runs)} of {len(runs)} {name}" for name, runs in groups.items())
+        facts: dict[str, object] = {
+            "device": f"{describe_device(self.device)}, {self.base.precision}, workers: {self.workers}",
+            "seeds": ", ".join(map(str, self.seeds)),
+            "changed settings": self.changes or "none",
+            "finished runs": done,
+            "folder": self.directory,
+        }
+        synthetic = " (synthetic)" if self.corpus.synthetic else ""
+        return f"Study of {self.corpus.name!r}{synthetic}, profile {self.profile!r}", facts
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -281,12 +299,32 @@ class Study:
         """
         check_precision(self.base.precision, self.device)
         if self.profile == "paper" and self.device.type == "cpu" and not self._device_was_asked_for:
-            hours, clips = PAPER_HOURS[paper_dataset(self.corpus)]
             raise ConfigError(
                 f"profile 'paper' finds no GPU here; on a CPU, all runs of {self.corpus.name} would take about "
-                f"{max(1, round(hours * len(self.corpus.train) / clips)):,} hours (two cores, docs/speed.md). Ask for "
-                "it with --device cpu (device='cpu'), or take --profile small"
+                f"{self._paper_hours():,} hours (two cores, docs/speed.md). Ask for it with --device cpu "
+                "(device='cpu'), or take --profile small"
             )
+
+    def cost_ahead(self, runs: Sequence[Run]) -> str:
+        """What is to be trained for ``runs``, and how long that takes as far as it was measured.
+
+        Measured are finished runs of the same kinds in this study's folder, or else all runs of the paper on a CPU.
+        """
+        kinds = Counter(run.stage.label for run in runs)
+        listed = ", ".join(f"{count} × {label}" for label, count in kinds.items())
+        seconds = seconds_of_kinds(self.directory / "runs", self.base.precision)
+        if kinds.keys() <= seconds.keys():
+            left = sum(count * seconds[label] for label, count in kinds.items()) / min(self.workers, len(runs))
+            about = f"about {duration(left)}, as finished runs here took"
+        elif self.profile == "paper" and self.device.type == "cpu":
+            about = f"all runs of the paper take about {self._paper_hours():,} hours on two cores"
+        else:
+            about = "how long is known after the first epochs"
+        return f"to train: {listed}; {about}"
+
+    def _paper_hours(self) -> int:
+        hours, clips = PAPER_HOURS[paper_dataset(self.corpus)]
+        return max(1, round(hours * len(self.corpus.train) / clips))
 
     def pretrain(self, *, again: bool = False) -> list[Run]:
         """Finish all stage-one runs; ``again`` as for `finish_all`."""
@@ -304,7 +342,7 @@ class Study:
         return self.finish_all(self.comparisons(systems), again=again)
 
     def finish_all(self, runs: Sequence[Run], *, again: bool = False) -> list[Run]:
-        """Finish ``runs``, side by side where the study has several workers, and say which are there already.
+        """Finish ``runs``, side by side where the study has several workers; say which are there, show how far it is.
 
         Args:
             runs: what is asked for.
@@ -313,14 +351,34 @@ class Study:
 
         Raises:
             DamagedFile: a run that was trained is not as it was written.
+            Interrupted: by the user; says what is kept.
         """
-        parents = {parent.directory: parent for run in runs for parent in run.parents}
-        everything = list(({run.directory: run for run in runs} | parents).values())
+        lineage = {run.directory: run for one in runs for run in (*one.parents, one)}
         if again:
-            for run in [*runs, *(parent for parent in parents.values() if parent.trained and outdated(parent))]:
-                with FileLock(run.directory.with_suffix(".lock")):
-                    shutil.rmtree(run.directory, ignore_errors=True)
-        report_reuse(everything)
+            asked = {run.directory for run in runs}
+            for run in lineage.values():
+                if run.directory in asked or (run.trained and outdated(run)):
+                    with claim(run.directory):
+                        shutil.rmtree(run.directory, ignore_errors=True)
+        report_reuse(list(lineage.values()))
+        if all(run.done for run in lineage.values()):
+            return list(runs)
+        watched = [
+            Watched(f"{run.stage.label} {run.seed}", run.stage.label, run.directory, run.stage.schedule.epochs)
+            for run in lineage.values()
+        ]
+        if untrained := [run for run in lineage.values() if not run.trained]:
+            self.check_device()
+            self.splits.check_vocabulary()
+            log.info("%s", self.cost_ahead(untrained))
+        try:
+            with shown(watched, self.workers):
+                self._finish_all(runs)
+        except KeyboardInterrupt:
+            raise Interrupted(_what_is_kept(list(lineage.values()))) from None
+        return list(runs)
+
+    def _finish_all(self, runs: Sequence[Run]) -> None:
         missing = [run for run in runs if not run.done]
         parents = {parent.directory: parent for run in missing for parent in run.parents if not parent.done}
         for group in (list(parents.values()), missing):
@@ -335,7 +393,6 @@ class Study:
                 group = sorted(group, key=lambda run: not run.stage.takes_long)
                 for line in self.side_by_side(_finish, group):
                     log.info(line)
-        return list(runs)
 
     def predictions(self, run: Run, split: str = "test") -> pd.DataFrame:
         """Those of a finished run (`Run.predictions`), held against the ids and labels of the corpus.
@@ -375,7 +432,7 @@ class Study:
         for parent in run.parents:
             self.finish(parent, test=test)
         run.directory.mkdir(parents=True, exist_ok=True)
-        with FileLock(run.directory.with_suffix(".lock")), self._explained(run):
+        with claim(run.directory), self._explained(run):
             remove_leftovers(run.directory)  # of a process that was killed while it wrote
             system = None if run.trained else self._train(run)
             for path in run.directory.rglob(CHECKPOINT):
@@ -403,8 +460,9 @@ class Study:
             The system at its chosen epoch, and what `mgcl_core.trainer.fit` returns.
         """
         self.check_device()
-        with self._explained(run):
-            return self._fit(run, directory, label or f"{self.corpus.name} {run.stage.label} {run.seed}", after_epoch)
+        label = label or f"{self.corpus.name} {run.stage.label} {run.seed}"
+        with self._explained(run), shown([Watched(label, run.stage.label, directory, run.stage.schedule.epochs)]):
+            return self._fit(run, directory, label, after_epoch)
 
     def _fit(
         self, run: Run, directory: Path, label: str, after_epoch: Callable[[int, System], None] | None
@@ -480,6 +538,14 @@ def _corpus(corpus: str | Path | Corpus, scheme: str | None, dataset: str | None
         reading = {name: overrides[name] for name in READING if name in overrides}
         return load_corpus(corpus, scheme, dataset=dataset, **reading)
     return dataclasses.replace(corpus, dataset=dataset) if dataset else corpus
+
+
+def _what_is_kept(runs: Sequence[Run]) -> str:
+    """For a person who stopped ``runs``, in a sentence."""
+    done = sum(run.done for run in runs)
+    begun = [run.name for run in runs if not run.done and any(run.directory.rglob(CHECKPOINT))]
+    goes_on = f", {', '.join(begun)} will go on from the last checkpoint" if begun else ""
+    return f"stopped: {done} of {len(runs)} runs are finished and kept{goes_on}; the same call or command continues"
 
 
 def _worker(recipe: dict[str, Any], work: Callable[[Study, Run], Any]) -> Callable[[Run], Any]:

@@ -23,9 +23,11 @@ from ..data.known_files import known_name
 from ..experiments.presets import read_preset
 from ..experiments.study import SEEDS, Study
 from ..support.errors import ConfigError, nearest
-from ..support.paths import project_root
+from ..support.paths import find, project_root
 from ..support.provenance import PACKAGES, package_versions
 from ..support.typed_values import plain, read_fields
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,18 @@ class Parameters:
             raise ConfigError(f"trials={self.trials}: must be at least 1")
         if self.results is None:
             object.__setattr__(self, "results", project_root() / "results")
+        else:
+            object.__setattr__(self, "results", find(self.results))
 
     def study(self, corpus: str | None = None) -> Study:
         """The runs that these parameters ask for."""
         name = corpus or self.corpus
+        profile = resolve_profile(self.profile, name)
+        if self.profile == "auto":
+            log.info("profile 'auto' is %r for %s: %s", profile, name, _ABOUT[profile])
         return Study(
             name,
-            resolve_profile(self.profile, name),
+            profile,
             seeds=self.seeds,
             overrides=self.overrides,
             device=self.device,
@@ -81,6 +88,13 @@ class Parameters:
         """The parameters ``names`` as plain values for papermill."""
         values = {name: plain(getattr(self, name)) for name in names}
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+#: What "auto" stands for, as a person should know before it starts.
+_ABOUT = {
+    "demo": "made to run in minutes on a CPU, not Table 2",
+    "paper": "Table 2, for a GPU; profile 'small' is for small files and a CPU",
+}
 
 
 def begin(namespace: Mapping[str, Any], *declared: str) -> Parameters:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.text_model import load_text_model
 from ..experiments.directories import artifact_directory, report_folder
 from ..experiments.study import Study
 from ..support.errors import ConfigError, RunError, nearest
@@ -78,9 +79,15 @@ def plan_notebooks(
             raise ConfigError(f"no notebook has the number {number!r}: {nearest(number, available)}")
     studies = {corpus: parameters.study(corpus) for corpus in parameters.corpora}
     trains = not numbers or not set(numbers) <= {DATA, TABLES}
+    untrained: set[str] = set()  # text models
     for study in studies.values():
         if trains and not all(run.done for run in study.trainings()):
             study.check_device()
+            study.splits.check_vocabulary()
+            if study.base.reads_words:
+                untrained.add(study.base.text_model)
+    for name in untrained:  # weights too: a run would only find out when it starts
+        load_text_model(name)
     planned = []
     for corpus, study in studies.items():
         left_out = {SEARCH} if everything else {AUDIT, SEARCH, SYSTEMS}

@@ -15,10 +15,24 @@ import pandas as pd
 from .. import data
 from ..experiments.registry import SYSTEMS, needs_words
 from ..metrics import METRIC_NAMES, METRICS
-from ..statistics import MIN_SEEDS, MIN_VIDEOS
-from .cells import REFERENCE, Block, Result, compute_cells, make_block, seed_rows
-from .published import RESULT_TABLES, SCHEMES, paper_models, paper_table, paper_text
+from .cells import ALPHA, REFERENCE, Block, Result, compute_cells, make_block, seed_rows
+from .published import SCHEMES, paper_models, paper_table, paper_text
 from .rendering import Table
+from .wording import (
+    BOLD,
+    about,
+    beside_paper,
+    compact_marks,
+    detectable_text,
+    heading,
+    interval_text,
+    legend,
+    mean_text,
+    p_text,
+    paired_text,
+    shows,
+    verdict,
+)
 
 #: Columns of the paper's tables of results.
 COLUMNS = {"sims": METRICS["sims"], "mosi": ("acc2_nn", "acc2_np", "f1_nn", "f1_np", "acc7", "mae", "corr")}
@@ -98,10 +112,12 @@ def results_table(
     metrics = COLUMNS[SCHEMES[blocks[0].dataset]]
     cells = compute_cells(number, blocks, metrics)
     frame, bold = _display(number, blocks, cells, metrics)
-    title = f"Table {number}. {SUBJECTS[number]}. " + " ".join(_heading(number, block) for block in blocks)
-    footer = [line for block in blocks for line in _about(block, cells)] + _legend(blocks, cells)
-    verdicts = tuple(_verdict(block) for block in blocks if block.results)
-    return Table(number, title, frame, bold, tuple(footer), verdicts, cells, seed_rows(blocks))
+    title = f"Table {number}. {SUBJECTS[number]}. " + " ".join(heading(number, block) for block in blocks)
+    footer = [line for block in blocks for line in about(block)] + legend(blocks, cells, frame)
+    verdicts = tuple(verdict(block, cells) for block in blocks if block.results)
+    compact = _compact(number, title, blocks, cells, metrics)
+    return Table(number, title, frame, bold, tuple(footer), verdicts, compact=compact, cells=cells,
+                 seed_rows=seed_rows(blocks))  # fmt: skip
 
 
 def _system(result: Result) -> str | None:
@@ -121,7 +137,9 @@ def _stacked(number: int, subject: str, paper: pd.DataFrame, ours: pd.DataFrame)
     ours = ours.reindex(columns=columns, fill_value="not given").fillna("not given").assign(Source="ours")
     frame = pd.concat([paper, ours], ignore_index=True)[["Source", *columns]]
     bold = pd.DataFrame(False, index=frame.index, columns=frame.columns)
-    return Table(number, f"Table {number}. {subject}: the paper's and ours.", frame, bold)
+    marks = {"not printed": "the paper has no such column", "not given": "ours have no such value"}
+    footer = [f"{mark}: {meaning}." for mark, meaning in marks.items() if (frame == mark).any(axis=None)]
+    return Table(number, f"Table {number}. {subject}: the paper's and ours.", frame, bold, tuple(footer))
 
 
 def corpus_label(corpus: data.Corpus) -> str:
@@ -148,6 +166,42 @@ def _display(
     return (frame, mask) if len(blocks) > 1 else (frame.droplevel("Dataset"), mask.droplevel("Dataset"))
 
 
+def _compact(number: int, title: str, blocks: list[Block], cells: pd.DataFrame, metrics: Sequence[str]) -> Table:
+    """A row a model that was run, mean ± deviation, and a footnote for each mark in it.
+
+    The paper's row stands below ours where the two can be compared (`Block.no_verdict`).
+    """
+    several, rows, bold, footer = len(blocks) > 1, {}, [], []
+    for block in blocks:
+        printed = paper_models(number)
+        for model, results in block.models.items():
+            if not results:
+                continue
+            label = (block.dataset, model) if several else model
+            of_model = cells[(cells["dataset"] == block.dataset) & (cells["model"] == model)].set_index("metric")
+            of_model = of_model.loc[list(metrics)].reset_index().to_dict("records")
+            rows[label] = [mean_text(cell) + ("†" if cell["p_holm"] < ALPHA else "") for cell in of_model]
+            bold.append([cell["bold"] for cell in of_model])
+            if model in printed and not block.no_verdict:
+                texts = [paper_text(number, block.dataset, model, cell["metric"]) for cell in of_model]
+                name = f"{printed[model]}, paper"
+                rows[(block.dataset, name) if several else name] = [text or "not printed" for text in texts]
+                bold.append([False] * len(metrics))
+        footer += about(block)[:1]
+    names = [METRIC_NAMES[metric] for metric in metrics]
+    index = pd.MultiIndex.from_tuples(rows, names=["Dataset", "Model"]) if several else pd.Index(rows, name="Model")
+    frame = pd.DataFrame(list(rows.values()), index=index, columns=names, dtype=object)
+    footer += [meaning for mark, meaning in compact_marks(cells).items() if shows(frame, mark)]
+    if any(map(any, bold)):
+        footer.append(BOLD)
+    for block in blocks:
+        missing = [model for model, results in block.models.items() if not results]
+        if missing:
+            footer.append(f"Not run{f' on {block.dataset}' if several else ''}: {', '.join(missing)}.")
+    return Table(number, title, frame, pd.DataFrame(bold, index=index, columns=names, dtype=bool), tuple(footer),
+                 suffix="-compact")  # fmt: skip
+
+
 def _lines(number: int, block: Block, model: str, of_model: list[dict]) -> list[tuple[str, list[str]]]:
     printed = [
         paper_text(number, block.dataset, model, cell["metric"]) if model in paper_models(number) else None
@@ -160,145 +214,18 @@ def _lines(number: int, block: Block, model: str, of_model: list[dict]) -> list[
         return [*lines, ("ours", [why] * len(of_model))]
     synthetic = ", synthetic" if results[0].synthetic else ""
     lines += [
-        (f"ours (n={len(results)}{synthetic})", [_mean(cell) for cell in of_model]),
-        ("95 % CI", [_interval(cell, "ci_low", "ci_high") for cell in of_model]),
+        (f"ours (n={len(results)}{synthetic})", [mean_text(cell) for cell in of_model]),
+        ("95 % CI", [interval_text(cell, "ci_low", "ci_high") for cell in of_model]),
     ]
     if not block.no_verdict:
-        lines.append(("ours − paper", [_beside_paper(cell) for cell in of_model]))
+        lines.append(("ours − paper", [beside_paper(cell) for cell in of_model]))
     if model == REFERENCE:
-        return lines if block.paired else [*lines, ("detectable", [_detectable(cell) for cell in of_model])]
+        return lines if block.paired else [*lines, ("detectable", [detectable_text(cell) for cell in of_model])]
     if model not in block.paired:
         return [*lines, (f"− {REFERENCE} (paired)", ["no pair"] * len(of_model))]
     return [
         *lines,
-        (f"− {REFERENCE} (paired)", [_paired(cell) for cell in of_model]),
-        ("p (Holm)", ["–" if np.isnan(cell["p_holm"]) else _p(cell["p_holm"]) for cell in of_model]),
-        ("detectable", [_detectable(cell) for cell in of_model]),
+        (f"− {REFERENCE} (paired)", [paired_text(cell) for cell in of_model]),
+        ("p (Holm)", ["–" if np.isnan(cell["p_holm"]) else p_text(cell["p_holm"]) for cell in of_model]),
+        ("detectable", [detectable_text(cell) for cell in of_model]),
     ]
-
-
-def _number(metric: str, value: float, sign: str = "") -> str:
-    """As the paper prints it: accuracies and F1 in percent with two decimals, MAE and Corr with three."""
-    if np.isnan(value):
-        return "NaN"
-    return f"{value:{sign}.3f}" if metric in ("mae", "corr") else f"{100 * value:{sign}.2f}"
-
-
-def _mean(cell: dict) -> str:
-    mean = _number(cell["metric"], cell["mean"])
-    return mean if np.isnan(cell["sd"]) else f"{mean} ± {_number(cell['metric'], cell['sd'])}"
-
-
-def _interval(cell: dict, low: str, high: str) -> str:
-    if np.isnan(cell[low]):
-        return "–"
-    return f"[{_number(cell['metric'], cell[low])}, {_number(cell['metric'], cell[high])}]"
-
-
-def _beside_paper(cell: dict) -> str:
-    if np.isnan(cell["paper"]):
-        return "–"
-    inside = {True: " in", False: " out", None: ""}[cell["paper_inside"]]
-    return _number(cell["metric"], cell["difference"], "+") + inside
-
-
-def _paired(cell: dict) -> str:
-    difference = _number(cell["metric"], cell["paired_difference"], "+")
-    return (
-        difference if np.isnan(cell["paired_low"]) else f"{difference} {_interval(cell, 'paired_low', 'paired_high')}"
-    )
-
-
-def _detectable(cell: dict) -> str:
-    return "–" if np.isnan(cell["detectable"]) else _number(cell["metric"], cell["detectable"])
-
-
-def _p(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _heading(number: int, block: Block) -> str:
-    beside = f"{block.dataset}{'' if block.dataset in RESULT_TABLES[number] else ' (not in this table of the paper)'}"
-    if not block.results:
-        return f"{beside}: nothing of ours was run."
-    first = block.results[0]
-    oracle = "" if first.selection == "validation" else f", epoch chosen by {first.selection!r}"
-    verdict = f" ({block.no_verdict}, no verdict)" if block.no_verdict else ""
-    return f"{beside}: ours on {first.corpus!r}{verdict}{oracle}."
-
-
-def _verdict(block: Block) -> str:
-    what = f"{block.no_verdict}, no verdict on a replication" if block.no_verdict else "the paper's own feature file"
-    return f"{block.results[0].corpus!r} beside {block.dataset}: {what}."
-
-
-def _about(block: Block, cells: pd.DataFrame) -> list[str]:
-    """What the block's numbers rest on."""
-    if not block.results:
-        return []
-    first = block.results[0]
-    seeds = sorted({result.seed for result in block.results})
-    synthetic = "synthetic " if first.synthetic else ""
-    changed = " with changed settings" if first.changed else ""
-    lines = [
-        f"{block.dataset} block, ours: {len(first.ids)} test clips of {len(set(block.videos))} videos of {synthetic}"
-        f"{first.corpus!r}; {len(seeds)} seeds ({', '.join(map(str, seeds))}); profile {first.profile!r}{changed} in "
-        f"{' and '.join(sorted({result.precision for result in block.results}))}; epoch chosen by {first.selection!r}."
-    ]
-    if not block.has_words:
-        lines.append(
-            "Text: features of the file, read by sequence encoders in place of a text model (text_source='features'). "
-            "Needs words: a system that trains a text model of its own, which reads words."
-        )
-    if block.no_verdict:
-        lines.append(
-            f"No verdict on a replication ({block.no_verdict}): the paper's numbers are on {block.dataset}'s published "
-            "feature file, known here by its hash, under the profile 'paper' unchanged."
-        )
-    else:
-        lines.append(
-            "ours − paper: in / out, the paper's number lies inside / outside of where the mean of its three runs is "
-            "expected: the same clips, so mean ± t·s·√(1/S + 1/3) over our S seeds (95 %)."
-        )
-    return lines
-
-
-def _legend(blocks: Sequence[Block], cells: pd.DataFrame) -> list[str]:
-    lines = [
-        "Acc and F1 in percent. Paper: as printed; –: a dash in the paper; not printed: no such cell there; "
-        "*: replicated by the paper's authors; not run: no finished run of ours."
-    ]
-    if not cells["n"].any():
-        return lines
-    lines += [
-        "Ours: mean ± sample standard deviation over n seeds; one seed has no deviation. NaN: undefined for at least "
-        "one seed, such as Corr of constant predictions.",
-        "95 % CI: of the mean, for other videos and other seeds (of one seed, for other videos only). The unit is the "
-        "video: each is left out once, no clip is resampled. The variances of videos and seeds are added, with "
-        f"Student's t on {_degrees(cells['ci_df'])} degrees of freedom (docs/statistics.md).",
-        f"–: no interval and no p, with fewer than {MIN_SEEDS} (common) seeds or {MIN_VIDEOS:g} effective videos, "
-        "where neither keeps its promise.",
-        "Bold: the best of a column, only if its paired difference from every other system of ours has p < .05, "
-        "Holm-corrected over all such comparisons of this table.",
-    ]
-    if cells["pairs"].any():
-        lines.append(
-            f"− {REFERENCE} (paired): the row's mean minus {REFERENCE}'s over the seeds both have and the same clips, "
-            f"with its 95 % interval, t on {_degrees(cells['df'])} degrees of freedom; p: two-sided, with Cochran's "
-            f"critical values, Holm-corrected over the {cells['p'].count()} comparisons of this table. Detectable: the "
-            "smallest true difference that this test finds four times in five, at the level that Holm holds the row's "
-            "p against."
-        )
-    if any(block.results and not block.paired for block in blocks):
-        lines.append(
-            "Detectable, where there is no pair: from the system's own standard error times the square root of 2, "
-            "at 5 %."
-        )
-    return lines
-
-
-def _degrees(df: pd.Series) -> str:
-    low, high = df.min(), df.max()
-    if np.isnan(low):
-        return "no"
-    return f"{low:.1f}" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f}"

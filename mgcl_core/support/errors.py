@@ -87,6 +87,14 @@ class MachineError(MGCLError, OSError):
     """
 
 
+class Interrupted(KeyboardInterrupt):
+    """The user stopped the work; the message says what is kept and how to go on."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the sentence, since where it was stopped tells nothing."""
+        return [str(self)]
+
+
 def shorten(value: object) -> str:
     """Give at most 100 characters of ``value``, for a message about what a file holds."""
     text = str(value)

@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -116,6 +117,8 @@ def run_parallel(prepare: Callable[[], Callable[[Any], Any]], tasks: Sequence[An
 
 def _start(prepare: Callable[[], Callable[[Any], Any]], threads: int) -> None:
     global _run_task
+    # A terminal and Jupyter interrupt all processes at once; the first one says what is kept and ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     atexit.register(os._exit, 0)  # the results are sent; the cleanup of torch would take a second
     torch.set_num_threads(min(threads, torch.get_num_threads()))

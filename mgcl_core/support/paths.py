@@ -35,6 +35,16 @@ def shipped(*parts: str) -> Path:
     return place
 
 
+def find(path: str | os.PathLike) -> Path:
+    """Return ``path`` as it is from the working directory, or from the project where only that exists.
+
+    So a path that is written as the README writes it holds in a notebook too, whose working directory is its folder.
+    """
+    path = Path(path).expanduser()
+    in_project = project_root() / path
+    return in_project if not path.exists() and in_project.exists() else path
+
+
 def data_directory() -> Path:
     """Return the folder of feature files: ``MGCL_DATA``, else ``data`` in the project."""
     if os.environ.get("MGCL_DATA"):

@@ -87,8 +87,8 @@ def test_the_report_shows_the_own_figures_and_those_of_the_data(study, tmp_path)
     for owner, shown in ((default, {"01_labels", "03_curves"}), (changed, {"01_labels", "05_embeddings"})):
         directory = report_directory([owner])
         text = page.write_page(directory / "report.html", [owner], [tables.table3([])], pd.DataFrame()).read_text()
-        for name, caption in page.FIGURES.items():
-            assert (f"<figcaption>{caption}</figcaption>" in text) == (name in shown), name
+        for name, (title, _) in page.FIGURES.items():
+            assert (f"<figcaption><b>{title}.</b>" in text) == (name in shown), name
     assert not (report_directory([default]) / "overrides.json").exists()
     directory = report_directory([changed])
     assert directory == artifact_directory(tmp_path / "report" / "synthetic-demo", changed.changes)

@@ -319,7 +319,8 @@ class Rows(HTMLParser):
 def test_latex_html_and_csv_say_the_same(tmp_path):
     table = golden_table()
     assert table.save(tmp_path) is table
-    names = ["table5.csv", "table5.tex", "table5_cells.csv", "table5_notes.txt", "table5_seeds.csv"]
+    names = ["table5.csv", "table5.tex"]
+    names += [f"table5_{what}" for what in ("cells.csv", "compact.tex", "notes.txt", "seeds.csv")]
     folder = tmp_path / "tables"
     assert sorted(path.name for path in folder.iterdir()) == names
     with (folder / "table5.csv").open(newline="", encoding="utf-8") as file:
@@ -328,7 +329,7 @@ def test_latex_html_and_csv_say_the_same(tmp_path):
     assert (folder / "table5.tex").read_text(encoding="utf-8") == table.to_latex()
 
     body = [line[: -len(r" \\")].split(" & ") for line in table.to_latex().splitlines() if line.endswith(r" \\")]
-    latex = [[from_latex(text) for text in line[1:]] for line in body[2:]]
+    latex = [[from_latex(text) for text in line[1:]] for line in body[1:]]
     hyphen = [[text.replace("−", "-") for text in row[1:]] for row in rows]
     assert [[text.replace("$-$", "-") for text in row] for row in latex] == hyphen
 
@@ -338,6 +339,47 @@ def test_latex_html_and_csv_say_the_same(tmp_path):
     assert notes == [table.title, *table.footer]
     for sentence in table.footer:
         assert html.escape(sentence) in table.to_html()
+
+
+def test_the_compact_table_holds_what_was_run_and_a_footnote_for_each_mark_in_it():
+    compact = golden_table().compact
+    assert list(compact.frame.index) == ["w/o CL", "w/o C3", "w/o uni", "MGCL"]
+    assert compact.frame.loc["w/o CL", "MAE"].endswith("†") and "±" in compact.frame.loc["MGCL", "Acc-2"]
+    notes = " ".join(compact.footer)
+    assert "†: differs from MGCL" in notes and "NaN: undefined" in notes and "Not run: w/o fusion." in notes
+    assert "*:" not in notes and "Bold" not in notes and "not printed" not in notes  # none of them stands there
+    alone = table5(fake()).compact
+    assert list(alone.frame.index) == ["MGCL"] and "†" not in " ".join(alone.footer)
+    assert table5([]).compact.frame.empty and "Not run: w/o CL" in table5([]).compact.footer[-1]
+
+
+def test_the_compact_table_has_the_papers_row_where_the_two_can_be_compared():
+    table = table5(fake(**OWN_FILE) + fake(variant="w/o CL", noise=0.5, **OWN_FILE))
+    assert list(table.compact.frame.index) == ["w/o CL", "w/o CL, paper", "MGCL", "MGCL, paper"]
+    assert table.compact.frame.loc["MGCL, paper"].tolist() == table.frame.loc[("MGCL", "paper")].tolist()
+    blocks = table4(fake(paper_dataset="mosi") + fake("MAG-BERT", "MAG-BERT", paper_dataset="mosi")).compact
+    assert list(blocks.frame.index) == [("CMU-MOSI", "MAG-BERT"), ("CMU-MOSI", "MGCL")]
+    assert any(line.startswith("Not run on CMU-MOSEI: ") for line in blocks.footer)
+
+
+def test_a_verdict_counts_the_papers_numbers_that_lie_where_ours_expect_them():
+    (verdict,) = table5(fake(**OWN_FILE)).verdicts
+    inside = table5(fake(**OWN_FILE)).cells.query("model == 'MGCL'")["paper_inside"]
+    assert f"{int(inside.sum())} of the paper's 6 numbers of MGCL lie" in verdict
+    assert "too few seeds of MGCL for a verdict" in table5(fake(seeds=(1111,), **OWN_FILE)).verdicts[0]
+    assert "synthetic, no verdict" in table5(fake()).verdicts[0]
+
+
+def test_a_notebook_shows_the_compact_table_and_folds_the_whole():
+    page = golden_table()._repr_html_()
+    short, folded = page.split("<details>")
+    assert "95 % CI" not in short and "95 % CI" in folded and '<span class="sd">± ' in short
+    assert len(Rows(short).rows) == 4
+
+
+def test_footnotes_are_of_marks_that_stand_in_the_table():
+    assert "*:" not in golden_table().footer[2] and "*: replicated" in table3(fake()).footer[2]
+    assert "not given: ours have no such value." in table2([{"Stage": "Unimodal"}]).footer
 
 
 def test_what_looks_like_markup_is_shown_as_it_is():

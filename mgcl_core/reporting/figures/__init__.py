@@ -4,7 +4,7 @@ A figure of generated data says "synthetic" in its title. No global setting of m
 registered with pyplot, so none has to be closed. `reporting.page.save_figure` saves one.
 """
 
-from .comparisons import score_intervals, selection_rules
+from .comparisons import paired_differences, score_intervals, selection_rules
 from .data import clip_signals, label_agreement, label_distributions, length_distributions
 from .embeddings import embedding_grid, tsne
 from .search import search_trials
@@ -16,6 +16,7 @@ __all__ = [
     "label_agreement",
     "label_distributions",
     "length_distributions",
+    "paired_differences",
     "predicted_against_true",
     "score_intervals",
     "search_trials",

@@ -6,14 +6,28 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ...data.corpus import MODALITIES, SPLITS, Corpus, Split
 from ...data.scaling import Scaler
 from ...support.errors import ConfigError, nearest
-from .style import HUES, LABEL_STEP, MODALITY_NAMES, NotebookFigure, counted, finish, panels, styled
+from .style import (
+    LABEL_STEP,
+    MODALITY_COLOURS,
+    MODALITY_NAMES,
+    SPLIT_LINES,
+    NotebookFigure,
+    counted,
+    finish,
+    panels,
+    styled,
+)
 
 LABEL_NAMES = ("y", *(f"y_{m}" for m in MODALITIES))
-SPLIT_COLOURS = dict(zip(SPLITS, HUES, strict=False))
+#: Of the panel of y, which is no modality's.
+WHOLE = ".35"
+#: How much of a panel's colour a split's bars have.
+SPLIT_SHADES = dict(zip(SPLITS, (0.95, 0.5, 0.25), strict=True))
 
 
 @styled()
@@ -44,14 +58,16 @@ def label_distributions(corpus: Corpus, *, splits: Sequence[str] = ("train", "va
                 centres + offset,
                 share,
                 width,
-                color=SPLIT_COLOURS[split.name],
+                color=WHOLE if row == 0 else MODALITY_COLOURS[MODALITIES[row - 1]],
+                alpha=SPLIT_SHADES[split.name],
                 label=f"{split.name} ({counted(len(split), 'clip')})",
             )
         ax.set(xlabel=f"sentiment {_math(name)}", ylabel="clips in the split (%)")
         ax.set_xticks(np.linspace(-corpus.bound, corpus.bound, 5 if corpus.bound == 1 else 7))
         ax.tick_params(labelbottom=True, labelleft=True)
         ax.grid(axis="y")
-    _legend_below(figure, axes[0])
+    handles, labels = axes[0].get_legend_handles_labels()  # grey: the colours of the other panels are modalities
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     title = f"{corpus.name}: labels" + ("" if unimodal else ", no unimodal ones in the file")
     return finish(figure, title, synthetic=corpus.synthetic)
 
@@ -73,13 +89,7 @@ def length_distributions(corpus: Corpus, *, splits: Sequence[str] = SPLITS) -> F
         edges = np.arange(-0.5, limit + width, width)
         for split, values in zip(chosen, lengths, strict=True):
             share = 100 * np.histogram(values, edges)[0] / len(values)
-            ax.stairs(
-                share,
-                edges,
-                color=SPLIT_COLOURS[split.name],
-                linewidth=1.5,
-                label=f"{split.name} ({counted(len(split), 'clip')})",
-            )
+            ax.stairs(share, edges, color=MODALITY_COLOURS[modality], linestyle=SPLIT_LINES[split.name], linewidth=1.5)
         absent = int((every == 0).sum())
         ax.set_title(
             f"{MODALITY_NAMES[modality]}: median {np.median(every):g} of {limit}"
@@ -87,7 +97,12 @@ def length_distributions(corpus: Corpus, *, splits: Sequence[str] = SPLITS) -> F
         )
         ax.set(xlabel="valid steps of a clip", ylabel="clips in the split (%)", ylim=(0, None))
         ax.grid(axis="y")
-    _legend_below(figure, axes[0])
+    handles = [
+        Line2D([], [], color=WHOLE, linestyle=SPLIT_LINES[split.name],
+               label=f"{split.name} ({counted(len(split), 'clip')})")
+        for split in chosen
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return finish(figure, f"{corpus.name}: sequence lengths", synthetic=corpus.synthetic)
 
 
@@ -191,8 +206,3 @@ def _steps(split: Split, modality: str) -> int:
 
 def _math(name: str) -> str:
     return f"${name}$"
-
-
-def _legend_below(figure: Figure, ax) -> None:
-    handles, names = ax.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names))

@@ -1,4 +1,4 @@
-"""t-SNE of the six macro and micro features, and its figures."""
+"""Maps of the six macro and micro features (t-SNE), and how far they can be trusted."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from ...data.corpus import GRANULARITIES, MODALITIES
 from ...support.errors import ConfigError, RunError, nearest
 from .style import (
-    GRANULARITY_COLOURS,
     GRANULARITY_MARKERS,
     MODALITY_COLOURS,
-    MODALITY_MARKERS,
     MODALITY_NAMES,
+    SENTIMENT,
     NotebookFigure,
     finish,
     require_columns,
@@ -26,27 +26,25 @@ from .style import (
 )
 
 FEATURES = tuple(f"{g}_{m}" for g in GRANULARITIES for m in MODALITIES)
-#: A kind of colouring, and the categories it knows with their colours (None: a continuous scale).
-KINDS = {"intensity": None, "modality": MODALITY_COLOURS, "granularity": GRANULARITY_COLOURS}
-LEGEND = {"ncols": 5, "handlelength": 1, "handletextpad": 0.2, "columnspacing": 0.7, "borderaxespad": 0.2}
-MARKERS = {**GRANULARITY_MARKERS, **MODALITY_MARKERS}
+NEIGHBOURS = 10  # of a clip, in the trust of a map
 
 
 def tsne(features: Mapping[str, np.ndarray], *, seed: int, perplexity: float = 30.0) -> pd.DataFrame:
-    """One t-SNE of all feature sets together, started from PCA and seeded.
+    """A t-SNE of each feature, started from PCA and seeded.
 
     Args:
         features: names of ``FEATURES`` (``"macro_T"`` ... ``"micro_A"``) to (N, d) arrays of the same N clips.
         seed: of the t-SNE.
-        perplexity: for M points at most (M - 1) / 3.
+        perplexity: for N clips at most (N - 1) / 3.
 
     Returns:
-        A row a clip's feature: ``x``, ``y`` (coordinates), ``modality``, ``granularity``, ``clip`` (0 ... N-1). Where
-        all features are equal, all points are 0.
+        A row a clip's feature: ``x``, ``y`` (coordinates on the feature's own map), ``modality``, ``granularity``,
+        ``clip`` (0 ... N-1), ``trust`` of the map: scikit-learn's ``trustworthiness`` of 10 neighbours, 1 where all
+        neighbours on the map are neighbours in the feature. A feature that is constant is all at 0, and its trust NaN.
 
     Raises:
         ConfigError: unknown names or a perplexity that is not positive.
-        RunError: fewer than 3 points, NaN, or shapes that differ.
+        RunError: fewer than 3 clips, NaN, or shapes that differ.
     """
     for name in features:
         if name not in FEATURES:
@@ -58,17 +56,17 @@ def tsne(features: Mapping[str, np.ndarray], *, seed: int, perplexity: float = 3
     if len(shapes) != 1 or len(next(iter(shapes))) != 2:
         by_name = {name: array.shape for name, array in arrays.items()}
         raise RunError(f"t-SNE: expected features of one shape (clips, width), found {by_name}")
-    points = np.concatenate(list(arrays.values()))  # (M, d)
-    require_finite(points, "features")
-    if len(points) < 3:
-        raise RunError(f"t-SNE: expected at least 3 points, found {len(points)}")
-
-    clips = len(points) // len(arrays)
-    parts = [name.split("_") for name in arrays for _ in range(clips)]
-    x, y = _coordinates(points, seed, perplexity).T
-    granularity, modality = zip(*parts, strict=True)
-    clip = np.tile(np.arange(clips), len(arrays))
-    return pd.DataFrame({"x": x, "y": y, "modality": modality, "granularity": granularity, "clip": clip})
+    require_finite(np.stack(list(arrays.values())), "features")
+    clips = len(next(iter(arrays.values())))
+    if clips < 3:
+        raise RunError(f"t-SNE: expected at least 3 points, found {clips}")
+    frames = []
+    for name, values in arrays.items():
+        (x, y), trust = _map(values, seed, min(perplexity, (clips - 1) / 3))
+        granularity, modality = name.split("_")
+        frames.append(pd.DataFrame({"x": x, "y": y, "modality": modality, "granularity": granularity,
+                                    "clip": np.arange(clips), "trust": trust}))  # fmt: skip
+    return pd.concat(frames, ignore_index=True)
 
 
 @styled()
@@ -77,111 +75,74 @@ def embedding_grid(
     after: pd.DataFrame,
     intensity: np.ndarray,
     *,
-    bound: float,
     synthetic: bool,
     title: str = "The six macro and micro features (t-SNE)",
 ) -> Figure:
-    """Points before (upper row) and after training (lower row), coloured by intensity, modality and granularity.
+    """A map for each feature, before training (upper row) and after it, coloured by sentiment.
 
-    Shapes tell the granularity, and where the colour does so the modality.
+    The scale ends at the 95th percentile of abs(y), since labels near its middle are most of them: on the whole range
+    all clips would look alike. Maps are not comparable with each other: each has its own axes.
 
     Args:
         before: of `tsne`.
-        after: of `tsne`.
-        intensity: the clips' labels y (N,) in [-bound, bound].
-        bound: half-width of the label range.
+        after: of `tsne`, the same features.
+        intensity: the clips' labels y (N,).
         synthetic: whether the data are.
         title: of the figure.
 
     Raises:
         RunError: missing columns, NaN, an unknown modality or granularity, or a clip without a label.
     """
-    intensity, scale = np.asarray(intensity, float), None
-    figure = NotebookFigure(figsize=(10.5, 6.9), layout="constrained")
-    axes = figure.subplots(2, 3)
-    for row, (when, frame) in enumerate((("before training", before), ("after training", after))):
-        require_columns(frame, ["x", "y", "modality", "granularity", "clip"], f"embedding {when}")
+    intensity = np.asarray(intensity, float)
+    require_finite(intensity, "intensities")
+    end = float(np.quantile(np.abs(intensity), 0.95)) or 1.0
+    scale = ScalarMappable(Normalize(-end, end), SENTIMENT)
+    rows = (("before training", before), ("after training", after))
+    for when, frame in rows:
+        require_columns(frame, ["x", "y", "modality", "granularity", "clip", "trust"], f"embedding {when}")
+        require_finite(frame[["x", "y"]].to_numpy(), "coordinates")
         if frame["clip"].max() >= len(intensity):
             raise RunError(f"embedding {when}: {len(intensity)} labels, but clip {frame['clip'].max()}")
-        points = frame[["x", "y"]].to_numpy()
-        values = {kind: frame[kind].to_numpy() for kind in ("modality", "granularity")}
-        values["intensity"] = intensity[frame["clip"].to_numpy()]
-        for ax, kind in zip(axes[row], KINDS, strict=True):
-            shape = values["modality" if kind == "granularity" else "granularity"]
-            scale = _scatter(ax, points, values[kind], kind, shape, bound) or scale
-            if row == 0:
-                ax.set_title(f"by {kind}")
-            else:
-                ax.legend(handles=_legend(kind, shape), loc="upper center", bbox_to_anchor=(0.5, -0.01), **LEGEND)
+        unknown = sorted(set(frame["granularity"] + "_" + frame["modality"]) - set(FEATURES))
+        if unknown:
+            raise RunError(f"embedding: expected features of {list(FEATURES)}, found {unknown}")
+    shown = [name for name in FEATURES if name in set(before["granularity"] + "_" + before["modality"])]
+    figure = NotebookFigure(figsize=(2.05 * len(shown) + 0.8, 5.1), layout="constrained")
+    axes = figure.subplots(2, len(shown), squeeze=False)
+    for row, (when, frame) in enumerate(rows):
+        for ax, name in zip(axes[row], shown, strict=True):
+            granularity, modality = name.split("_")
+            own = frame[(frame["granularity"] == granularity) & (frame["modality"] == modality)]
+            _draw(ax, own, scale.to_rgba(intensity[own["clip"].to_numpy()]), modality, granularity)
         axes[row, 0].set_ylabel(when, fontsize=10)
-    figure.colorbar(scale, ax=axes[:, 0], location="left", label="sentiment y", shrink=0.5)
+    figure.colorbar(scale, ax=axes, extend="both", shrink=0.7, pad=0.01, label="sentiment y")
     return finish(figure, title, synthetic=synthetic)
 
 
-def _coordinates(points: np.ndarray, seed: int, perplexity: float) -> np.ndarray:
-    """(M, d) to (M, 2)."""
-    if np.ptp(points, axis=0).max(initial=0.0) == 0:
-        return np.zeros((len(points), 2))  # PCA has no direction to start from
-    if points.shape[1] == 1:
-        points = np.hstack([points, np.zeros_like(points)])  # PCA must yield two coordinates
-    perplexity = min(perplexity, (len(points) - 1) / 3)
-    from sklearn.manifold import TSNE  # slow to import, and only one notebook draws it
+def _map(values: np.ndarray, seed: int, perplexity: float) -> tuple[np.ndarray, float]:
+    """(N, d) to coordinates (2, N) and their trust."""
+    if np.ptp(values, axis=0).max(initial=0.0) == 0:
+        return np.zeros((2, len(values))), np.nan  # PCA has no direction to start from
+    if values.shape[1] == 1:
+        values = np.hstack([values, np.zeros_like(values)])  # PCA must yield two coordinates
+    from sklearn.manifold import TSNE, trustworthiness  # slow to import, and only one notebook draws it
 
-    return TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(points)
+    points = TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(values)
+    neighbours = max(1, min(NEIGHBOURS, (len(values) - 1) // 2))  # it is defined below half of the clips
+    return points.T, trustworthiness(values, points, n_neighbors=neighbours)
 
 
-def _scatter(ax: Axes, points: np.ndarray, values: np.ndarray, kind: str, shapes: np.ndarray, bound: float):
-    """Draw one panel; returns what a colour bar needs (None for categories).
-
-    Args:
-        ax: of the panel.
-        points: (M, 2).
-        values: (M,), intensities or categories, which the colours tell.
-        kind: of ``KINDS``.
-        shapes: (M,), modalities or granularities, which the markers tell.
-        bound: half-width of the scale of intensities.
-    """
-    require_finite(points, "coordinates")
-    _require_known(shapes, MARKERS, "markers")
-    look = {}
-    if KINDS[kind] is None:
-        require_finite(values, "intensities")
-        look = {"cmap": "vlag", "vmin": -bound, "vmax": bound}
-    else:
-        _require_known(values, KINDS[kind], kind)
-        values = np.array([KINDS[kind][value] for value in values])  # (M, 3)
-
-    # In a fixed random order, so that no category covers the others by being drawn last.
-    order = np.random.default_rng(0).permutation(len(points))
-    scale = None
-    for name in dict.fromkeys(shapes[order]):
-        chosen = order[shapes[order] == name]
-        x, y = points[chosen].T
-        edges = {"edgecolors": ".45", "linewidths": 0.25} if look else {"linewidths": 0}
-        scale = ax.scatter(x, y, s=12, c=values[chosen], marker=MARKERS[name], alpha=0.75, **look, **edges)
+def _draw(ax: Axes, frame: pd.DataFrame, colours: np.ndarray, modality: str, granularity: str) -> None:
+    """One map; title and frame have the modality's colour."""
+    # In a fixed random order, so that no clip covers the others by its place in the file.
+    order = np.random.default_rng(0).permutation(len(frame))
+    x, y = (frame[name].to_numpy()[order] for name in "xy")
+    look = {"s": 11, "marker": GRANULARITY_MARKERS[granularity], "linewidths": 0, "alpha": 0.9, "rasterized": True}
+    ax.scatter(x, y, c=colours[order], **look)
+    trust = frame["trust"].iloc[0]
+    ax.set_title(f"{granularity} {MODALITY_NAMES[modality]}", color=MODALITY_COLOURS[modality], fontweight="bold")
+    ax.set_xlabel("constant" if np.isnan(trust) else f"trust {trust:.2f}", fontsize=8)
     ax.set(xticks=[], yticks=[])
     ax.margins(0.04)
     for spine in ax.spines.values():
-        spine.set(visible=True, color=".8")
-    return scale if look else None
-
-
-def _legend(kind: str, shapes: np.ndarray) -> list[Line2D]:
-    """Colours of the categories, then the shapes in use."""
-    dot = {"linestyle": "none", "markersize": 5}
-    handles = [
-        Line2D([], [], marker="o", color=colour, label=MODALITY_NAMES.get(name, name), **dot)
-        for name, colour in (KINDS[kind] or {}).items()
-    ]
-    present = set(shapes)
-    return handles + [
-        Line2D([], [], marker=shape, markerfacecolor="none", color=".3", label=MODALITY_NAMES.get(name, name), **dot)
-        for name, shape in MARKERS.items()
-        if name in present
-    ]
-
-
-def _require_known(values: np.ndarray, known: Mapping, what: str) -> None:
-    unknown = sorted({str(value) for value in values} - set(known))
-    if unknown:
-        raise RunError(f"embedding: expected {what} of {list(known)}, found {unknown}")
+        spine.set(visible=True, color=MODALITY_COLOURS[modality])

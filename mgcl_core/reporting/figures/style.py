@@ -17,9 +17,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from ...data.corpus import GRANULARITIES, MODALITIES
+from ...data.corpus import GRANULARITIES, MODALITIES, SPLITS
+from ...metrics import METRIC_NAMES
 from ...support.errors import RunError
 from ...support.names import printable
 
@@ -54,10 +56,14 @@ HUES = sns.color_palette("colorblind")
 #: that does not fit the annotators' grid would show combs that are not in the data.
 LABEL_STEP = {"sims": 0.2, "mosi": 1.0}
 MODALITY_NAMES = {"T": "text", "V": "vision", "A": "audio"}
+#: In every figure: a modality is a colour, a granularity a marker or a kind of line.
 MODALITY_COLOURS = dict(zip(MODALITIES, HUES, strict=False))
-MODALITY_MARKERS = dict(zip(MODALITIES, "os^", strict=True))
-GRANULARITY_COLOURS = dict(zip(GRANULARITIES, (HUES[3], HUES[9]), strict=True))
 GRANULARITY_MARKERS = dict(zip(GRANULARITIES, "o^", strict=True))
+GRANULARITY_LINES = {"macro": "-", "micro": "--", "shared": ":"}
+SPLIT_LINES = dict(zip(SPLITS, ("-", "--", ":"), strict=True))
+SEED_MARKERS = "osD^vPX"
+#: From negative (blue) over neutral (grey, which white paper does not swallow) to positive (vermilion).
+SENTIMENT = LinearSegmentedColormap.from_list("sentiment", ["#00366b", "#2f80c0", "#b4b4b4", "#e2701a", "#8c2900"])
 
 
 class NotebookFigure(Figure):
@@ -122,6 +128,24 @@ def _has_a_font(letter: str) -> bool:
         letter,
     )
     return False
+
+
+def seed_looks(count: int) -> list[dict[str, object]]:
+    """Colour and marker of each of ``count`` seeds; the colours differ in lightness, and none is a modality's."""
+    colours = mpl.colormaps["magma"](np.linspace(0.15, 0.75, max(count, 2)))[:count]
+    return [{"color": colour, "marker": SEED_MARKERS[n % len(SEED_MARKERS)]} for n, colour in enumerate(colours)]
+
+
+def percent(metric: str) -> float:
+    """What a metric is multiplied with to be shown as the tables show it: accuracies and F1 are in percent."""
+    return 100.0 if metric.startswith(("acc", "f1")) else 1.0
+
+
+def metric_label(metric: str, what: str = "") -> str:
+    """Label of an axis; ``metric`` is a key of `METRIC_NAMES` or a heading made from its names."""
+    unit = " (%)" if percent(metric) == 100 else ""
+    better = "lower" if "mae" in metric.lower() else "higher"
+    return f"{what}{METRIC_NAMES.get(metric, metric)}{unit}, {better} is better"
 
 
 def counted(number: int, noun: str) -> str:

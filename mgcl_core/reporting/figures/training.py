@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,10 +10,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ...data.corpus import BOUNDS, GRANULARITIES, MODALITIES
+from ...data.corpus import BOUNDS, GRANULARITIES, MODALITIES, EncoderName
 from ...metrics import regression_metrics
 from ...support.errors import ConfigError, RunError, nearest
 from .style import (
+    GRANULARITY_LINES,
     GRANULARITY_MARKERS,
     HUES,
     LABEL_STEP,
@@ -23,6 +25,7 @@ from .style import (
     panels,
     require_columns,
     require_finite,
+    seed_looks,
     styled,
 )
 
@@ -49,7 +52,10 @@ def training_curves(
     chosen: Mapping[str, int] | None = None,
     title: str = "Training",
 ) -> Figure:
-    """Curves over epochs: a panel a column, a thin line a run, runs of one group (stage, variant) in one colour.
+    """Curves over epochs: a panel a column, a thin line a run.
+
+    A group (stage, variant) has a colour, and seeds within it have markers; one group alone has a colour a seed. Groups
+    that are encoders of stage one have their modality's colour and their granularity's kind of line.
 
     Args:
         histories: a run to a frame with ``epoch`` and columns named ``train_...`` or ``valid_...``. A run without a
@@ -83,16 +89,14 @@ def training_curves(
 
     group_of = {run: groups.get(run, run) for run in histories}
     kinds = list(dict.fromkeys(group_of.values()))
-    colours = {kind: HUES[number % len(HUES)] for number, kind in enumerate(kinds)}
-    dashes = {kind: ("-", "--", ":")[number // len(HUES) % 3] for number, kind in enumerate(kinds)}
+    looks, handles = _looks(group_of, kinds)
     figure, axes = panels(len(columns), columns=3, width=3.3, height=2.6)
     for ax, column in zip(axes, columns, strict=True):
         for run, history in histories.items():
             if column not in history.columns:
                 continue
-            colour, dash = colours[group_of[run]], dashes[group_of[run]]
-            line = {"color": colour, "linestyle": dash, "linewidth": 1, "marker": ".", "markersize": 3}
-            ax.plot(history["epoch"], history[column], **line)
+            colour = looks[run]["color"]
+            ax.plot(history["epoch"], history[column], linewidth=1, markersize=3, **looks[run])
             if run in chosen:
                 at = history.loc[history["epoch"] == chosen[run], column]
                 if at.empty:
@@ -103,12 +107,51 @@ def training_curves(
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(axis="y")
 
-    handles = [Line2D([], [], color=colours[kind], linestyle=dashes[kind], label=kind) for kind in kinds]
     if chosen:
         ring = {"marker": "o", "linestyle": "none", "markerfacecolor": "none", "markeredgecolor": ".3"}
         handles.append(Line2D([], [], label="chosen epoch", **ring))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 2 * len(axes) + 1))
     return finish(figure, title, synthetic=synthetic)
+
+
+def _looks(group_of: Mapping[str, str], kinds: list[str]) -> tuple[dict[str, dict], list[Line2D]]:
+    """How each run's line looks, and the handles of the legend."""
+    members = {kind: [run for run, own in group_of.items() if own == kind] for kind in kinds}
+    if len(kinds) == 1:
+        seeds = seed_looks(len(group_of))
+        looks = {run: {"linestyle": "-", **seed} for run, seed in zip(group_of, seeds, strict=True)}
+        handles = [Line2D([], [], label=_seed_of(run), markersize=4, **look) for run, look in looks.items()]
+        return looks, handles
+    encoders = {str(name): name for name in map(_encoder, kinds) if name is not None}
+    looks, handles = {}, []
+    for number, kind in enumerate(kinds):
+        if kind in encoders:
+            colour = MODALITY_COLOURS[encoders[kind].modality]
+            dash = GRANULARITY_LINES[encoders[kind].granularity]
+        else:
+            colour, dash = HUES[number % len(HUES)], ("-", "--", ":")[number // len(HUES) % 3]
+        handles.append(Line2D([], [], color=colour, linestyle=dash, label=kind.replace("_", " ")))
+        for run, seed in zip(members[kind], seed_looks(len(members[kind])), strict=True):
+            looks[run] = {"color": colour, "linestyle": dash, "marker": seed["marker"]}
+    most = max(members.values(), key=len)
+    if len(most) > 1:
+        dot = {"color": ".3", "linestyle": "none", "markersize": 4}
+        for run, seed in zip(most, seed_looks(len(most)), strict=True):
+            handles.append(Line2D([], [], label=_seed_of(run), marker=seed["marker"], **dot))
+    return looks, handles
+
+
+def _encoder(kind: str) -> EncoderName | None:
+    try:
+        return EncoderName.parse(kind)
+    except ConfigError:
+        return None
+
+
+def _seed_of(run: str) -> str:
+    """The seed in a run's name (``macro_T-1111-0a1b2c3d4e``), or the whole name where it has none."""
+    found = re.search(r"-(\d+)-[0-9a-f]{10}$", run)
+    return f"seed {found[1]}" if found else run
 
 
 @styled()
@@ -146,7 +189,7 @@ def unimodal_scores(
             ax.plot(at, values, marker, color=colour, markersize=5, alpha=0.8)
             ax.hlines(values.mean(), position - 0.35, position + 0.35, color=colour, linewidth=2)
         ax.set_xticks(range(len(encoders)), [f"{m}\n{g}" for m, g in encoders])
-        ax.set(xlabel="encoder", ylabel=label, xlim=(-0.6, len(encoders) - 0.4))
+        ax.set(xlabel="encoder (its seeds from left to right)", ylabel=label, xlim=(-0.6, len(encoders) - 0.4))
         ax.grid(axis="y")
     return finish(figure, f"{title} ({counted(frame['seed'].nunique(), 'seed')})", synthetic=synthetic)
 
@@ -197,14 +240,14 @@ def predicted_against_true(
     figure = NotebookFigure(figsize=(6.4, 4.2), layout="constrained")
     ax = figure.subplots()
     ax.plot([-bound, bound], [-bound, bound], color=".4", linewidth=1, linestyle="--", label="identity")
-    for position, (seed, predicted) in enumerate(zip(seeds, predictions, strict=True)):
-        colour = HUES[position % len(HUES)]
+    looks = seed_looks(len(seeds))
+    for position, (seed, predicted, look) in enumerate(zip(seeds, predictions, looks, strict=True)):
         metrics = regression_metrics(y_true, predicted, scheme)
         label = f"seed {seed}: Corr {metrics['corr']:.3f}, MAE {metrics['mae']:.3f}"
         shift = 0.015 * bound * (position - (len(seeds) - 1) / 2)
-        ax.scatter(y_true + shift, predicted, s=7, color=colour, alpha=0.35, linewidths=0)
+        ax.scatter(y_true + shift, predicted, s=7, alpha=0.35, linewidths=0, rasterized=True, **look)
         means = pd.Series(predicted).groupby(classes).mean()
-        ax.plot(means.index, means, color=colour, linewidth=1.5, marker="o", markersize=4, label=label)
+        ax.plot(means.index, means, linewidth=1.5, markersize=4, label=label, **look)
     ax.axhline(0, color=".9", zorder=0)
     ax.axvline(0, color=".9", zorder=0)
     ax.set_xticks(np.linspace(-bound, bound, 7 if scheme == "mosi" else 5))

@@ -19,7 +19,7 @@ def six_features(clips: int, width: int = 6, seed: int = 0) -> dict[str, np.ndar
 def test_tsne_is_seeded_and_names_each_point():
     features = six_features(5)
     frame = figures.tsne(features, seed=1111)
-    assert list(frame.columns) == ["x", "y", "modality", "granularity", "clip"]
+    assert list(frame.columns) == ["x", "y", "modality", "granularity", "clip", "trust"]
     assert len(frame) == 30 and np.isfinite(frame[["x", "y"]].to_numpy()).all()
     names = [f"{g}_{m}" for g in ("macro", "micro") for m in "TVA" for _ in range(5)]
     assert list(frame["granularity"] + "_" + frame["modality"]) == names
@@ -27,21 +27,31 @@ def test_tsne_is_seeded_and_names_each_point():
     pd.testing.assert_frame_equal(frame, figures.tsne(features, seed=1111))
 
 
-def test_tsne_keeps_what_is_apart_apart():
-    features = six_features(6)
-    features = {name: values + (100 if name == "macro_T" else 0) for name, values in features.items()}
-    frame = figures.tsne(features, seed=1)
-    own = (frame["modality"] == "T") & (frame["granularity"] == "macro")
+def test_each_feature_has_a_map_of_its_own():
+    features = six_features(12)
+    alone = figures.tsne({"macro_V": features["macro_V"]}, seed=1)
+    both = figures.tsne(features, seed=1)
+    own = both[(both["modality"] == "V") & (both["granularity"] == "macro")].reset_index(drop=True)
+    pd.testing.assert_frame_equal(own, alone)
+
+
+def test_tsne_keeps_what_is_apart_apart_and_trust_says_whether_it_did():
+    values = np.random.default_rng(0).normal(size=(40, 2))
+    values[:20] += 100
+    frame = figures.tsne({"macro_T": np.hstack([values, np.zeros((40, 3))])}, seed=1)
     xy = frame[["x", "y"]].to_numpy()
-    centre = xy[own].mean(axis=0)
+    centre = xy[:20].mean(axis=0)
     distance = np.linalg.norm(xy - centre, axis=1)
-    assert distance[own].max() < distance[~own].min()
+    assert distance[:20].max() < distance[20:].min()
+    hard = figures.tsne({"macro_T": np.random.default_rng(0).normal(size=(40, 30))}, seed=1)
+    assert 0.5 < hard["trust"].iloc[0] < frame["trust"].iloc[0] <= 1
+    assert frame["trust"].nunique() == 1
 
 
 @pytest.mark.parametrize("width", [1, 4])
 def test_tsne_of_equal_or_few_points(width):
     equal = figures.tsne({name: np.ones((4, width)) for name in six_features(1)}, seed=0)
-    assert (equal[["x", "y"]] == 0).all(axis=None)
+    assert (equal[["x", "y"]] == 0).all(axis=None) and equal["trust"].isna().all()
     few = figures.tsne({"macro_T": six_features(3, width)["macro_T"]}, seed=0)
     assert len(few) == 3 and np.isfinite(few[["x", "y"]].to_numpy()).all()
 
@@ -63,26 +73,33 @@ def test_tsne_refuses(features, settings, error, words):
         figures.tsne(features, seed=0, **settings)
 
 
-def grid(frame: pd.DataFrame, intensity: np.ndarray | None = None, bound: float = 1.0):
-    intensity = np.linspace(-bound, bound, 5) if intensity is None else intensity
-    return figures.embedding_grid(coordinates(), frame, intensity, bound=bound, synthetic=True)
+def grid(frame: pd.DataFrame, intensity: np.ndarray | None = None):
+    intensity = np.linspace(-1, 1, 5) if intensity is None else intensity
+    return figures.embedding_grid(coordinates(), frame, intensity, synthetic=True)
 
 
-def test_intensity_is_coloured_around_zero():
-    figure = grid(coordinates(), bound=3.0)
-    for points in figure.axes[0].collections:
-        assert points.get_clim() == (-3, 3) and points.get_cmap().name == "vlag"
-    assert figure.axes[-1].get_ylabel() == "sentiment y"
+def test_embedding_grid_has_a_map_for_each_feature_before_and_after():
+    figure = grid(coordinates().assign(trust=0.875))
+    names = [f"{g} {m}" for g in ("macro", "micro") for m in ("text", "vision", "audio")]
+    maps, bar = figure.axes[:12], figure.axes[12]
+    assert [ax.get_title() for ax in maps] == names * 2
+    assert [maps[place].get_ylabel() for place in (0, 6)] == ["before training", "after training"]
+    assert {ax.get_xlabel() for ax in maps[6:]} == {"trust 0.88"}
+    assert bar.get_ylabel() == "sentiment y"
+    for ax in maps:
+        (points,) = ax.collections
+        assert len(points.get_offsets()) == 5
+    assert len({ax.spines["left"].get_edgecolor() for ax in maps}) == 3  # a modality is a colour
 
 
-def test_categories_have_a_legend_of_colours_and_shapes():
-    _, by_modality, by_granularity = grid(coordinates()).axes[3:6]
-    for ax, colours, shapes in (
-        (by_modality, ["text", "vision", "audio"], ["macro", "micro"]),
-        (by_granularity, ["macro", "micro"], ["text", "vision", "audio"]),
-    ):
-        assert [text.get_text() for text in ax.get_legend().get_texts()] == [*colours, *shapes]
-        assert len(ax.collections) == len(shapes)
+def test_the_scale_shows_sentiment_where_most_labels_are_small():
+    narrow = np.r_[np.linspace(-0.1, 0.1, 99), 3.0]
+    frame = coordinates(100)
+    figure = figures.embedding_grid(frame, frame, narrow, synthetic=True)
+    low, high = figure.axes[-1].get_ylim()
+    assert high == pytest.approx(-low) and high < 0.2
+    colours = figure.axes[0].collections[0].get_facecolors()
+    assert np.ptp(colours[:, 0]) > 0.5 and len(np.unique(colours, axis=0)) > 50
 
 
 @pytest.mark.parametrize(
@@ -93,23 +110,10 @@ def test_categories_have_a_legend_of_colours_and_shapes():
         (coordinates().assign(x=np.nan), None),
         (coordinates(), np.full(5, np.nan)),
         (coordinates()[:0], None),
+        (coordinates().drop(columns="clip"), None),
+        (coordinates(), np.linspace(-1, 1, 4)),
     ],
 )
 def test_embedding_grid_refuses(frame, intensity):
     with pytest.raises(RunError):
         grid(frame, intensity)
-
-
-def test_embedding_grid_has_rows_of_time_and_columns_of_colour():
-    intensity = np.linspace(-1, 1, 5)
-    figure = figures.embedding_grid(coordinates(), coordinates(), intensity, bound=1.0, synthetic=True)
-    assert [ax.get_title() for ax in figure.axes[:3]] == ["by intensity", "by modality", "by granularity"]
-    assert [figure.axes[place].get_ylabel() for place in (0, 3)] == ["before training", "after training"]
-    drawn = np.concatenate([points.get_array() for points in figure.axes[0].collections])
-    np.testing.assert_allclose(np.sort(drawn), np.sort(np.tile(intensity, 6)))
-    for ax in figure.axes[:6]:
-        assert sum(len(points.get_offsets()) for points in ax.collections) == 30
-    with pytest.raises(RunError, match="4 labels, but clip 4"):
-        figures.embedding_grid(coordinates(), coordinates(), intensity[:4], bound=1.0, synthetic=True)
-    with pytest.raises(RunError, match="missing"):
-        figures.embedding_grid(coordinates(), coordinates().drop(columns="clip"), intensity, bound=1.0, synthetic=True)

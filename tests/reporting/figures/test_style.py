@@ -9,7 +9,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from helpers.figures import audit, coordinates, history, stage_one, table_cells, three_splits, trials
+from helpers.figures import audit, coordinates, difference_cells, history, stage_one, table_cells, three_splits, trials
 from IPython.core.formatters import DisplayFormatter
 from matplotlib.figure import Figure
 
@@ -36,7 +36,8 @@ def every_figure(corpus, synthetic: bool) -> dict[str, Figure]:
         "training_curves": figures.training_curves({"a": history()}, chosen={"a": 3}, **flag),
         "unimodal_scores": figures.unimodal_scores(stage_one(), **flag),
         "predicted_against_true": figures.predicted_against_true(y, np.stack([y / 2, y]), "sims", **flag),
-        "embedding_grid": figures.embedding_grid(grid, grid, y, bound=1.0, **flag),
+        "embedding_grid": figures.embedding_grid(grid, grid, y, **flag),
+        "paired_differences": figures.paired_differences(difference_cells(), **flag),
         "score_intervals": figures.score_intervals(table_cells(), **flag),
         "selection_rules": figures.selection_rules(audit(), **flag),
         "search_trials": figures.search_trials(trials(), ["alpha", "micro"], logarithmic=["alpha"], **flag),
