@@ -24,6 +24,9 @@ from .support.paths import project_root
 DEFAULTS = Parameters()
 
 
+_STATES = {"finished": "done", "damaged": "damaged"}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``mgcl``; 0 when all went well, 2 on an error that the user can mend."""
     for stream in (sys.stdout, sys.stderr):
@@ -225,6 +228,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="check this machine: one page that a bug report can hold")
     doctor.add_argument("--results", type=Path, default=None, metavar="FOLDER", help="default: results/ of the project")
+    doctor.add_argument("--verify", action="store_true", help="compare the contents of every result and cache, too")
     doctor.set_defaults(command=_doctor)
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -275,14 +279,14 @@ def _status(options: argparse.Namespace) -> None:
         study = parameters.study(corpus)
         main = [*study.pretrainings(), *study.trainings(tuple(VARIANTS))]
         compared = study.comparisons()
-        done, of_compared = (sum(run.done for run in runs) for runs in (main, compared))
+        done, of_compared = (sum(run.state == "finished" for run in runs) for runs in (main, compared))
         print(
             f"{study.corpus.name}, profile {study.profile}, {study.base.precision}: {done} of {len(main)} runs done, "
             f"{of_compared} of {len(compared)} of compared systems ({study.directory / 'runs'})"
         )
         states: dict[str, list[str]] = {}
         for run in (*main, *compared):
-            states.setdefault(run.stage.label, []).append(f"{run.seed} {'done' if run.done else 'missing'}")
+            states.setdefault(run.stage.label, []).append(f"{run.seed} {_STATES.get(run.state, 'missing')}")
         for label, of_seeds in states.items():
             print(f"  {label:<12} {'   '.join(of_seeds)}")
 
@@ -372,7 +376,7 @@ def _doctor(options: argparse.Namespace) -> None:
     from .notebooks.doctor import all_checks
     from .support.doctor import page
 
-    checks = all_checks(options.results)
+    checks = all_checks(options.results, verify=options.verify)
     print(page(checks))
     if problems := [check.name for check in checks if check.status == "problem"]:
         raise RunError(f"{len(problems)} of {len(checks)} checks found a problem: {', '.join(problems)}")

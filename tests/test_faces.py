@@ -34,7 +34,8 @@ def test_a_study_and_its_runs_say_what_is_done(tiny_corpus, tiny_overrides, tmp_
     assert "mgcl_epochs" in text
     assert "state: finished" in repr(run) and "epoch 1 of 1, valid MAE" in repr(run)
     (run.directory / "selection.json").unlink()
-    assert "cannot be read" in repr(run)
+    assert "state: damaged" in repr(run) and "cannot be read" in repr(run)
+    assert "0 of 6 stage one" in repr(study)
     assert "not trained yet" in repr(study.trainings()[0]) and run.name in repr(study.trainings()[0])
     blind = study.without_test()
     assert "test 15" in repr(blind.corpus)

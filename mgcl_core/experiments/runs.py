@@ -81,16 +81,23 @@ class Run(Face):
         return self.stage.variant
 
     def face(self) -> tuple[str, dict[str, object]]:
-        state = "finished" if self.done else "trained, test not read yet" if self.trained else "not trained yet"
-        facts: dict[str, object] = {"state": state, "seed": self.seed}
-        if self.trained:
-            try:
+        facts: dict[str, object] = {"state": self.state, "seed": self.seed}
+        try:
+            if self.trained:
                 facts["training"] = describe(self).removeprefix(f"{self.name}: ")
-            except (OSError, ValueError, LookupError, TypeError, RunError) as error:
-                facts["training"] = f"cannot be read ({error})"
+        except RunError as error:
+            facts["training"] = f"cannot be read ({error})"
         if self.parents:
             facts["starts from"] = ", ".join(parent.name for parent in self.parents)
         return f"Run {self.name}", facts | {"folder": self.directory}
+
+    @property
+    def state(self) -> str:
+        """In words: "finished", "trained, test not read yet", "not trained yet" or "damaged"."""
+        try:
+            return "finished" if self.done else "trained, test not read yet" if self.trained else "not trained yet"
+        except RunError:
+            return "damaged"
 
     @property
     def trained(self) -> bool:

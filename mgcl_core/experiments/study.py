@@ -180,7 +180,9 @@ class Study(Face):
     def face(self) -> tuple[str, dict[str, object]]:
         groups = {"stage one": self.pretrainings(), **{name: self.trainings([name]) for name in VARIANTS}}
         groups["compared systems"] = self.comparisons()
-        done = ", ".join(f"{sum(run.done for run in runs)} of {len(runs)} {name}" for name, runs in groups.items())
+        done = ", ".join(
+            f"{sum(run.state == 'finished' for run in runs)} of {len(runs)} {name}" for name, runs in groups.items()
+        )
         facts: dict[str, object] = {
             "device": f"{describe_device(self.device)}, {self.base.precision}, workers: {self.workers}",
             "seeds": ", ".join(map(str, self.seeds)),

@@ -7,28 +7,31 @@ from pathlib import Path
 
 from ..config import DATASETS, PROFILES
 from ..data.doctor import data_checks, text_model_checks
+from ..experiments.verification import verification_checks
 from ..support.doctor import Check, attempt, machine_checks
 from ..support.errors import ConfigError
 from ..support.paths import data_directory, project_root
 from .runner import ordered_notebooks
 
 
-def all_checks(results: Path | None = None) -> list[Check]:
+def all_checks(results: Path | None = None, *, verify: bool = False) -> list[Check]:
     """Every check, in the order of the page.
 
     Args:
         results: Folder of all results; the project's ``results/`` when None.
+        verify: Compare the contents of all runs, kept features and caches with what was written, too.
     """
-    data = data_directory()
+    data, results = data_directory(), results or project_root() / "results"
     models = {
         str(settings["text_model"]) for settings in (*DATASETS.values(), *PROFILES.values()) if "text_model" in settings
     }
     return [
-        *machine_checks(results or project_root() / "results", data),
+        *machine_checks(results, data),
         *data_checks(data),
         *text_model_checks(tuple(sorted(models))),
         attempt("notebooks", _notebooks),
         attempt("kernels", _kernels),
+        *(verification_checks(results, data) if verify else ()),
     ]
 
 

@@ -14,7 +14,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from ..support.errors import ConfigError
+from ..support.errors import ConfigError, DamagedFile
 from ..support.files import atomic, read_json, write_json
 from ..support.paths import project_root
 from .runner import ordered_notebooks
@@ -53,7 +53,7 @@ def make_copies(folder: Path) -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         copied = read_json(folder / COPIED)
-    except (OSError, ValueError):  # the first time; of a damaged one, every copy counts as its user's
+    except DamagedFile:  # the first time it is missing; of a damaged one, every copy counts as its user's
         copied = {}
     states = {}
     for original in ordered_notebooks().values():

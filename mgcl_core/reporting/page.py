@@ -14,7 +14,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..data.loading import known_name
+from ..data.known_files import known_name
 from ..experiments.directories import write_overrides
 from ..experiments.study import Study
 from ..support.files import atomic

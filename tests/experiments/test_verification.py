@@ -15,6 +15,7 @@ import torch
 from helpers.run_files import edit_record, seal
 
 from mgcl_core import trainer
+from mgcl_core.cli import main
 from mgcl_core.data.text_model import text_model_sha256
 from mgcl_core.experiments import stages
 from mgcl_core.experiments.runs import DONE, load_run
@@ -269,3 +270,23 @@ def test_a_record_of_stage_one_holds_no_setting_of_stage_two(study):
         )
         assert load_run(parent.directory).stage.settings == parent.stage.settings
     assert {"mgcl_lr", "alpha", "width", "text_lr"} <= set(run.record()["config"])
+
+
+def test_doctor_verifies_runs_features_and_caches(study, tmp_path, capsys):
+    def verified() -> str:
+        code = main(["doctor", "--verify", "--results", str(tmp_path / "results")])
+        shown = capsys.readouterr()
+        assert code in (0, 2)
+        return shown.out + shown.err
+
+    run = study().trainings()[0]
+    whole = verified()
+    assert "7 finished runs: as they were written" in whole and "kept features: as they were written" in whole
+    flip(run.directory / "weights.safetensors")
+    features = next(run.directory.parent.rglob("features-*.npy"))
+    times = features.stat()
+    flip(features)
+    os.utime(features, ns=(times.st_atime_ns, times.st_mtime_ns))
+    damaged = verified()
+    assert f"{run.directory / 'weights.safetensors'} is damaged" in damaged.replace("~", str(Path.home()))
+    assert "kept features: 1 problems" in damaged and features.name in damaged

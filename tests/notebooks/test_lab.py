@@ -20,6 +20,7 @@ def notebook(*texts: str) -> str:
 def project(tmp_path, monkeypatch):
     """A project with two notebooks."""
     monkeypatch.setenv("MGCL_ROOT", str(tmp_path / "project"))
+    monkeypatch.setattr(runner, "NUMBERS", ("01", "02"))
     folder = tmp_path / "project" / "notebooks"
     folder.mkdir(parents=True)
     (folder / "01_data.ipynb").write_text(notebook("# 1 · The data\n\nText."))
