@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,8 +74,12 @@ class Scaler:
             save_file(self.statistics, temporary)
 
     @classmethod
-    def load(cls, path: Path) -> Scaler:
+    def load(cls, path: Path, widths: Mapping[str, int]) -> Scaler:
         """Read what `save` wrote.
+
+        Args:
+            path: The file.
+            widths: How many dimensions "audio" and "vision" have.
 
         Raises:
             RunError: The file is missing or damaged, or its statistics cannot scale anything.
@@ -88,6 +92,9 @@ class Scaler:
         if set(statistics) != expected:
             raise RunError(f"the scaler {path} holds {sorted(statistics)}, not {sorted(expected)}")
         for name, values in statistics.items():
+            width = widths[name.partition("_")[0]]
+            if values.shape != (width,) or values.dtype != np.float32:
+                raise RunError(f"the scaler {path}: {name} is {values.dtype} {values.shape}, not float32 ({width},)")
             if not np.isfinite(values).all() or (name.endswith("_scale") and (values <= 0).any()):
                 raise RunError(f"the scaler {path}: {name} holds numbers by which nothing can be scaled")
         return cls(statistics)

@@ -167,7 +167,9 @@ class Run(Face):
 
     def scaler(self) -> Scaler | None:
         """Scaling of audio and vision, None where the run has none."""
-        return None if self.config.scaling == "none" else Scaler.load(self.file(SCALER))
+        if self.config.scaling == "none":
+            return None
+        return Scaler.load(self.file(SCALER), {"audio": self.config.audio_dim, "vision": self.config.vision_dim})
 
     def file(self, name: str) -> Path:
         """The path of a file of the run, which holds what was written.

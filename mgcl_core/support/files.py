@@ -124,7 +124,8 @@ def _read_text(path: Path, remedy: str) -> str:
             raise DamagedFile(path, "it is no regular file", remedy)
         if status.st_size > _LONGEST_JSON:
             raise DamagedFile(path, f"it has {status.st_size} bytes", remedy)
-        return path.read_text(encoding="utf-8", errors="surrogatepass")
+        with open(path, "rb") as file:
+            return file.read(status.st_size).decode("utf-8", "surrogatepass")
     except OSError as error:
         raise DamagedFile(path, error.strerror or str(error), remedy) from None
 

@@ -22,9 +22,16 @@ _CHECKSUM = "checksum"
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's contents, in hexadecimal digits."""
+    """SHA-256 of a file's contents, in hexadecimal digits.
+
+    As many bytes are read as the file system says there are: some files of /proc never end, or wait for more.
+    """
+    digest, left = hashlib.sha256(), path.stat().st_size
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while left > 0 and (chunk := file.read(min(left, 1 << 20))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return digest.hexdigest()
 
 
 def digest_of(value: Any) -> str:

@@ -130,7 +130,7 @@ def test_a_saved_scaler_reads_back(make_split, tmp_path):
     split = make_split(5)
     scaler = Scaler.fit(split)
     scaler.save(tmp_path / "scaler.safetensors")
-    again = Scaler.load(tmp_path / "scaler.safetensors")
+    again = Scaler.load(tmp_path / "scaler.safetensors", {"audio": 4, "vision": 3})
     for name in ("audio", "vision"):
         np.testing.assert_array_equal(again.apply(name, getattr(split, name)), scaler.apply(name, getattr(split, name)))
 
@@ -140,12 +140,13 @@ def test_a_damaged_scaler_is_an_error(make_split, tmp_path):
     statistics = Scaler.fit(make_split(5)).statistics
     path.write_bytes(b"not safetensors")
     with pytest.raises(RunError, match="cannot be read"):
-        Scaler.load(path)
+        Scaler.load(path, {"audio": 4, "vision": 3})
     for change, message in (
         ({"audio_scale": np.zeros(4, np.float32)}, "audio_scale holds numbers by which nothing can be scaled"),
         ({"vision_center": np.full(3, np.nan, np.float32)}, "vision_center holds numbers"),
+        ({"audio_center": np.zeros((4, 1), np.float32)}, "audio_center is float32 \\(4, 1\\), not float32 \\(4,\\)"),
         ({"text_center": np.zeros(3, np.float32)}, "not \\['audio_center'"),
     ):
         save_file(statistics | change, path)
         with pytest.raises(RunError, match=message):
-            Scaler.load(path)
+            Scaler.load(path, {"audio": 4, "vision": 3})
