@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import torch
 
-from ..data import load_clips
-from ..data.batches import DeviceSplit
-from ..data.corpus import BOUNDS
-from ..data.scaling import Scaler
-from ..data.text_model import check_text, corpus_tokens, describe_source, local_files_only, text_config
-from ..support.devices import choose_device
-from ..support.errors import RunError
 from ..support.files import atomic
-from ..trainer import predict
-from .frozen_features import encode_frozen
-from .runs import SCALER, UNIMODAL_COLUMNS, Run, load_run
-from .splits import shapes_of
-from .stages import MGCLStage
-
-log = logging.getLogger(__name__)
+from .runs import load_run
 
 
 def predict_file(
@@ -47,7 +30,7 @@ def predict_file(
     Args:
         directory: of a finished run of MGCL.
         file: a feature file or a known name.
-        out: the CSV to write: split, id, prediction, and the six unimodal predictions.
+        out: the CSV to write: split, id, prediction, the six unimodal predictions, and a note on what a clip lacks.
         splits: which splits of the file; all of them by default.
         device: "auto", "cpu", "cuda" …
         tokens: "file" for its own ``text_bert``, "raw_text" for the sentences, tokenised; as in the run when None.
@@ -60,68 +43,7 @@ def predict_file(
         CorpusError: the file is broken, its features are not as wide as those the run was trained on, or its token
             ids are of another vocabulary.
     """
-    with contextlib.nullcontext() if download else local_files_only():
-        frame = _predict(load_run(Path(directory)), file, splits, choose_device(device), tokens)
+    frame = load_run(Path(directory)).predict(file, splits=splits, device=device, tokens=tokens, download=download)
     with atomic(Path(out)) as temporary:
         frame.to_csv(temporary, index=False, quoting=csv.QUOTE_NONNUMERIC)
-    return frame
-
-
-def _predict(
-    run: Run, file: Path | str, splits: Sequence[str], device: torch.device, tokens: str | None
-) -> pd.DataFrame:
-    if not isinstance(run.stage, MGCLStage):
-        raise RunError(f"{run.name} is a run of {run.stage.name!r}: predictions need a run of MGCL")
-    config = run.config if tokens is None else run.config.override({"tokens": tokens})
-    log.info("%s on %s; text model: %s", run.name, device, describe_source(config.text_model))
-    chosen = load_clips(
-        file,
-        audio_dim=config.audio_dim,
-        vision_dim=config.vision_dim,
-        splits=splits,
-        lengths=config.lengths,
-        nonfinite=config.nonfinite,
-    )
-    check_text(config.text_model, list(chosen.values()), Path(file), config.tokens, compare=config.check_vocabulary)
-    scaler = Scaler.load(run.directory / SCALER) if config.scaling != "none" else None
-    source = run.record()["corpus"]
-    shapes = shapes_of(
-        config,
-        bound=BOUNDS[source["scheme"]],
-        clips=source["clips"][0],
-        text_dim=text_config(config.text_model).hidden_size,
-        text_steps=0,  # MGCL takes any number of tokens
-    )
-    system = run.build(shapes, device, trained=True)
-    frozen = {parent.stage.encoder: parent.build(shapes, device, trained=True).encoder for parent in run.frozen_parents}
-    frames = []
-    for name, clip_split in chosen.items():
-        split = DeviceSplit(
-            clip_split,
-            device,
-            scaler=scaler,
-            labelled=False,
-            tokens=corpus_tokens(clip_split, config.text_model, config.tokens),
-        )
-        for encoder_name, encoder in frozen.items():
-            features = encode_frozen(encoder, encoder_name, split, config)
-            split.features.update({key: values.to(device) for key, values in features.items()})
-        outputs = predict(system, split, run.stage.schedule)
-        frames.append(
-            pd.DataFrame(
-                {
-                    "split": name,
-                    "id": split.ids,
-                    "prediction": outputs["prediction"],
-                    **dict(zip(UNIMODAL_COLUMNS, outputs["unimodal"], strict=True)),
-                }
-            )
-        )
-    frame = pd.concat(frames, ignore_index=True)
-    bad = frame["id"][~np.isfinite(frame.drop(columns=["split", "id"])).all(axis=1)]
-    if len(bad):
-        raise RunError(
-            f"{run.name}: {len(bad)} of {len(frame)} clips of {file} have a prediction that is not finite, "
-            f"the first {bad.iloc[0]!r}"
-        )
     return frame

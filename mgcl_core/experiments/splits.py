@@ -25,7 +25,7 @@ from ..system import Shapes, System
 from ..trainer import SELECTION
 from .frozen_features import encode_frozen, kept_on_disk
 from .runs import Run
-from .stages import EncoderStage
+from .stages import EncoderStage, shapes_of
 
 
 class Withheld:
@@ -170,18 +170,3 @@ class StudySplits:
             return encode_frozen(encoder, micro, split, config.override({"micro": "sequence"}))
 
         return kept_on_disk(folder, name, compute, half=run.config.feature_cache == "fp16")[str(micro)]
-
-
-def shapes_of(config: Config, *, bound: float, clips: int, text_dim: int, text_steps: int) -> Shapes:
-    """What a system with the settings ``config`` must know of a corpus to be built."""
-    return Shapes(
-        text_dim=text_dim,
-        text_steps=text_steps,
-        audio_dim=config.audio_dim,
-        audio_steps=config.audio_steps,
-        vision_dim=config.vision_dim,
-        vision_steps=config.vision_steps,
-        bound=bound,
-        clips=clips,
-        text_model=config.text_model,
-    )

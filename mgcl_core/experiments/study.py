@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from filelock import FileLock
 
@@ -34,6 +35,7 @@ from ..support.runtime import derive_seed
 from ..system import System
 from ..trainer import CHECKPOINT, Fit, fit, predict
 from .directories import artifact_directory, digest
+from .listing import experiments
 from .memory import COUNTED_CLIPS, Need, data_room, explained, need_of, warn_of_crowding
 from .registry import compared_systems, config_for, paper_dataset, system_settings
 from .runs import (
@@ -167,6 +169,20 @@ class Study:
         blind._recipe = {**self._recipe, "corpus": blind.corpus}
         return blind
 
+    def with_overrides(self, changes: Mapping[str, Any]) -> Study:
+        """The same study with further settings changed; runs that they do not change are shared.
+
+        Raises:
+            ConfigError: a setting is not known, or a value has the wrong type.
+        """
+        overrides = {**self.overrides, **changes}
+        recipe = {**self._recipe, "workers": self.workers, "overrides": overrides}
+        if not set(READING) & set(changes):
+            recipe["corpus"] = self.corpus  # is read already
+        changed = Study(**recipe)
+        changed._recipe["corpus"] = self._recipe["corpus"]
+        return changed
+
     @property
     def changes(self) -> dict[str, Any]:
         """What differs from the profile's own: ``overrides``, ``system_overrides`` and ``seeds``, those that do."""
@@ -227,6 +243,10 @@ class Study:
             identity["scheme"] = self.corpus.scheme
         label = stage.label.replace("w/o ", "without-").replace("/", "-").replace(" ", "-")
         return Run(stage, self.directory / "runs" / f"{label}-{stage.config.seed}-{digest(identity)}", parents)
+
+    def experiments(self) -> pd.DataFrame:
+        """What was tried on this corpus under this profile, whatever its settings (`listing.experiments`)."""
+        return experiments(self.directory / "runs")
 
     # Running
 

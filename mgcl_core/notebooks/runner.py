@@ -25,6 +25,8 @@ AUDIT, SEARCH, SYSTEMS = "06", "07", "08"
 #: Tables 5 and 6 are about CH-SIMS, so the main job runs the ablations where labels follow its scheme.
 ABLATIONS = "04"
 TABLES = "09"
+#: To read and play with, and for questions of one's own: run where they are asked for by number.
+PAPER, EXPLORE = "00", "11"
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def plan_notebooks(
             study.check_device()
     planned = []
     for corpus, study in studies.items():
-        left_out = {SEARCH} if everything else {AUDIT, SEARCH, SYSTEMS}
+        left_out = {PAPER, SEARCH, EXPLORE} | (set() if everything else {AUDIT, SYSTEMS})
         if study.corpus.scheme != "sims":
             left_out.add(ABLATIONS)
         for number, path in available.items():
