@@ -121,6 +121,8 @@ def _groups(clips: Split, bound: float) -> dict[str, pd.Series]:
         "vision steps": np.asarray(clips.vision_mask).sum(axis=1),
     }
     for name, counts in lengths.items():
+        if np.ptp(counts) == 0:
+            continue  # all are of one length
         thirds = pd.Series(pd.qcut(counts, 3, duplicates="drop"))
         ranges = pd.Series(counts).groupby(thirds, observed=True).agg(["min", "max"])
         written = {third: f"{low}" if low == high else f"{low}–{high}" for third, low, high in ranges.itertuples()}
