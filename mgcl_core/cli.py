@@ -342,7 +342,12 @@ def _corpus(options: argparse.Namespace) -> None:
     corpus = load_corpus(options.file, options.scheme, lengths=options.lengths, nonfinite=options.nonfinite)
     print(table1([corpus]).to_string(index=False))
     train = corpus.train
-    text = "not tokenised" if train.text_bert is None else train.text_bert.shape[2]
+    text = "not tokenised" if train.text_bert is None else str(train.text_bert.shape[2])
+    if corpus.text_dim is not None:
+        text += f" (features {corpus.text_steps}×{corpus.text_dim})"
+    print(f"form: {corpus.form}")
+    if not corpus.has_words:
+        print("the file has no words: its text is features alone, or absent (text_source='features')")
     print(
         f"scheme {corpus.scheme}, {'aligned' if corpus.aligned else 'unaligned'}, "
         f"text {text}, audio {train.audio.shape[1]}×{train.audio.shape[2]}, "

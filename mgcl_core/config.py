@@ -54,6 +54,15 @@ class TextInput:
 
 
 @dataclass(frozen=True)
+class TextFeatureInput:
+    """Text as features of the file, without a text model; their shape, which a study fills from the data."""
+
+    text_source: Literal["words", "features"] = "words"  # 2: features: GloVe, BERT vectors …, read by sequence encoders
+    text_dim: int = 768
+    text_steps: int = 39
+
+
+@dataclass(frozen=True)
 class AudioVisionInput:
     """Shapes of audio and vision and how they were read, which a study fills from the data; their scaling."""
 
@@ -76,8 +85,8 @@ class TextEncoderSettings(TextInput, BothStages):
 
 
 @dataclass(frozen=True)
-class SequenceEncoderSettings(AudioVisionInput, BothStages):
-    """Stage one of an audio or vision encoder (Table 2)."""
+class SequenceTraining(BothStages):
+    """An encoder of a sequence of features, and its stage one (Table 2)."""
 
     width: int = 768  # 3
     layers: int = 1  # 3
@@ -87,6 +96,16 @@ class SequenceEncoderSettings(AudioVisionInput, BothStages):
     sequence_lr: float = 1e-4
     sequence_epochs: int = 200
     sequence_batch_size: int = 128
+
+
+@dataclass(frozen=True)
+class SequenceEncoderSettings(AudioVisionInput, SequenceTraining):
+    """Stage one of an audio or vision encoder."""
+
+
+@dataclass(frozen=True)
+class TextFeatureEncoderSettings(TextFeatureInput, SequenceTraining):
+    """Stage one of an encoder of text features."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +160,14 @@ class ComparedSettings(FrozenFeatureSettings, AudioVisionInput, TextInput, Every
 
 
 @dataclass(frozen=True)
-class Config(MGCLSettings, MicroSettings, SequenceEncoderSettings, TextEncoderSettings, ComparedSettings):
+class Config(
+    MGCLSettings,
+    MicroSettings,
+    SequenceEncoderSettings,
+    TextFeatureEncoderSettings,
+    TextEncoderSettings,
+    ComparedSettings,
+):
     """All settings of one run. Defaults are the paper's for CH-SIMS.
 
     Raises:
@@ -162,6 +188,10 @@ class Config(MGCLSettings, MicroSettings, SequenceEncoderSettings, TextEncoderSe
         hints = typing.get_type_hints(Config)
         for name in [name for name, hint in hints.items() if hint is int and name != "seed"]:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        # Beyond these, building a system would take hours before its size is known.
+        for name, most in (("layers", 100), ("window", 999)):
+            _require(getattr(self, name) <= most, name, getattr(self, name), f"at most {most}")
+        _require(len(self.predictor_hidden) <= 100, "predictor_hidden", self.predictor_hidden, "at most 100 widths")
         for name in ("encoder_dropout", "dropout"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         for name in ("temperature", "clip_norm", "text_lr", "sequence_lr", "mgcl_lr"):
@@ -185,6 +215,11 @@ class Config(MGCLSettings, MicroSettings, SequenceEncoderSettings, TextEncoderSe
         for name in ("patience", "encoder_chunk"):
             value = getattr(self, name)
             _require(value is None or value >= 1, name, value, "at least 1, or None")
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether a text model reads the text; else it is features, or absent."""
+        return self.text_source == "words"
 
     def override(self, changes: Mapping[str, Any]) -> Config:
         """A copy with ``changes``; an unknown key is a `ConfigError` that names the nearest."""
@@ -215,6 +250,7 @@ DATASETS: dict[str, dict[str, Any]] = {
     },
     "mosi": {
         "text_model": "bert-base-uncased",
+        "text_steps": 50,
         "audio_dim": 5,
         "audio_steps": 375,
         "vision_dim": 20,
@@ -222,6 +258,7 @@ DATASETS: dict[str, dict[str, Any]] = {
     },
     "mosei": {
         "text_model": "bert-base-uncased",
+        "text_steps": 50,
         "layers": 3,
         "mgcl_epochs": 25,
         "mgcl_batch_size": 8,

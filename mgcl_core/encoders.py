@@ -30,10 +30,10 @@ def frozen_encoders(config: Config) -> tuple[EncoderName, ...]:
 
 
 def build_encoder(modality: str, config: Config, *, pretrained: bool = True) -> TextEncoder | SequenceEncoder:
-    """The encoder of modality "T", "V" or "A"; ``pretrained=False`` leaves the text weights random."""
+    """The encoder of modality "T", "V" or "A"; ``pretrained=False`` leaves the weights of a text model random."""
     if modality not in MODALITIES:
         raise ConfigError(f"unknown modality {modality!r}: known: {', '.join(MODALITIES)}")
-    if modality == "T":
+    if modality == "T" and config.reads_words:
         return TextEncoder(config.text_model, pretrained=pretrained)
     return SequenceEncoder(modality, config)
 
@@ -124,7 +124,7 @@ class TextEncoder(nn.Module):
 
 
 class SequenceEncoder(nn.Module):
-    """Transformer encoder of audio or vision with attention pooling (decision 3).
+    """Transformer encoder of audio, vision or text features with attention pooling (decision 3).
 
     ``forward(batch)`` gives hidden states (B, L, d), zero at padding, and the mask (B, L) of the valid steps. The macro
     feature is the attention-pooled state.
@@ -132,7 +132,7 @@ class SequenceEncoder(nn.Module):
 
     def __init__(self, modality: str, config: Config):
         super().__init__()
-        self.name = {"A": "audio", "V": "vision"}[modality]
+        self.name = {"T": "text", "A": "audio", "V": "vision"}[modality]
         features, steps = getattr(config, f"{self.name}_dim"), getattr(config, f"{self.name}_steps")
         self.inputs = nn.Linear(features, config.width)
         self.positions = nn.Parameter(torch.randn(steps, config.width) * 0.02)

@@ -111,8 +111,9 @@ class MGCL(System):
         return self
 
     def learning_rates(self) -> dict[str, float]:
-        """Text encoders, where they are trained at all, keep their own small rate."""
-        text = [name for name in encoder_names(self.config) if name.modality == "T" and str(name) in self.encoders]
+        """Text models, where they are trained at all, keep their own small rate."""
+        known = encoder_names(self.config) if self.config.reads_words else ()
+        text = [name for name in known if name.modality == "T" and str(name) in self.encoders]
         return {"": self.config.mgcl_lr, **{f"encoders.{name}.": self.config.text_lr for name in text}}
 
     def forward(self, batch: Batch) -> Output:

@@ -23,7 +23,7 @@ class UnimodalRegressor(System):
     def __init__(self, name: EncoderName, config: Config, *, pretrained: bool = True):
         super().__init__()
         self.name, self.chunk = name, config.encoder_chunk
-        self.rate = config.text_lr if name.modality == "T" else config.sequence_lr
+        self.rate = config.text_lr if name.modality == "T" and config.reads_words else config.sequence_lr
         self.encoder = build_encoder(name.modality, config, pretrained=pretrained)
         factors, self.enhancement = {"macro": 1}, None
         if "micro" in name.granularities:

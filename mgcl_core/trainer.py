@@ -10,6 +10,8 @@ import functools
 import logging
 import math
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
@@ -25,6 +28,7 @@ from tqdm import tqdm
 from .data.batches import DeviceSplit
 from .support.errors import RunError
 from .support.files import atomic, write_json, write_json_lines
+from .support.integrity import regular_size
 from .support.memory import keep_freed_memory
 from .support.runtime import autocast, derive_seed, deterministic, matrix_precision
 from .system import System
@@ -78,7 +82,7 @@ def fit(
 
     Every random choice of an epoch follows from the seed and the epoch's number, so a run that was
     stopped repeats the epochs since ``directory``'s checkpoint bit for bit, and ends as if it had never
-    been. The best weights so far stay on the device, and are written with a checkpoint and at the end.
+    been. A checkpoint that cannot be read is no checkpoint. The best weights so far stay on the device.
 
     Args:
         system: the model, on the device of the splits.
@@ -100,14 +104,13 @@ def fit(
         keep_freed_memory()
     optimizer = make_optimizer(system, schedule)
     system.begin_fit(train)
-    history = _resume(directory / CHECKPOINT, system, optimizer)
+    history, best = _resume(directory / CHECKPOINT, system, optimizer)
     steps = train.batch_count(size)  # of an epoch
     factor = functools.partial(rate_factor, steps=steps, schedule=schedule)
     rates = LambdaLR(optimizer, factor, last_epoch=len(history) * steps - 1)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     target = torch.cat([system.target(batch) for batch in valid.batches(size)]).cpu().numpy()  # (N,)
     progress = _Progress(label, schedule.epochs, len(history))
-    best: dict[str, Tensor] | None = None  # weights of the best epoch, where they are not on disk yet
     kept, last_checkpoint = len(history), time.monotonic()
 
     with progress, deterministic(device), matrix_precision(device, schedule.precision):
@@ -143,18 +146,14 @@ def fit(
             if after_epoch is not None:
                 after_epoch(epoch, system)
             if epoch < schedule.epochs and time.monotonic() - last_checkpoint >= SECONDS_BETWEEN_CHECKPOINTS:
-                if best is not None:
-                    save_weights(best, directory / WEIGHTS)
-                    best = None
-                _checkpoint(directory / CHECKPOINT, system, optimizer, history)
+                _checkpoint(directory / CHECKPOINT, system, optimizer, history, best)
                 kept, last_checkpoint = epoch, time.monotonic()
             progress.show(row)
 
     chosen = _best(history)
     if chosen == 0:
         raise RunError(f"{label}: no epoch has a finite validation MAE")
-    if best is not None:
-        save_weights(best, directory / WEIGHTS)
+    save_weights(best, directory / WEIGHTS)
     selection = {"rule": "validation", "epoch": chosen, "epochs_run": len(history)}
     write_json(directory / SELECTION, {**selection, "valid_mae": history[chosen - 1]["valid_mae"]})
     load_weights(system, directory / WEIGHTS)
@@ -241,6 +240,30 @@ def load_weights(system: System, path: Path) -> None:
             raise RunError(f"weights {path}: {name} holds numbers that are not finite")
 
 
+def check_shapes(system: System, path: Path) -> None:
+    """Compare the names and shapes in a file of weights with those of a system, without reading a number.
+
+    Args:
+        system: may be on the device "meta": what cannot be built is refused before memory is taken for it.
+        path: what `save_weights` wrote.
+
+    Raises:
+        RunError: the file is missing, damaged or of another architecture.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"weights {path} cannot be read: {error}") from error
+    expected = {name: tuple(values.shape) for name, values in system.state_dict().items()}
+    if found != expected:
+        name = min({*found.items()} ^ {*expected.items()})[0]
+        raise RunError(
+            f"weights {path} are not of this {type(system).__name__}: {name} has shape {found.get(name, 'none')}, "
+            f"not {expected.get(name, 'none')}"
+        )
+
+
 def _epoch_means(
     records: list[tuple[int, dict[str, Tensor], Tensor]], epoch: int, label: str, kept: int
 ) -> dict[str, float]:
@@ -274,20 +297,52 @@ def _best(history: list[dict[str, Any]]) -> int:
     return min(finite, key=lambda row: row["valid_mae"])["epoch"] if finite else 0
 
 
-def _checkpoint(path: Path, system: System, optimizer: torch.optim.Optimizer, history: list[dict[str, Any]]) -> None:
+def _checkpoint(
+    path: Path,
+    system: System,
+    optimizer: torch.optim.Optimizer,
+    history: list[dict[str, Any]],
+    best: Mapping[str, Tensor],
+) -> None:
+    """Write what training goes on from: one file, so that weights and history are of one epoch."""
+    state = {"system": system.state_dict(), "optimizer": optimizer.state_dict(), "history": history, "best": best}
     with atomic(path) as temporary:
-        torch.save({"system": system.state_dict(), "optimizer": optimizer.state_dict(), "history": history}, temporary)
+        torch.save(state, temporary)
 
 
-def _resume(path: Path, system: System, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """Load the checkpoint where there is one, and return the history: a row for each epoch that is done."""
-    if not path.exists():
-        return []
+def _resume(
+    path: Path, system: System, optimizer: torch.optim.Optimizer
+) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """Load the checkpoint where there is one that can be read.
+
+    Returns:
+        The history, a row for each epoch that is done, and the weights of the best of them.
+    """
+    if not usable_checkpoint(path):
+        return [], {}
     state = torch.load(path, map_location="cpu", weights_only=True)  # what loads it copies to the device
     system.load_state_dict(state["system"])
     optimizer.load_state_dict(state["optimizer"])
     log.info("continuing %s after epoch %d", path.parent.name, len(state["history"]))
-    return state["history"]
+    return state["history"], state["best"]
+
+
+def usable_checkpoint(path: Path) -> bool:
+    """Whether there is a checkpoint that holds what was written; one that does not is removed, with a warning."""
+    if not path.exists():
+        return False
+    try:
+        regular_size(path)
+        with zipfile.ZipFile(path) as file:  # torch's format, whose checksums torch itself does not compare
+            damaged = file.testzip()
+        if damaged is None:
+            return True
+        reason = f"{damaged} has another checksum"
+    except (RunError, OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        reason = str(error) or type(error).__name__
+    log.warning("the checkpoint %s is damaged (%s): training starts from the first epoch", path, reason)
+    path.unlink()
+    return False
 
 
 class _Progress(tqdm):

@@ -19,6 +19,7 @@ from mgcl_core.config import (
     MicroSettings,
     SequenceEncoderSettings,
     TextEncoderSettings,
+    TextFeatureEncoderSettings,
     parse,
     plain_settings,
     preset,
@@ -227,7 +228,7 @@ def settings(config, kind):
     return plain_settings(config.part(kind))
 
 
-STAGE_ONE = (TextEncoderSettings, SequenceEncoderSettings, MicroSettings)
+STAGE_ONE = (TextEncoderSettings, TextFeatureEncoderSettings, SequenceEncoderSettings, MicroSettings)
 
 
 def test_the_parts_hold_every_setting_but_two_that_name_no_run():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -187,19 +188,25 @@ class _Reads:
         return getattr(self._config, name)
 
 
+@pytest.mark.parametrize("text_source", ["words", "features"])
 @pytest.mark.parametrize("micro", ["sequence", "pooled"])
 @pytest.mark.parametrize("encoders", ["dual", "shared"])
-def test_a_stage_reads_only_settings_that_name_its_run(tiny_config, split, encoders, micro):
-    config = tiny_config.override({"encoders": encoders, "micro": micro})
+def test_a_stage_reads_only_settings_that_name_its_run(tiny_config, split, encoders, micro, text_source):
+    config = tiny_config.override({"encoders": encoders, "micro": micro, "text_source": text_source})
+    if text_source == "features":
+        config = config.override({"text_dim": 5, "text_steps": 10})
+        split = copy.copy(split)
+        split.text = torch.randn(len(split), 10, 5)
     stage_one = set()  # part of a stage-two run through the encoders it starts from
     for name in encoder_names(config):
-        reads, known = _Reads(config), set(EncoderStage(config, name).settings)
+        # Whether it reads words shows in whose settings a run of text is named by.
+        reads, known = _Reads(config), {*EncoderStage(config, name).settings, "reads_words"}
         UnimodalRegressor(name, reads)(split.batch())
         assert reads.names <= known, name
         stage_one |= known | {"encoders"}
     reads = _Reads(config)
     sum(build(reads)(split.batch()).losses.values())
-    assert reads.names <= set(MGCLStage(config).settings) | stage_one
+    assert reads.names <= set(MGCLStage(config).settings) | stage_one | {"text_model"}  # which `Shapes` names
     assert {"alpha", "beta", "components", "weighted", "reduction", "fusion"} <= reads.names
 
 

@@ -19,8 +19,8 @@ class Batch:
 
     Attributes:
         index: (B,) rows of the split.
-        tokens: (B, 3, L) int64 token ids, attention mask, token types.
-        text: (B, L, D) the file's own contextual embeddings, or None.
+        tokens: (B, 3, L) int64 token ids, attention mask, token types. Where text is features, the mask alone.
+        text: (B, L, D) the file's own text features, or None.
         audio: (B, La, Da), zero at padding.
         audio_mask: (B, La) padding mask, True at valid steps.
         vision: (B, Lv, Dv), zero at padding.
@@ -45,6 +45,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def text_mask(self) -> Tensor:
+        """(B, L) padding mask of the tokens and of ``text``, True at valid steps."""
+        return self.tokens[:, 1] > 0
 
     @property
     def present(self) -> Tensor:
@@ -106,13 +111,13 @@ class DeviceSplit:
         tokens = _tensor(split.text_bert if tokens is None else tokens, host, torch.long)
         masks = {name: _tensor(getattr(split, name), host, torch.bool) for name in ("vision_mask", "audio_mask")}
         # Lengths and counts are kept off the device: no batch must wait for it.
-        ends = zip(MODALITIES, (tokens[:, 1] > 0, *masks.values()), strict=True)
+        ends = zip(MODALITIES, (text_mask := tokens[:, 1] > 0, *masks.values()), strict=True)
         self._lengths = {modality: _last_valid(mask) for modality, mask in ends}
-        self._counts = {name: mask.sum(1).numpy() for name, mask in masks.items()}
+        self._counts = {name: mask.sum(1).numpy() for name, mask in {**masks, "text_mask": text_mask}.items()}
         self._counted: dict[str, Tensor] = {}  # the masks among the features whose counts these are too
         self.tokens = tokens.to(device)
         self.vision_mask, self.audio_mask = (mask.to(device) for mask in masks.values())
-        self.text = None if split.text is None else place(_tensor(split.text, host, torch.float32), device)
+        self.text = None if split.text is None else place(_tensor(split.text, host, torch.float32), device, room)
         for name in ("vision", "audio"):
             values = getattr(split, name)
             values = _tensor(values if scaler is None else scaler.apply(name, values), host, torch.float32)

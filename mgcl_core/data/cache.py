@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from ..support.errors import CorpusError
+from ..support.errors import CorpusError, DamagedFile
 from ..support.files import open_array
+from ..support.integrity import check_file, identify, read_sealed, same_file, write_sealed
+from .sources import parts_of
 
 log = logging.getLogger(__name__)
 
-CACHE_FORMAT = 2  # raise it with every change of the cached content
+CACHE_FORMAT = 3  # raise it with every change of the cached content
 _INDEX = "index.json"
 _BUILDING = "building"
 
@@ -139,9 +141,11 @@ def _build(entry: Path, source: list, read: Callable[[Store], dict[str, Any]]) -
     try:
         store = Store(building)
         facts = read(store)
-        arrays = {name: [array.dtype.str, list(array.shape)] for name, array in store.arrays.items()}
-        index = {"source": source, "facts": facts, "arrays": arrays}
-        (building / _INDEX).write_text(json.dumps(index), encoding="ascii")
+        arrays = {
+            name: {"dtype": array.dtype.str, "shape": list(array.shape), **identify(building / f"{name}.npy")}
+            for name, array in store.arrays.items()
+        }
+        write_sealed(building / _INDEX, {"source": source, "facts": facts, "arrays": arrays})
         os.replace(building, entry)
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -151,28 +155,47 @@ def _open(entry: Path, source: list) -> Contents | None:
     if not entry.is_dir():
         return None
     try:
-        index = json.loads((entry / _INDEX).read_text(encoding="ascii"))
+        index = read_sealed(entry / _INDEX)
         if index["source"] != source:
             raise ValueError("it is of another file")
         arrays = {}
-        for name, (dtype, shape) in index["arrays"].items():
-            array = arrays[name] = open_array(entry / f"{name}.npy")
-            if array.dtype.str != dtype or list(array.shape) != shape:
+        for name, known in index["arrays"].items():
+            path = entry / f"{name}.npy"
+            if not same_file(path, known):
+                raise ValueError(f"{name} is not as it was written")
+            array = arrays[name] = open_array(path)
+            if array.dtype.str != known["dtype"] or list(array.shape) != known["shape"]:
                 raise ValueError(f"{name} is {array.dtype.str} {array.shape}")
         return Contents(arrays, index["facts"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
-        log.info("the cache %s is unusable and is built again: %r", entry, error)
+    except (DamagedFile, OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+        log.info("the cache %s is damaged (%s): it is built again", entry, error)
         return None
+
+
+def check_caches(cache_dir: Path) -> Iterator[DamagedFile]:
+    """Compare the contents of every array in every cache of a folder.
+
+    Yields:
+        What is missing or not as it was written.
+    """
+    for index in sorted(cache_dir.glob(f"*/*/{_INDEX}")):
+        remedy = f"Delete {index.parent}, and it is built again where it is needed"
+        try:
+            for name, known in read_sealed(index, remedy)["arrays"].items():
+                check_file(index.parent / f"{name}.npy", known, remedy)
+        except DamagedFile as error:
+            yield error
 
 
 def _fingerprint(path: Path) -> list:
     try:
-        status = path.stat()
+        states = [part.stat() for part in parts_of(path)]
     except OSError as error:
         raise CorpusError(
             "the file cannot be opened", file=path, expected="a file to read", found=error.strerror
         ) from None
-    return [CACHE_FORMAT, str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    times = [number for state in states for number in (state.st_size, state.st_mtime_ns, state.st_ctime_ns)]
+    return [CACHE_FORMAT, str(path), *times]
 
 
 def _hash(text: str) -> str:

@@ -61,13 +61,15 @@ class Split:
         ids: N strings, ``video$_$clip``.
         raw_text: N strings.
         text_bert: (N, 3, L) int64 token ids, attention mask, token types; None where the file has none.
-        text: (N, L, D) float32 contextual embeddings of the file, or None; `loading.with_text` reads them.
+        text: (N, L, D) float32 text features of the file (embeddings of words or tokens), or None; `loading.with_text`
+            reads them.
         audio: (N, La, Da) float32, finite (-inf became 0).
         audio_mask: (N, La) bool padding mask, True at valid steps; none where audio is absent (decision 19).
         vision: (N, Lv, Dv) float32, finite.
         vision_mask: (N, Lv) bool padding mask, True at valid steps; none where vision is absent.
         labels: (N,) float32 multimodal labels y, in the units of the file; None only in clips to predict.
         unimodal_labels: (3, N) float32 in the order T, V, A, or None if the file has none.
+        text_mask: (N, L) bool padding mask of ``text``, or None.
     """
 
     name: str
@@ -81,9 +83,23 @@ class Split:
     vision_mask: np.ndarray
     labels: np.ndarray | None
     unimodal_labels: np.ndarray | None
+    text_mask: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def cut(self, **steps: int) -> tuple[Split, dict[str, int]]:
+        """Cut audio, vision or text to their first ``steps``: ``split.cut(audio=400, vision=55)``.
+
+        Returns:
+            The split, and how many clips have valid steps beyond that, as notes (`describe_notes`).
+        """
+        cut, notes = {}, {}
+        for key, count in steps.items():
+            values, mask = getattr(self, key), getattr(self, f"{key}_mask")
+            cut |= {key: values[:, :count], f"{key}_mask": mask[:, :count]}
+            notes[f"{key}_clips_too_long"] = int(mask[:, count:].any(axis=1).sum())
+        return replace(self, **cut), notes
 
     def first(self, clips: int) -> Split:
         """Take the first ``clips`` of the split."""
@@ -116,7 +132,10 @@ class Corpus:
         dataset: "sims", "mosi" or "mosei", whose settings of the paper it takes; None where nobody said.
         lengths: How the file's lengths were read, as for `load_corpus`.
         nonfinite: What became of numbers that are not finite, as for `load_corpus`.
-        text_dim: Width of the file's own contextual embeddings, or None.
+        text_dim: Width of the file's own text features, or None.
+        text_steps: Their steps, or None.
+        has_words: Whether the file has sentences or token ids. Without them text is features alone, or absent.
+        form: Whose form the file has, in words.
         cache_dir: Where what is read of the file is cached.
     """
 
@@ -135,6 +154,9 @@ class Corpus:
     lengths: str = "auto"
     nonfinite: str = "error"
     text_dim: int | None = None
+    text_steps: int | None = None
+    has_words: bool = True
+    form: str = "MMSA's"
     cache_dir: Path | None = None
 
     @property
@@ -172,6 +194,8 @@ _NOTES = {
     "steps_cut_by_length": "{what}: {count} observed steps are lost with it",
     "clips_shifted": "{what}: {count} clips that are padded in front are moved to step 0",
     "clips_absent": "{what} is absent in {count} clips",
+    "lengths_cut": "{what}: {count} lengths lie beyond the array, as they were before it was cut, and end with it",
+    "clips_too_long": "{what}: {count} clips are longer than the model takes, and are cut to its first steps",
 }
 
 

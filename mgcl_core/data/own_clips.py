@@ -6,7 +6,6 @@ dimensions whose values are not those that the run was trained on.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,17 +69,14 @@ def as_feature_file(clips: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cut_to(split: Split, steps: Mapping[str, int]) -> tuple[Split, dict[str, list[str]]]:
-    """The clips cut to the first ``steps`` of "audio" and "vision", and for each clip that lost some a note."""
-    changes: dict[str, Any] = {}
+    """The clips cut to the first ``steps`` of each named modality, and for each clip that lost some a note."""
     notes: dict[str, list[str]] = {}
     for name, most in steps.items():
         mask = np.asarray(getattr(split, f"{name}_mask"))
-        if mask.shape[1] > most:
-            changes |= {name: getattr(split, name)[:, :most], f"{name}_mask": mask[:, :most]}
-            for row in np.flatnonzero(mask[:, most:].any(axis=1)):
-                last = int(np.flatnonzero(mask[row])[-1]) + 1
-                notes.setdefault(split.ids[row], []).append(f"{name} cut to its first {most} of {last} steps")
-    return dataclasses.replace(split, **changes), notes
+        for row in np.flatnonzero(mask[:, most:].any(axis=1)):
+            last = int(np.flatnonzero(mask[row])[-1]) + 1
+            notes.setdefault(split.ids[row], []).append(f"{name} cut to its first {most} of {last} steps")
+    return split.cut(**steps)[0], notes
 
 
 def text_notes(split: Split, tokens: np.ndarray, name: str, *, own_ids: bool) -> dict[str, list[str]]:

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 import transformers  # its submodules are loaded on first use, and most processes use none
-from huggingface_hub import constants
+from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
 from ..support.errors import ConfigError, CorpusError
+from ..support.integrity import digest_of, sha256_of
 from .corpus import Split
 
 disable_progress_bar()  # of loading weights, which takes less than a second
@@ -28,6 +29,12 @@ disable_progress_bar()  # of loading weights, which takes less than a second
 _local_only: contextvars.ContextVar[bool] = contextvars.ContextVar("local_files_only", default=False)
 #: Share of unknown tokens above which a text model is taken to be of another language.
 _MOST_UNKNOWN = 0.1
+#: Sizes beyond which a configuration is damaged or a trap.
+_LARGEST = {"hidden_size": 1 << 15, "num_hidden_layers": 1 << 8, "intermediate_size": 1 << 17, "vocab_size": 1 << 22,
+            "max_position_embeddings": 1 << 20}  # fmt: skip
+#: Beside the weights, the files of a text model that decide what it computes.
+_IDENTITY = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "merges.txt", "vocab.json",
+             "sentencepiece.bpe.model", "spiece.model", "added_tokens.json")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,12 @@ def load_text_model(name: str, *, pretrained: bool = True) -> TextModel:
         # A pickle could run code. Where a folder holds nothing else, transformers reads its weights and runs nothing.
         folder = Path(model_source(name))
         pickled = any(folder.glob("pytorch_model*.bin")) and not any(folder.glob("*.safetensors*"))
-        model = _from_pretrained(transformers.AutoModel, name, use_safetensors=not pickled, weights_only=True)
+        model, report = _from_pretrained(
+            transformers.AutoModel, name, use_safetensors=not pickled, weights_only=True, output_loading_info=True
+        )
+        missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+        if missing:  # transformers would draw them at random
+            raise ConfigError(f"the text model {name!r} has no weights for {missing[0]}, and {len(missing)} in all")
     else:
         model = transformers.AutoModel.from_config(text_config(name), trust_remote_code=False)
     model.float()  # a checkpoint in half precision would also be trained in half precision
@@ -119,9 +131,13 @@ def text_config(name: str) -> transformers.PreTrainedConfig:
     """Load the configuration of the text model ``name``: ``hidden_size``, ``vocab_size``, ...
 
     Raises:
-        ConfigError: It is not local and cannot be fetched.
+        ConfigError: It is not local and cannot be fetched, or is of a size that nobody could load.
     """
-    return _from_pretrained(transformers.AutoConfig, name)
+    config = _from_pretrained(transformers.AutoConfig, name)
+    for key, most in _LARGEST.items():
+        if not 0 < getattr(config, key, 1) <= most:
+            raise ConfigError(f"the text model {name!r} says {key}={getattr(config, key)}: expected 1 to {most}")
+    return config
 
 
 @functools.cache
@@ -134,6 +150,38 @@ def load_tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
     return _from_pretrained(transformers.AutoTokenizer, name)
 
 
+@functools.cache
+def text_model_sha256(name: str) -> str:
+    """What the text model ``name`` is, wherever it lies: SHA-256 of its configuration, weights and tokeniser.
+
+    Raises:
+        ConfigError: It is not on this machine and cannot be fetched, or a file of it cannot be read.
+    """
+    text_config(name), load_tokenizer(name)
+    folder = _local_folder(name)
+    if folder is None or not any(_weight_files(folder)):
+        load_text_model(name)  # the hub's, of which only a part is here
+        folder = _local_folder(name)
+    files = [folder / file for file in _IDENTITY if (folder / file).is_file()] + _weight_files(folder)
+    if not _weight_files(folder):
+        raise ConfigError(f"the text model {name!r} has no weights in {folder}")
+    return digest_of([[path.name, sha256_of(path)] for path in files])
+
+
+def _local_folder(name: str) -> Path | None:
+    """Where the text model ``name`` lies on this machine."""
+    source = model_source(name)
+    if Path(source).is_dir():
+        return Path(source)
+    found = try_to_load_from_cache(source, "config.json")
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Its weights, in the format that `load_text_model` takes."""
+    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
 def _from_pretrained(kind: Any, name: str, **options: Any) -> Any:
     """The only call of ``from_pretrained``: code in a model's folder is never run, and nobody is asked to run it.
 
@@ -142,6 +190,8 @@ def _from_pretrained(kind: Any, name: str, **options: Any) -> Any:
     source = model_source(name)
     load = functools.partial(kind.from_pretrained, source, trust_remote_code=False, **options)
     is_folder = Path(source).is_dir()
+    if is_folder and (odd := [path for path in Path(source).iterdir() if not path.is_file() and not path.is_dir()]):
+        raise ConfigError(f"the text model {name!r} holds {odd[0].name}, which is no regular file")  # nor ever ends
     try:
         try:
             return load(local_files_only=True)
@@ -275,7 +325,10 @@ def _compare_sentences(name: str, split: Split, file: Path, clips: int = 20) -> 
 
     One in ten may differ, for files whose sentences were cleaned after tokenising.
     """
-    rows = np.unique(np.linspace(0, len(split) - 1, clips).astype(int))
+    spoken = np.flatnonzero([bool(text.strip()) for text in split.raw_text])  # nothing else can be compared
+    if not len(spoken):
+        return
+    rows = spoken[np.unique(np.linspace(0, len(spoken) - 1, clips).astype(int))]
     special = _special_ids(name)
     encoded = load_tokenizer(name)([split.raw_text[row] for row in rows], add_special_tokens=False)["input_ids"]
     different = [

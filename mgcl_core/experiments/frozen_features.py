@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,12 @@ from ..config import Config
 from ..data.batches import DeviceSplit
 from ..data.corpus import EncoderName
 from ..encoders import MicroEnhancement, encode
-from ..support.files import atomic, open_array, read_json, write_json
+from ..support.errors import DamagedFile
+from ..support.files import atomic, open_array
+from ..support.integrity import check_file, identify, read_sealed, same_file, write_sealed
 from ..support.runtime import matrix_precision
+
+log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -38,26 +43,63 @@ def encode_frozen(
 
 
 def kept_on_disk(
-    folder: Path, name: str, compute: Callable[[], dict[str, Tensor]], *, half: bool = False
+    folder: Path, name: str, compute: Callable[[], dict[str, Tensor]], *, clips: int, origin: str, half: bool = False
 ) -> dict[str, Tensor]:
     """What ``compute`` gives, kept as arrays in ``folder`` and memory-mapped from there.
+
+    Arrays that are not as they were written, or of another origin, are computed again.
 
     Args:
         folder: where the arrays are kept, each under ``name`` and its key.
         name: of this set of arrays.
         compute: called where they are not kept yet.
+        clips: length of each array.
+        origin: of the arrays: what identifies the weights that they come from.
         half: keep numbers in half precision, for half the memory; batches give float32 again.
     """
     name = f"{name}-fp16" if half else name
     marker = folder / f"{name}.json"
-    if not marker.exists():
-        computed = compute()
-        for key, values in computed.items():
-            with atomic(folder / f"{name}-{key}.npy") as temporary, temporary.open("wb") as file:
-                np.save(file, (values.half() if half and values.is_floating_point() else values).numpy())
-        write_json(marker, {"keys": list(computed)})  # last: what it lists is whole
-    arrays = {key: open_array(folder / f"{name}-{key}.npy", writable=True) for key in read_json(marker)["keys"]}
-    return {key: torch.from_numpy(values) for key, values in arrays.items()}
+    if marker.exists():
+        try:
+            return _open(marker, clips, origin)
+        except (DamagedFile, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("the features %s are damaged (%s): they are computed again", marker, error)
+    marker.unlink(missing_ok=True)  # first: what it lists is about to change
+    files = {}
+    for key, values in compute().items():
+        path = folder / f"{name}-{key}.npy"
+        with atomic(path) as temporary, temporary.open("wb") as file:
+            np.save(file, (values.half() if half and values.is_floating_point() else values).numpy())
+        files[path.name] = identify(path)
+    write_sealed(marker, {"origin": origin, "files": files})  # last: what it lists is whole
+    return _open(marker, clips, origin)
+
+
+def check_features(marker: Path) -> None:
+    """Compare the contents of every array that ``marker`` lists.
+
+    Raises:
+        DamagedFile: one is missing or not as it was written.
+    """
+    remedy = f"Delete {marker}, and they are computed again where they are needed"
+    for name, known in read_sealed(marker, remedy)["files"].items():
+        check_file(marker.parent / name, known, remedy)
+
+
+def _open(marker: Path, clips: int, origin: str) -> dict[str, Tensor]:
+    kept = read_sealed(marker)
+    if kept["origin"] != origin:
+        raise ValueError("they come from other weights")
+    arrays = {}
+    for name, known in kept["files"].items():
+        path = marker.parent / name
+        if not same_file(path, known):
+            raise ValueError(f"{name} is not as it was written")
+        array = open_array(path, writable=True)
+        if len(array) != clips:
+            raise ValueError(f"{name} has {len(array)} clips, not {clips}")
+        arrays[path.stem.removeprefix(f"{marker.stem}-")] = torch.from_numpy(array)
+    return arrays
 
 
 def _concatenate(parts: list[Tensor]) -> Tensor:

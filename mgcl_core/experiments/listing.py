@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ..config import VARIANTS, preset
-from ..data.loading import KNOWN_CORPORA, known_name
+from ..data.known_files import KNOWN_CORPORA, known_name
 from ..support.errors import MGCLError
 from ..support.files import read_json
 from ..trainer import SELECTION

@@ -14,13 +14,13 @@ from torch import Tensor
 from ..config import Config
 from ..data.batches import Batch, DeviceSplit
 from ..data.corpus import Split
-from ..data.text_model import corpus_tokens
 from ..support.devices import describe_device, device_memory
 from ..support.errors import RunError
 from ..support.runtime import autocast
 from ..system import Shapes, System
 from .runs import Run
 from .stages import ComparedStage, EncoderStage
+from .text_input import text_tokens
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def data_room(device: torch.device) -> int | None:
 def few_clips(split: Split, config: Config) -> Batch:
     """Some clips of ``split`` on the CPU, from the shortest to the longest of its first ones."""
     split = split.first(8 * COUNTED_CLIPS)
-    first = DeviceSplit(split, torch.device("cpu"), tokens=corpus_tokens(split, config.text_model, config.tokens))
+    first = DeviceSplit(split, torch.device("cpu"), tokens=text_tokens(split, config))
     order = (first.audio_mask.sum(1) + first.vision_mask.sum(1)).argsort().numpy()
     return first.batch(order[:: max(1, len(order) // COUNTED_CLIPS)])
 
@@ -163,7 +163,7 @@ def _what_helps(run: Run, need: Need, workers: int) -> str:
     if stage.frozen_parents and run.config.feature_cache == "fp32":
         ways.append("feature_cache=fp16 (half the memory of frozen features)")
     if isinstance(stage, EncoderStage):
-        name = "text_batch_size" if stage.encoder.modality == "T" else "sequence_batch_size"
+        name = "text_batch_size" if stage.reads_text_model else "sequence_batch_size"
         ways.append(f"a smaller {name} (other results)")
     elif not isinstance(stage, ComparedStage):
         ways.append("a smaller mgcl_batch_size (other results)")

@@ -24,8 +24,9 @@ def predict_file(
 ) -> pd.DataFrame:
     """Predict every clip of ``file`` with the finished MGCL run in ``directory`` and write a CSV.
 
-    Scaling, vocabulary and encoders are those of the run, and the file is checked as a corpus to train on is. Labels
-    are not needed and not looked at. No code that lies in the folder of a run or of a text model is run.
+    Scaling, vocabulary and encoders are those of the run, and the file is checked as a corpus to train on is. Clips
+    longer than the run's encoders take are cut, and their note says so. Labels are not needed and not looked at. No
+    code that lies in the folder of a run or of a text model is run.
 
     Args:
         directory: of a finished run of MGCL.

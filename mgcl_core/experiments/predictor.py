@@ -6,7 +6,7 @@ import logging
 import pickle
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,20 @@ from ..data.batches import DeviceSplit
 from ..data.corpus import EncoderName, Split
 from ..data.own_clips import as_feature_file, cut_to, text_notes, unlike_training
 from ..data.scaling import Scaler
-from ..data.text_model import check_text, corpus_tokens
 from ..model import MGCL, Explanation
 from ..support.errors import CorpusError, RunError
 from ..support.runtime import autocast, matrix_precision
 from ..trainer import predict
 from .frozen_features import encode_frozen
 from .stages import MGCLStage
+from .text_input import check_text_input, text_tokens
 
 log = logging.getLogger(__name__)
 
 UNIMODAL_COLUMNS = ("T_macro", "V_macro", "A_macro", "T_micro", "V_micro", "A_micro")
 #: With fewer clips, single words that the text model does not know are noted, and are no error.
 FEW_CLIPS = 20
+MOST_CLIPS = 256  # of a batch, whatever a stranger's run says
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Predictor:
             clips,
             audio_dim=config.audio_dim,
             vision_dim=config.vision_dim,
+            text_dim=None if config.reads_words else config.text_dim,
             splits=splits,
             lengths=config.lengths,
             nonfinite=config.nonfinite,
@@ -90,13 +92,14 @@ class Predictor:
             split: the clips, at their own scale.
             tokens: as for `corpus_tokens`; as in the run when None.
         """
-        config = self.stage.config
-        source = tokens or config.tokens
-        split, notes = cut_to(split, {"audio": config.audio_steps, "vision": config.vision_steps})
-        token_ids = corpus_tokens(split, config.text_model, source)
-        own_ids = source == "file" and split.text_bert is not None
-        for clip, more in text_notes(split, token_ids, config.text_model, own_ids=own_ids).items():
-            notes.setdefault(clip, []).extend(more)
+        config = self.stage.config if tokens is None else self.stage.config.override({"tokens": tokens})
+        steps = {"audio": config.audio_steps, "vision": config.vision_steps}
+        split, notes = cut_to(split, steps if config.reads_words else {**steps, "text": config.text_steps})
+        token_ids = text_tokens(split, config)
+        if config.reads_words:
+            own_ids = config.tokens == "file" and split.text_bert is not None
+            for clip, more in text_notes(split, token_ids, config.text_model, own_ids=own_ids).items():
+                notes.setdefault(clip, []).extend(more)
         prepared = DeviceSplit(split, self.device, scaler=self.scaler, labelled=False, tokens=token_ids)
         for name, encoder in self.frozen.items():
             features = encode_frozen(encoder, name, prepared, config)
@@ -125,19 +128,19 @@ class Predictor:
             CorpusError: As `load`, or the token ids are of another vocabulary.
             RunError: A prediction is not finite.
         """
-        config, chosen = self.stage.config, self.load(clips, splits)
-        source = tokens or config.tokens
-        count = sum(map(len, chosen.values()))
-        if any(text.strip() for split in chosen.values() for text in split.raw_text) or any(
-            split.text_bert is not None and split.text_bert[:, 1].any() for split in chosen.values()
-        ):
+        chosen = self.load(clips, splits)
+        changes: dict[str, Any] = {} if tokens is None else {"tokens": tokens}
+        if sum(map(len, chosen.values())) < FEW_CLIPS:
+            changes["check_vocabulary"] = False
+        if any(_has_words(split) for split in chosen.values()):
             where = Path(clips) if isinstance(clips, (str, Path)) else Path("the given clips")
-            compare = config.check_vocabulary and count >= FEW_CLIPS
-            check_text(config.text_model, list(chosen.values()), where, source, compare=compare)
+            check_text_input(list(chosen.values()), self.stage.config.override(changes), where)
+        schedule = self.stage.schedule
+        schedule = replace(schedule, batch_size=min(schedule.batch_size, MOST_CLIPS))
         frames = []
         for name, split in chosen.items():
             prepared, notes = self.prepare(split, tokens=tokens)
-            outputs = predict(self.system, prepared, self.stage.schedule)
+            outputs = predict(self.system, prepared, schedule)
             unimodal = dict(zip(UNIMODAL_COLUMNS, outputs["unimodal"] + 0.0, strict=True))
             columns = {"split": name, "id": prepared.ids, "prediction": outputs["prediction"], **unimodal}
             frames.append(pd.DataFrame({**columns, "note": notes}))
@@ -149,3 +152,9 @@ class Predictor:
                 f"the first {bad.iloc[0]!r}"
             )
         return frame
+
+
+def _has_words(split: Split) -> bool:
+    return any(text.strip() for text in split.raw_text) or (
+        split.text_bert is not None and bool(split.text_bert[:, 1].any())
+    )

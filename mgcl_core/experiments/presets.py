@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import read_overrides
-from ..support.errors import ConfigError, nearest
+from ..support.errors import ConfigError, DamagedFile, nearest
 from ..support.files import read_json, write_json
 from ..support.provenance import PACKAGES, git_state, package_versions
 
@@ -46,8 +46,8 @@ def write_preset(path: Path, overrides: Mapping[str, Any], origin: Mapping[str, 
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = read_json(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"preset {str(path)!r} cannot be read: {error}") from error
+    except DamagedFile as error:
+        raise ConfigError(f"preset {str(path)!r} cannot be read: {error.problem}") from error
     if not isinstance(content, dict) or not isinstance(content.get("overrides"), dict):
         raise ConfigError(f"preset {str(path)!r}: expected a JSON object with an object 'overrides'")
     for name in content:

@@ -83,7 +83,11 @@ def system_settings(name: str, dataset: str, profile: str, changes: Mapping[str,
 
 def config_for(corpus: Corpus, profile: str) -> Config:
     """Preset of a corpus under ``profile``, with the shapes of its features and how it was read."""
-    train = corpus.train
+    train, text = corpus.train, {}
+    if corpus.text_dim is not None or not corpus.has_words:
+        text = {"text_dim": corpus.text_dim or 1, "text_steps": corpus.text_steps or 1}
+    if not corpus.has_words:
+        text["text_source"] = "features"
     return preset(paper_dataset(corpus), profile).override(
         {
             "audio_dim": train.audio.shape[2],
@@ -92,8 +96,14 @@ def config_for(corpus: Corpus, profile: str) -> Config:
             "vision_steps": train.vision.shape[1],
             "lengths": corpus.lengths,
             "nonfinite": corpus.nonfinite,
+            **text,
         }
     )
+
+
+def needs_words(name: str) -> bool:
+    """Whether a system trains a text model of its own, and so cannot read a file with features of the text alone."""
+    return system_entry(name).text == "finetuned"
 
 
 def paper_dataset(corpus: Corpus) -> str:

@@ -7,9 +7,9 @@ import csv
 import functools
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,21 +21,45 @@ from ..data import Corpus, Split
 from ..data.corpus import BOUNDS
 from ..data.own_clips import Steps, feature_file
 from ..data.scaling import Scaler
-from ..data.text_model import describe_source, local_files_only, text_config
+from ..data.text_model import describe_source, local_files_only, text_model_sha256
 from ..support.devices import choose_device
-from ..support.errors import ConfigError, RunError
+from ..support.errors import ConfigError, DamagedFile, RunError, shorten
 from ..support.files import atomic, read_json, read_json_lines
-from ..support.provenance import environment, peak_memory
+from ..support.integrity import Listing, check_file, list_files, read_sealed, write_sealed
+from ..support.provenance import environment, peak_memory, timestamp
 from ..system import Shapes, System
-from ..trainer import HISTORY, SELECTION, WEIGHTS, Fit
+from ..trainer import CHECKPOINT, HISTORY, SELECTION, WEIGHTS, Fit
 from .predictor import UNIMODAL_COLUMNS, Predictor
 from .stages import MGCLStage, Stage, shapes_of, stage_from_record
+from .text_input import encoded_width
 
 log = logging.getLogger(__name__)
 
-RECORD, DONE, SCALER = "record.json", "done", "scaler.safetensors"
+RECORD, DONE, SCALER, AUDIT = "record.json", "done", "scaler.safetensors", "audit.json"
 #: Of a run directory; part of every run's name, so that runs of another format are never taken for one of this.
-RUN_FORMAT = 2
+RUN_FORMAT = 3
+
+#: What a record holds, where it is read.
+_RECORD_KINDS: dict[str, Any] = {
+    "stage": str,
+    "variant": str,
+    "seed": int,
+    "profile": str,
+    "corpus": dict,
+    "parents": list,
+    "parent_weights": dict,
+    "config": dict,
+    "system": dict | None,
+    "text_model": dict,
+    "environment": dict,
+    "sources": str,
+    "finished": str,
+    "parameters": int,
+    "trained_parameters": int,
+    "seconds": int | float,
+    "peak_memory": dict,
+    "files": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -64,36 +88,102 @@ class Run:
 
     @property
     def trained(self) -> bool:
-        """Its epoch is chosen and its record written; only the test predictions may be missing."""
-        return (self.directory / RECORD).exists()
+        """Its epoch is chosen and its record written; only the test predictions may be missing.
+
+        Raises:
+            DamagedFile: it was trained, and its record or a file that this lists is not as it was written.
+        """
+        if not (self.directory / RECORD).exists():
+            return False
+        self._check(self._files_of_training)
+        return True
 
     @property
     def done(self) -> bool:
-        return (self.directory / DONE).exists()
+        """Trained, and its test predictions are there as they were written.
+
+        They can be made again from the weights, so without them a run is just not done.
+
+        Raises:
+            DamagedFile: as for `trained`.
+        """
+        return (self.directory / DONE).exists() and self.trained and self.test_problem() is None
+
+    def test_problem(self) -> str | None:
+        """What is wrong with `done` or the test predictions that it lists, by their sizes."""
+        try:
+            self._check(self._files_of_test)
+        except DamagedFile as error:
+            return f"{error.path.name} is damaged: {error.problem}"
+        return None
 
     @property
     def history(self) -> pd.DataFrame:
         """A row per epoch: training losses (weighted terms), validation MAE and Corr, seconds."""
-        return pd.DataFrame(read_json_lines(self._finished(HISTORY)))
+        path = self.file(HISTORY)
+        rows = read_json_lines(path)
+        if not rows or any(not {"epoch", "valid_mae", "seconds"} <= row.keys() for row in rows):
+            raise DamagedFile(path, "it holds no epochs", self._remedy())
+        return pd.DataFrame(rows)
 
     @property
     def chosen_epoch(self) -> int:
-        return read_json(self._finished(SELECTION))["epoch"]
+        path = self.file(SELECTION)
+        selection = read_json(path)
+        epoch = selection.get("epoch") if isinstance(selection, dict) else None
+        if not isinstance(epoch, int) or not 1 <= epoch <= len(self.history):
+            raise DamagedFile(path, "it names no epoch of the run", self._remedy())
+        return epoch
 
     def predictions(self, split: str = "test") -> pd.DataFrame:
-        """Columns id, label, prediction and, for MGCL, the six unimodal predictions."""
-        frame = pd.read_csv(self._finished(f"predictions-{split}.csv"), dtype=str, keep_default_na=False)
-        # Exact, unlike read_csv, and float32 as they were made: 0.1 must not become more than the cut at 0.1.
-        return frame.astype({name: np.float32 for name in frame.columns if name != "id"})
+        """Columns id, label, prediction and, for MGCL, the six unimodal predictions.
+
+        Raises:
+            RunError: the run is not finished.
+            DamagedFile: the file is not as it was written.
+        """
+        path = self.file(f"predictions-{split}.csv")
+        try:
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+            # Exact, unlike read_csv, and float32 as they were made: 0.1 must not become more than the cut at 0.1.
+            return frame.astype({name: np.float32 for name in frame.columns if name != "id"})[
+                ["id", "label", "prediction", *frame.columns[3:]]
+            ]
+        except (ValueError, KeyError) as error:
+            raise DamagedFile(path, f"it is no table of predictions ({error})", self._remedy(path.name)) from error
+
+    def scaler(self) -> Scaler | None:
+        """Scaling of audio and vision, None where the run has none."""
+        return None if self.config.scaling == "none" else Scaler.load(self.file(SCALER))
+
+    def file(self, name: str) -> Path:
+        """The path of a file of the run, which holds what was written.
+
+        Raises:
+            RunError: the run is not finished.
+            DamagedFile: the file is missing or not as it was written.
+        """
+        if not self.trained:
+            raise RunError(f"run {self.name} is not finished ({self.directory})")
+        files = self._files_of_training
+        if name not in files and (self.directory / DONE).exists():
+            files = self._files_of_test
+        if name not in files:
+            raise RunError(f"run {self.name} is not finished: it has no {name} ({self.directory})")
+        check_file(self.directory / name, files[name], self._remedy(name))
+        return self.directory / name
 
     def record(self) -> dict[str, Any]:
         """Provenance: settings, data, versions, cost."""
-        return read_json(self._finished(RECORD))
+        if not (self.directory / RECORD).exists():
+            raise RunError(f"run {self.name} is not finished ({self.directory})")
+        return read_record(self.directory)
 
     def build(self, shapes: Shapes, device: torch.device, *, trained: bool = False) -> System:
         """Its system on ``device``, as it starts or with its final weights."""
-        parent_weights = {parent.stage.encoder: parent.directory / WEIGHTS for parent in self.parents}
-        weights = self.directory / WEIGHTS if trained else None
+        weights = self.file(WEIGHTS) if trained else None
+        parents = [] if trained else [parent for parent in self.parents if parent not in self.frozen_parents]
+        parent_weights = {parent.stage.encoder: parent.file(WEIGHTS) for parent in parents}
         return self.stage.build(shapes, device, parent_weights=parent_weights, weights=weights)
 
     def predict(
@@ -147,40 +237,99 @@ class Run:
         return _predictor(self, choose_device(device))
 
     @property
+    def weights_sha256(self) -> str:
+        """Of the final weights, as they were written."""
+        return self.record()["files"][WEIGHTS]["sha256"]
+
+    @property
     def frozen_parents(self) -> list[Run]:
         """Those of its parents whose features the batches carry."""
         return [parent for parent in self.parents if parent.stage.encoder in self.stage.frozen_parents]
 
-    def _finished(self, file: str) -> Path:
-        if not (self.trained and (self.directory / file).exists()):
-            raise RunError(f"run {self.name} is not finished ({self.directory})")
-        return self.directory / file
+    def verify(self) -> list[str]:
+        """What is wrong with a trained run, by the contents of every file; empty where nothing is."""
+        problems = []
+        listings = [lambda: self._files_of_training] + [lambda: self._files_of_test] * (self.directory / DONE).exists()
+        for listing in listings:
+            try:
+                files = listing()
+            except DamagedFile as error:
+                problems.append(str(error))
+                continue
+            for name, listed in files.items():
+                try:
+                    check_file(self.directory / name, listed, self._remedy(name))
+                except DamagedFile as error:
+                    problems.append(str(error))
+        return problems
+
+    def seal_training(self, record: Mapping[str, Any]) -> None:
+        """Write its record, with all that training left: from now on the run is trained."""
+        own = [
+            path.relative_to(self.directory).as_posix()
+            for path in sorted(self.directory.rglob("*"))
+            if path.is_file() and path.name != CHECKPOINT and not path.name.startswith((".", "features-", "audit"))
+        ]
+        files = list_files(self.directory, [name for name in own if name not in (RECORD, DONE)])
+        write_sealed(self.directory / RECORD, {**record, "files": files})
+
+    def seal_test(self) -> None:
+        """Write `done`: from now on the run is finished."""
+        files = self._files_of_training | list_files(self.directory, [RECORD, "predictions-test.csv"])
+        write_sealed(self.directory / DONE, {"finished": timestamp(), "files": files})
+
+    @property
+    def _files_of_training(self) -> Listing:
+        return _listing(self.record(), self.directory / RECORD, self._remedy())
+
+    @property
+    def _files_of_test(self) -> Listing:
+        path = self.directory / DONE
+        return _listing(read_sealed(path), path, self._remedy())
+
+    def _check(self, files: Listing) -> None:
+        """Compare the sizes of ``files``; their contents are compared where they are read."""
+        for name, listed in files.items():
+            check_file(self.directory / name, listed, self._remedy(name), contents=False)
+
+    def _remedy(self, file: str = RECORD) -> str:
+        if file == "predictions-test.csv":
+            return "Delete it, and ask for the run again: it is predicted again from the weights"
+        return f"Restore it from a copy, or delete {self.directory}, and the run is trained again where it is asked for"
 
 
 @functools.lru_cache(maxsize=1)
 def _predictor(run: Run, device: torch.device) -> Predictor:
     if not isinstance(run.stage, MGCLStage):
         raise RunError(f"{run.name} is a run of {run.stage.name!r}: predictions need a run of MGCL")
-    config, source = run.config, run.record()["corpus"]
-    log.info("%s on %s; text model: %s", run.name, device, describe_source(config.text_model))
-    scaler = Scaler.load(run.directory / SCALER) if config.scaling != "none" else None
+    config, record = run.config, run.record()
+    if config.reads_words:
+        name, trained_with = config.text_model, record["text_model"].get("sha256")
+        if text_model_sha256(name) != trained_with:
+            raise ConfigError(f"{run.name}: the text model {name!r} is not the one that the run was trained with: "
+                              f"SHA-256 {text_model_sha256(name)}, not {trained_with}")  # fmt: skip
+    text = describe_source(config.text_model) if config.reads_words else "none, it reads features of the text"
+    log.info("%s on %s; text model: %s", run.name, device, text)
+    source = record["corpus"]
     shapes = shapes_of(
         config,
         bound=BOUNDS[source["scheme"]],
         clips=source["clips"][0],
-        text_dim=text_config(config.text_model).hidden_size,
+        text_dim=encoded_width(config),
         text_steps=0,  # MGCL takes any number of tokens
     )
     system = run.build(shapes, device, trained=True)
     frozen = {parent.stage.encoder: parent.build(shapes, device, trained=True).encoder for parent in run.frozen_parents}
-    return Predictor(run.name, run.stage, system, frozen, scaler, device)
+    return Predictor(run.name, run.stage, system, frozen, run.scaler(), device)
 
 
 def load_run(directory: Path) -> Run:
     """The finished run in ``directory``, with the stage-one runs that it starts from.
 
+    The folder may be a stranger's: nothing in it is run, and its runs start from runs beside them alone.
+
     Raises:
-        RunError: there is no finished run, its record is damaged, or it is of an earlier format.
+        RunError: there is no finished run, its record is damaged, or it is of another format.
     """
     return _load(Path(directory))
 
@@ -189,36 +338,94 @@ def _load(directory: Path, child: str | None = None) -> Run:
     """`load_run`; ``child`` is the run that starts from this one, which then is an encoder's and starts from none."""
     if not (directory / DONE).exists():
         raise RunError(f"{directory} holds no finished run (no file {DONE!r})")
+    record = read_record(directory)
     try:
-        record = read_json(directory / RECORD)
-        if record.get("format") != RUN_FORMAT:
-            raise RunError(f"{directory} is a run of another version of this package; train it again")
         names = record["parents"]
         if child is not None and names:
             raise RunError(f"{directory}: {child} is said to start from it, and it from {names[0]}")
+        if len(names) > 6 or any(PurePosixPath(name).name != name or "\\" in name for name in names):
+            raise RunError(f"{directory / RECORD}: parents {shorten(names)} are not runs of the same folder")
+        stage = stage_from_record(record)
         parents = tuple(_load(directory.parent / name, directory.name) for name in names)
-        return Run(stage_from_record(record), directory, parents)
+        if [str(name) for name in stage.parents] != [parent.stage.name for parent in parents]:
+            raise RunError(f"{directory / RECORD}: {stage.name} does not start from {shorten(names)}")
+        return Run(stage, directory, parents)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{directory / RECORD} is damaged: {type(error).__name__}: {error}") from error
+        raise DamagedFile(directory / RECORD, f"{type(error).__name__}: {error}") from error
+
+
+def read_record(directory: Path) -> dict[str, Any]:
+    """The record of the trained run in ``directory``.
+
+    Raises:
+        DamagedFile: it is missing or not as it was written.
+        RunError: it is of another version of this package.
+    """
+    path = directory / RECORD
+    remedy = f"Restore it from a copy, or delete {directory}, and the run is trained again where it is asked for"
+    found = read_json(path, remedy)
+    if isinstance(found, dict) and found.get("format") != RUN_FORMAT:
+        raise RunError(f"{directory} is a run of another version of this package; train it again")
+    record = read_sealed(path, remedy)
+    for name, expected in _RECORD_KINDS.items():
+        if not isinstance(record.get(name), expected):
+            raise DamagedFile(path, f"{name!r} is {shorten(record.get(name))}", remedy)
+    corpus = record["corpus"]
+    clips = corpus.get("clips")
+    if (
+        corpus.get("scheme") not in BOUNDS
+        or not isinstance(clips, list)
+        or [type(count) for count in clips] != [int] * 3
+    ):
+        raise DamagedFile(path, f"'corpus' is {shorten(corpus)}", remedy)
+    return record
+
+
+def records_in(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The directory and record of every trained run in ``folder``, of other formats too; damaged ones are left out."""
+    for path in sorted(folder.glob(f"*/{RECORD}")):
+        try:
+            record = read_json(path)
+        except DamagedFile:
+            continue  # an error where its run is asked for
+        if isinstance(record, dict):
+            yield path.parent, record
+
+
+def _listing(value: Mapping[str, Any], path: Path, remedy: str) -> Listing:
+    """The files that a record or `done` lists."""
+    files = value.get("files")
+    whole = isinstance(files, dict) and all(
+        isinstance(listed, dict)
+        and isinstance(listed.get("size"), int)
+        and isinstance(listed.get("sha256"), str)
+        and not PurePosixPath(name).is_absolute()
+        and ".." not in PurePosixPath(name).parts
+        for name, listed in files.items()
+    )
+    if not whole:
+        raise DamagedFile(path, "it lists no files of the run", remedy)
+    return files
 
 
 def training_seconds(folder: Path) -> float:
-    """Seconds of all epochs that were trained in ``folder`` and below, by whichever process."""
-    return sum(row["seconds"] for history in folder.rglob(HISTORY) for row in read_json_lines(history))
+    """Seconds of all epochs that were trained in ``folder`` and below, by whichever process, as far as it is known."""
+    seconds = 0.0
+    for path in folder.rglob(HISTORY):
+        with contextlib.suppress(DamagedFile, KeyError, TypeError):
+            seconds += sum(row["seconds"] for row in read_json_lines(path))
+    return seconds
 
 
 def other_runs(folder: Path, precision: str) -> tuple[int, Counter[str]]:
     """How many runs in ``folder`` are of another version of this package, and how many of each other precision."""
     formats, precisions = 0, Counter()
-    for path in folder.glob(f"*/{RECORD}"):
-        try:
-            record = read_json(path)
-            if record.get("format") != RUN_FORMAT:
-                formats += 1
-            elif record["config"]["precision"] != precision:
-                precisions[record["config"]["precision"]] += 1
-        except (OSError, ValueError, AttributeError, KeyError, TypeError):
-            continue  # a damaged record is an error where its run is asked for
+    for _, record in records_in(folder):
+        config = record.get("config")
+        if record.get("format") != RUN_FORMAT:
+            formats += 1
+        elif isinstance(config, dict) and config.get("precision", precision) != precision:
+            precisions[str(config["precision"])] += 1
     return formats, precisions
 
 
@@ -228,6 +435,7 @@ def make_record(
     """Provenance of a run whose training took ``seconds``, over all processes: settings, data, versions, cost."""
     encoder = getattr(system, "encoder", None)
     own = run.stage.system_settings
+    name = run.config.text_model
     return {
         "format": RUN_FORMAT,
         "stage": run.stage.name,
@@ -242,15 +450,19 @@ def make_record(
             "clips": [len(split) for split in corpus.splits],
         },
         "parents": [parent.name for parent in run.parents],
-        "config": run.config.as_dict(),
+        "parent_weights": {parent.name: parent.weights_sha256 for parent in run.parents},
+        "config": run.stage.recorded_settings,
         "system": None if own is None else plain_settings(own),
+        "text_model": {"name": name, "sha256": text_model_sha256(name)} if run.stage.reads_text else {},
         "environment": environment(device),
+        "sources": run.stage.sources,
         "parameters": sum(p.numel() for p in system.parameters()),
         "trained_parameters": sum(p.numel() for p in system.parameters() if p.requires_grad),
         "encoder_width": None if encoder is None else encoder.out_features,
         "seconds": seconds,
         "seconds_per_epoch": float(np.median([row["seconds"] for row in fit.history])),
         "peak_memory": peak_memory(device),
+        "finished": timestamp(),
     }
 
 

@@ -2,8 +2,8 @@
 
 The search is given a study without its test split. A trial trains stage two under its settings once a seed,
 from the stage-one encoders that all runs share, and is worth the mean over seeds of the validation MAE at the
-chosen epoch. Trials are kept by Optuna in ``search/optuna.db``; a search that was stopped at any moment
-continues, and proposes what it would have proposed.
+chosen epoch. Finished trials are kept in ``search/trials.json``, from which Optuna's study is put together again;
+a search that was stopped at any moment continues, and proposes what it would have proposed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ import pandas as pd
 from filelock import FileLock
 
 from ..config import Config
+from ..data.text_model import text_model_sha256
 from ..support.errors import ConfigError, RunError
 from ..support.files import atomic, read_json_lines
+from ..support.integrity import read_sealed, write_sealed
 from ..support.runtime import derive_seed
 from ..trainer import HISTORY, NonFiniteLoss
 from .directories import digest, write_overrides
@@ -35,6 +37,7 @@ from .study import Study
 log = logging.getLogger(__name__)
 
 TRIALS = 20
+TRIALS_FILE = "trials.json"
 #: Completed trials before the median pruner may stop one.
 BEFORE_PRUNING = 5
 
@@ -65,10 +68,9 @@ SPACE: dict[str, Range | dict[str, Any]] = {
 class SearchResult:
     """What a search leaves: every trial, and the preset with the file that holds it.
 
-    ``trials`` has a row a trial: ``number``; ``state``, "complete", "pruned" or "failed" (out of memory; or stopped
-    from outside, and its settings were tried again); ``validation_mae``, of a pruned trial the mean so far;
-    ``epochs`` trained; ``seconds`` of them, of a failed trial counted where it was tried again; and a column a searched
-    setting, named in ``searched``.
+    ``trials`` has a row for each trial: ``number``; ``state``, "complete", "pruned" or "failed" (out of memory);
+    ``validation_mae``, of a pruned trial the mean so far; ``epochs`` trained; ``seconds`` of them; and a column for
+    each searched setting, named in ``searched``.
     """
 
     trials: pd.DataFrame
@@ -107,6 +109,7 @@ def run_search(study: Study, trials: int = TRIALS, *, out: Path | None = None) -
     Raises:
         ConfigError: Optuna is not installed, ``trials`` is below 1, or nothing is left to search.
         RunError: no trial was completed.
+        DamagedFile: the file of finished trials is not as it was written.
     """
     optuna = _optuna()
     if trials < 1:
@@ -116,9 +119,8 @@ def run_search(study: Study, trials: int = TRIALS, *, out: Path | None = None) -
     write_overrides(study.artifacts, study.changes)
     with FileLock(job.folder / "search.lock"):
         job.open()
-        while len(job.finished()) < trials:
+        while len(job.trials.trials) < trials:
             job.one_trial()
-            job.write_trials()
         path = Path(out or job.folder / "preset.json")
         return SearchResult(job.write_trials(), tuple(job.space), job.write_preset(path), path)
 
@@ -134,6 +136,8 @@ class _Job:
         self.default = {name: _default(values, getattr(study.base, name), name) for name, values in self.space.items()}
         self.folder = study.artifacts / "search"
         fixed = {name: value for name, value in study.base.as_dict().items() if name not in (*self.space, "seed")}
+        if study.base.reads_words:
+            fixed["text_model"] = text_model_sha256(study.base.text_model)
         identity = {
             "format": RUN_FORMAT,
             "data": study.corpus.sha256,
@@ -145,58 +149,81 @@ class _Job:
         self.name = "search-" + digest(identity)
 
     def open(self) -> None:
-        """Open or make Optuna's study, and put a trial that was stopped from outside back in the queue."""
+        """Make Optuna's study, of the trials that are finished."""
         optuna = self.optuna
-        # SQLite's transactions survive a kill; Optuna's journal file does not survive a line half written.
-        storage = optuna.storages.RDBStorage(f"sqlite:///{(self.folder / 'optuna.db').resolve()}")
         # At the ends of seeds alone: after a quarter of one, all but the quickest starters were stopped.
         epochs = self.study.base.mgcl_epochs
         pruner = optuna.pruners.MedianPruner(BEFORE_PRUNING, n_warmup_steps=epochs, interval_steps=epochs)
-        self.trials = optuna.create_study(
-            storage=storage, study_name=self.name, pruner=pruner, direction="minimize", load_if_exists=True
-        )
-        for stopped in self._of_state("RUNNING"):
-            if stopped.params.keys() == self.space.keys() and not self._of_state("WAITING"):
-                self.trials.enqueue_trial(stopped.params)
-            self.trials.tell(stopped.number, state=optuna.trial.TrialState.FAIL)
+        # In memory: a database would be believed whatever became of its file.
+        self.trials = optuna.create_study(study_name=self.name, pruner=pruner, direction="minimize")
+        for kept in self._kept().get(self.name, []):
+            self.trials.add_trial(
+                optuna.trial.create_trial(
+                    state=optuna.trial.TrialState[kept["state"]],
+                    value=kept["value"],
+                    params=kept["params"],
+                    distributions=self._distributions(),
+                    user_attrs=kept["user_attrs"],
+                    intermediate_values={
+                        step: math.inf if value is None else value for step, value in kept["intermediate_values"]
+                    },
+                )
+            )
+
+    def _kept(self) -> dict[str, list[dict[str, Any]]]:
+        """The finished trials of every search in this folder, by the name of the search."""
+        path = self.folder / TRIALS_FILE
+        return read_sealed(path, f"Delete {path}, and the search starts again") if path.exists() else {}
+
+    def _keep(self) -> None:
+        trials = [
+            {
+                "state": trial.state.name,
+                "value": trial.value,
+                "params": trial.params,
+                "user_attrs": trial.user_attrs,
+                "intermediate_values": list(trial.intermediate_values.items()),  # pairs: keys of JSON are text
+            }
+            for trial in self.trials.trials
+        ]
+        write_sealed(self.folder / TRIALS_FILE, {**self._kept(), self.name: trials})
+        self.write_trials()
 
     def _of_state(self, *names: str) -> list[Any]:
         states = [self.optuna.trial.TrialState[name] for name in names]
         return self.trials.get_trials(deepcopy=False, states=states)
 
-    def finished(self) -> list[Any]:
-        """Trials that count: completed, pruned, or out of memory (a trial stopped from outside has no reason)."""
-        failed = [trial for trial in self._of_state("FAIL") if "reason" in trial.user_attrs]
-        return self._of_state("COMPLETE", "PRUNED") + failed
-
     def one_trial(self) -> None:
-        optuna, count = self.optuna, len(self.finished())
-        if count == 0 and not self._of_state("WAITING"):
+        optuna, count = self.optuna, len(self.trials.trials)
+        if count == 0:
             self.trials.enqueue_trial(self.default)
         # A fresh sampler a trial, seeded by how many came before: a search that was stopped goes on as it would have.
         seed = derive_seed(self.study.seeds[0], "sampler", count) % 2**32
         self.trials.sampler = optuna.samplers.TPESampler(seed=seed)
-        trial = self.trials.ask({name: _distribution(optuna, values) for name, values in self._ranges().items()})
+        trial = self.trials.ask(self._distributions())
         folder = self.folder / "running" / digest([self.name, trial.params])
+        states = optuna.trial.TrialState
         try:
             value = self._validation_mae(trial, folder)
-            trial.set_user_attr("seconds", training_seconds(folder))
-            self.trials.tell(trial, value)
-            log.info("trial %d: validation MAE %.4f (best %.4f)", trial.number, value, self.trials.best_value)
+            state = states.COMPLETE
         except (_Pruned, NonFiniteLoss) as reason:
+            value, state = None, states.PRUNED
             trial.set_user_attr("reason", str(reason))
-            trial.set_user_attr("seconds", training_seconds(folder))
-            self.trials.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            log.info("trial %d: pruned (%s)", trial.number, reason)
         except OutOfMemory as reason:
             configs = self._configs(trial.params)
-            if all(run.trained for config in configs for run in self.study.encoder_runs(config)):
-                trial.set_user_attr("reason", str(reason))
-                log.warning("trial %d: failed (%s)", trial.number, reason)
-            self.trials.tell(trial, state=optuna.trial.TrialState.FAIL)
-            if "reason" not in trial.user_attrs:  # of stage one, which all trials need
-                raise
+            if not all(run.trained for config in configs for run in self.study.encoder_runs(config)):
+                raise  # of stage one, which all trials need
+            value, state = None, states.FAIL
+            trial.set_user_attr("reason", str(reason))
+        trial.set_user_attr("seconds", training_seconds(folder))
+        self.trials.tell(trial, value, state=state)
+        reached = trial.user_attrs.get("reason") or f"validation MAE {value:.4f} (best {self.trials.best_value:.4f})"
+        log.info("trial %d: %s, %s", trial.number, state.name.lower(), reached)
+        self._keep()
         shutil.rmtree(folder.parent, ignore_errors=True)  # weights and histories; what was reported of them is kept
+
+    def _distributions(self) -> dict[str, Any]:
+        return {name: _distribution(self.optuna, values) for name, values in self._ranges().items()}
 
     def _ranges(self) -> dict[str, Range | dict[str, Any]]:
         """The space, widened where the default lies outside."""

@@ -19,15 +19,15 @@ from filelock import FileLock
 
 from ..metrics import HIGHER_IS_BETTER, METRICS, regression_metrics
 from ..support.errors import RunError
-from ..support.files import read_json, read_json_lines, write_json
+from ..support.files import read_json_lines
+from ..support.integrity import read_sealed, write_sealed
 from ..support.parallel import cpu_threads
 from ..trainer import HISTORY, load_weights, predict, save_weights
-from .runs import Run
+from .runs import AUDIT, Run
 from .study import Study
 
 log = logging.getLogger(__name__)
 
-AUDIT = "audit.json"
 #: Rules of selection, from the honest one to the one that leans most on test; each starts from the one before it.
 RULES = ("validation", "oracle epoch (MAE)", "oracle epoch, per metric", "+ best seed")
 
@@ -90,19 +90,20 @@ def changes(selected: pd.DataFrame) -> pd.DataFrame:
 def _write_audit(study: Study, run: Run) -> str:
     with FileLock(run.directory.with_suffix(".lock")):
         if not (run.directory / AUDIT).exists():
-            write_json(run.directory / AUDIT, _score_every_epoch(study, run))
+            write_sealed(run.directory / AUDIT, _score_every_epoch(study, run))
     return run.name
 
 
 def _frame(study: Study, run: Run) -> pd.DataFrame:
-    scored = read_json(run.directory / AUDIT)
+    path = run.directory / AUDIT
+    scored = read_sealed(path, "Delete it, and the run is audited again where it is asked for")
     if not scored["reproduced"]:
         log.warning(
             "audit of %s: the second training differs from the recorded one (validation MAE by up to %s)",
             run.name,
             scored["largest_difference"],
         )
-    test = run.predictions("test")
+    test = study.predictions(run)
     reported = _scores(test["label"].to_numpy(), test["prediction"].to_numpy(), study.corpus.scheme)
     rows = [
         {
@@ -149,7 +150,7 @@ def _score_every_epoch(study: Study, run: Run) -> dict[str, Any]:
                 **{name: _scores(labels[name], values, study.corpus.scheme) for name, values in predicted.items()},
             }
         )
-    compared = _compare(read_json_lines(run.directory / HISTORY), read_json_lines(folder / HISTORY))
+    compared = _compare(read_json_lines(run.file(HISTORY)), read_json_lines(folder / HISTORY))
     shutil.rmtree(folder)
     return {"run": run.name, "chosen_epoch": run.chosen_epoch, **compared, "epochs": epochs}
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +16,16 @@ from ..data.batches import DeviceSplit, place
 from ..data.corpus import EncoderName
 from ..data.loading import with_text
 from ..data.scaling import Scaler
-from ..data.text_model import check_text, corpus_tokens, text_config
+from ..data.text_model import text_model_sha256
 from ..encoders import TextEncoder
 from ..support.errors import RunError
+from ..support.integrity import digest_of, sha256_of
 from ..system import Shapes, System
-from ..trainer import SELECTION
+from ..trainer import SELECTION, WEIGHTS
 from .frozen_features import encode_frozen, kept_on_disk
 from .runs import Run
 from .stages import EncoderStage, shapes_of
+from .text_input import check_text_input, encoded_width, text_tokens
 
 
 class Withheld:
@@ -66,16 +66,19 @@ class StudySplits:
         return self._scaler
 
     @property
-    def _own_text_dim(self) -> int | None:
-        """Width of the file's own contextual embeddings, or None."""
+    def own_text_dim(self) -> int | None:
+        """Width of the file's own text features, where compared systems read them; None otherwise."""
+        if not self.config.reads_words:
+            return self.config.text_dim
         text = self.corpus.train.text
+        if self.corpus.train.text_bert is None:  # their steps are not those of the tokens
+            return None
         return self.corpus.text_dim if text is None else text.shape[2]
 
     def _tokens(self, name: str) -> np.ndarray:
         """Token ids of a split (N, 3, L), tokenised once."""
         if name not in self._token_ids:
-            split = getattr(self.corpus, name)
-            self._token_ids[name] = corpus_tokens(split, self.config.text_model, self.config.tokens)
+            self._token_ids[name] = text_tokens(getattr(self.corpus, name), self.config)
         return self._token_ids[name]
 
     def check_vocabulary(self) -> None:
@@ -86,14 +89,13 @@ class StudySplits:
         """
         if not self._checked:
             splits = [split for split in self.corpus.splits if not isinstance(split, Withheld)]
-            config = self.config
-            check_text(config.text_model, splits, self.corpus.path, config.tokens, compare=config.check_vocabulary)
+            check_text_input(splits, self.config, self.corpus.path)
         self._checked = True
 
     def shapes(self, run: Run) -> Shapes:
         """What the system of ``run`` must know of the corpus to be built."""
-        clips, own = len(self.corpus.train), self._own_text_dim
-        width = own if own and run.stage.reads_text_embeddings else text_config(self.config.text_model).hidden_size
+        clips, own = len(self.corpus.train), self.own_text_dim
+        width = own if own and run.stage.reads_text_embeddings else encoded_width(self.config)
         steps = self._tokens("train").shape[2]
         return shapes_of(run.config, bound=self.corpus.bound, clips=clips, text_dim=width, text_steps=steps)
 
@@ -107,9 +109,9 @@ class StudySplits:
             raise RunError(f"{run.name}: test data is read only after the epoch is chosen ({SELECTION} is missing)")
         if name not in self._splits:
             split, tokens = getattr(self.corpus, name), self._tokens(name)
-            # Most runs do not read the file's embeddings; `_text_embeddings` adds them for those that do.
+            # Most runs on words do not read the file's features; `_text_embeddings` adds them for those that do.
             self._splits[name] = DeviceSplit(
-                dataclasses.replace(split, text=None),
+                dataclasses.replace(split, text=None) if self.config.reads_words else split,
                 self.device,
                 scaler=self.scaler,
                 tokens=tokens,
@@ -117,14 +119,16 @@ class StudySplits:
                 room=self._room_left(),
             )
         split = self._splits[name]
-        split.features, split.text = {}, None
+        split.features = {}
+        if self.config.reads_words:
+            split.text = None
         for parent in run.frozen_parents:
             # The smallest first: what a system looks up by itself, macro features, lies on the device.
             for key, values in sorted(
                 self._features(run, parent, name, split).items(), key=lambda item: item[1].nbytes
             ):
                 split.features[key] = place(values, self.device, self._room_left())
-        if run.stage.reads_text_embeddings:
+        if run.stage.reads_text_embeddings and self.config.reads_words:
             split.text = place(self._text_embeddings(run, name, split), self.device, self._room_left())
         return split
 
@@ -153,20 +157,23 @@ class StudySplits:
             trained = system or parent.build(self.shapes(parent), self.device, trained=True)
             return encode_frozen(trained.encoder, parent.stage.encoder, split, parent.config)
 
+        # Of an encoder that was just trained, the record is about to be written: its weights are.
+        origin = sha256_of(parent.directory / WEIGHTS) if not parent.trained else parent.weights_sha256
         half = run.config.feature_cache == "fp16"
-        return kept_on_disk(parent.directory, f"features-{name}", compute, half=half)
+        return kept_on_disk(parent.directory, f"features-{name}", compute, clips=len(split), origin=origin, half=half)
 
     def _text_embeddings(self, run: Run, name: str, split: DeviceSplit) -> Tensor:
         """Contextual embeddings (N, L, D): the file's own, or those of the text model as it comes, not fine-tuned."""
-        if self._own_text_dim:
+        if self.own_text_dim:
             self.corpus = with_text(self.corpus)
             return torch.from_numpy(np.array(getattr(self.corpus, name).text))
         config, micro = self.config, EncoderName("micro", "T")
-        identity = json.dumps([config.text_model, config.tokens, self.corpus.sha256])
-        folder = self.directory / "features" / f"text-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+        origin = digest_of([text_model_sha256(config.text_model), config.tokens, self.corpus.sha256])
+        folder = self.directory / "features" / f"text-{origin[:10]}"
 
         def compute() -> dict[str, Tensor]:
             encoder = TextEncoder(config.text_model).to(self.device)
             return encode_frozen(encoder, micro, split, config.override({"micro": "sequence"}))
 
-        return kept_on_disk(folder, name, compute, half=run.config.feature_cache == "fp16")[str(micro)]
+        half = run.config.feature_cache == "fp16"
+        return kept_on_disk(folder, name, compute, clips=len(split), origin=origin, half=half)[str(micro)]

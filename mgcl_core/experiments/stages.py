@@ -22,17 +22,25 @@ from ..config import (
     MicroSettings,
     SequenceEncoderSettings,
     TextEncoderSettings,
+    TextFeatureEncoderSettings,
+    TextFeatureInput,
     plain_settings,
 )
 from ..data.corpus import MODALITIES, EncoderName, Split
 from ..encoders import encoder_names, frozen_encoders
 from ..model import MGCL
 from ..stage_one import UnimodalRegressor
+from ..support.errors import RunError
+from ..support.provenance import source_digest
 from ..support.runtime import derive_seed
 from ..support.typed_values import read_fields
 from ..system import LoopSettings, Shapes, System
-from ..trainer import Schedule, load_weights
+from ..trainer import Schedule, check_shapes, load_weights
 from .registry import system_entry
+
+#: What computes every run; the last three without what they import, which is the registry of all systems.
+_EVERY_RUN = ("trainer", "data.loading", "data.scaling", "experiments.frozen_features")
+_ORCHESTRATION = ("experiments.stages", "experiments.splits", "experiments.study")
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,26 @@ class Stage(ABC):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The settings that decide its result, as plain values."""
+
+    @property
+    def recorded_settings(self) -> dict[str, Any]:
+        """The settings of a study that its record holds: of stage one those alone that decide its result."""
+        return self.config.as_dict()
+
+    @property
+    @abstractmethod
+    def module(self) -> str:
+        """The module of this package that its system comes from."""
+
+    @property
+    def sources(self) -> str:
+        """SHA-256 of the modules that it is computed by, and of those that they import."""
+        return source_digest((self.module, *_EVERY_RUN), alone=_ORCHESTRATION)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it, or a run that it starts from, reads words, with the text model."""
+        return self.config.reads_words
 
     @property
     def system_settings(self) -> LoopSettings | None:
@@ -99,11 +127,26 @@ class Stage(ABC):
         weights: Path | None = None,
     ) -> System:
         """The system on ``device``, as it starts from the seed and its parents' weights, or with the final ones."""
+        if weights is not None:
+            self._check(shapes, weights)
         torch.manual_seed(derive_seed(self.config.seed, self.name, "initialisation"))
         system = self._system(shapes, {} if weights else parent_weights or {}, pretrained=weights is None)
         if weights is not None:
             load_weights(system, weights)
         return system.to(device)
+
+    def _check(self, shapes: Shapes, weights: Path) -> None:
+        """Refuse weights of another architecture before memory is taken for this one.
+
+        Raises:
+            RunError: they are, or the settings give none that could be built.
+        """
+        try:
+            with torch.device("meta"):
+                system = self._system(shapes, {}, pretrained=False)
+        except RuntimeError as error:
+            raise RunError(f"the settings of {self.label} give no system: {error}") from error
+        check_shapes(system, weights)
 
     @abstractmethod
     def _system(self, shapes: Shapes, parent_weights: Mapping[EncoderName, Path], *, pretrained: bool) -> System: ...
@@ -114,22 +157,38 @@ class EncoderStage(Stage):
     """Stage one: an encoder learns y, or as a micro encoder the label of its modality (decision 13)."""
 
     encoder: EncoderName
+    module = "stage_one"
 
     @property
     def name(self) -> str:
         return str(self.encoder)
 
     @property
+    def recorded_settings(self) -> dict[str, Any]:
+        return self.settings
+
+    @property
+    def reads_text(self) -> bool:
+        return self.encoder.modality == "T" and self.config.reads_words
+
+    @property
     def settings(self) -> dict[str, Any]:
-        kind = TextEncoderSettings if self.encoder.modality == "T" else SequenceEncoderSettings
+        kind = TextEncoderSettings if self.reads_text_model else SequenceEncoderSettings
+        if self.encoder.modality == "T" and not self.reads_text_model:
+            kind = TextFeatureEncoderSettings
         settings = plain_settings(self.config.part(kind))
         if "micro" in self.encoder.granularities:
             settings |= plain_settings(self.config.part(MicroSettings))
         return settings
 
     @property
+    def reads_text_model(self) -> bool:
+        """Whether its encoder is a text model, which has settings of its own."""
+        return self.encoder.modality == "T" and self.config.reads_words
+
+    @property
     def takes_long(self) -> bool:
-        return self.encoder.modality == "T"
+        return self.reads_text_model
 
     @property
     def is_frozen_later(self) -> bool:
@@ -138,7 +197,7 @@ class EncoderStage(Stage):
 
     @property
     def schedule(self) -> Schedule:
-        return _schedule(self.config, "text" if self.encoder.modality == "T" else "sequence")
+        return _schedule(self.config, "text" if self.reads_text_model else "sequence")
 
     def labels(self, split: Split) -> np.ndarray:
         if self.encoder.granularity == "micro" and split.unimodal_labels is not None:
@@ -157,6 +216,8 @@ class MGCLStage(Stage):
     """
 
     variant: str = "MGCL"
+
+    module = "model"
 
     @property
     def name(self) -> str:
@@ -201,8 +262,15 @@ class ComparedStage(Stage):
         return self.system
 
     @property
+    def module(self) -> str:
+        return f"baselines.{self.system}"
+
+    @property
     def settings(self) -> dict[str, Any]:
-        return {**plain_settings(self.config.part(ComparedSettings)), "system": plain_settings(self.own_settings)}
+        # Runs on words are named as they always were.
+        text = {} if self.config.reads_words else plain_settings(self.config.part(TextFeatureInput))
+        common = plain_settings(self.config.part(ComparedSettings))
+        return {**common, **text, "system": plain_settings(self.own_settings)}
 
     @property
     def system_settings(self) -> LoopSettings:

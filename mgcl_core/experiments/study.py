@@ -11,6 +11,7 @@ import copy
 import dataclasses
 import functools
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,34 +25,37 @@ from filelock import FileLock
 from ..config import DATASETS, VARIANTS, Config
 from ..data import Corpus, Split, load_corpus
 from ..data.batches import DeviceSplit
+from ..data.text_model import text_model_sha256
 from ..data.validation import decide_scheme
 from ..encoders import encoder_names
 from ..support.devices import check_precision, choose_device, describe_device
-from ..support.errors import ConfigError, nearest
-from ..support.files import write_json
+from ..support.errors import ConfigError, RunError, nearest
+from ..support.files import remove_leftovers, write_json
 from ..support.parallel import choose_workers, run_parallel, workers_that_fit
 from ..support.paths import project_root
 from ..support.runtime import derive_seed
 from ..system import System
-from ..trainer import CHECKPOINT, Fit, fit, predict
+from ..trainer import CHECKPOINT, Fit, fit, predict, usable_checkpoint
 from .directories import artifact_directory, digest
 from .listing import experiments
 from .memory import COUNTED_CLIPS, Need, data_room, explained, need_of, warn_of_crowding
-from .registry import compared_systems, config_for, paper_dataset, system_settings
+from .registry import compared_systems, config_for, needs_words, paper_dataset, system_settings
+from .reuse import outdated, report_reuse
 from .runs import (
     DONE,
-    RECORD,
     RUN_FORMAT,
     SCALER,
     Run,
     describe,
     make_record,
     other_runs,
+    records_in,
     training_seconds,
     write_predictions,
 )
 from .splits import StudySplits, Withheld
 from .stages import ComparedStage, EncoderStage, MGCLStage, Stage
+from .text_input import with_text_input
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +118,7 @@ class Study:
         usual = config_for(self.corpus, profile)
         asked = {} if precision == "auto" else {"precision": precision}
         self.base = usual.override({**asked, **self.overrides})
+        self.corpus = with_text_input(self.corpus, self.base)
         self._precision_differs = self.base.precision != usual.precision
         for name in READING:
             wanted, was = getattr(self.base, name), getattr(self.corpus, name)
@@ -216,15 +221,18 @@ class Study:
         return [self.system_run("mgcl", seed, variant) for variant in variants for seed in self.seeds]
 
     def comparisons(self, systems: Sequence[str] | None = None) -> list[Run]:
-        """The runs of the compared systems × seeds, of all of them when None."""
-        names = compared_systems() if systems is None else systems
-        return [self.system_run(name, seed) for name in names for seed in self.seeds]
+        """The runs of the compared systems × seeds; when None, of all that can read the text (`needs_words`)."""
+        if systems is None:
+            systems = [name for name in compared_systems() if self.base.reads_words or not needs_words(name)]
+        return [self.system_run(name, seed) for name in systems for seed in self.seeds]
 
     def system_run(self, name: str, seed: int, variant: str = "MGCL") -> Run:
         """The run of one system, MGCL (in ``variant``) or a compared one, with one seed."""
         if name == "mgcl":
             stage: Stage = MGCLStage(self.config(seed, variant), variant)
         else:
+            if needs_words(name) and not self.base.reads_words:
+                raise ConfigError(f"{name} needs words: it trains a text model, and text_source='features' has none")
             changes = self.system_overrides.get(name)
             settings = system_settings(name, paper_dataset(self.corpus), self.profile, changes)
             stage = ComparedStage(self.config(seed), name, settings)
@@ -239,6 +247,8 @@ class Study:
             "data": self.corpus.sha256,
             "parents": [parent.name for parent in parents],
         }
+        if "text_model" in stage.settings and stage.reads_text:
+            identity["settings"] = {**stage.settings, "text_model": self._text_model}
         if self.corpus.scheme != self._usual_scheme:
             identity["scheme"] = self.corpus.scheme
         label = stage.label.replace("w/o ", "without-").replace("/", "-").replace(" ", "-")
@@ -247,6 +257,19 @@ class Study:
     def experiments(self) -> pd.DataFrame:
         """What was tried on this corpus under this profile, whatever its settings (`listing.experiments`)."""
         return experiments(self.directory / "runs")
+
+    @functools.cached_property
+    def _text_model(self) -> str:
+        """What the text model is, not where it lies; where it is not on this machine, as the runs here say."""
+        name = self.base.text_model
+        try:
+            return text_model_sha256(name)
+        except ConfigError:
+            models = [record.get("text_model") for _, record in records_in(self.directory / "runs")]
+            known = {model["sha256"] for model in models if isinstance(model, dict) and model.get("name") == name}
+            if len(known) != 1:
+                raise
+            return known.pop()
 
     # Running
 
@@ -266,7 +289,8 @@ class Study:
         reason = (
             "as asked for or as it is known" if known else f"by the range of its labels, [-{self.corpus.bound:g}, …]"
         )
-        log.info("%s: settings of %r, %s; text model %r", self.corpus.name, dataset, reason, self.base.text_model)
+        text = f"text model {self.base.text_model!r}" if self.base.reads_words else "text is features, without a model"
+        log.info("%s: settings of %r, %s; %s", self.corpus.name, dataset, reason, text)
 
     def check_device(self) -> None:
         """Refuse days of work on a CPU that nobody asked for, and a precision that the GPU lacks.
@@ -283,20 +307,39 @@ class Study:
                 "it with --device cpu (device='cpu'), or take --profile small"
             )
 
-    def pretrain(self) -> list[Run]:
-        """Finish all stage-one runs."""
-        return self.finish_all(self.pretrainings())
+    def pretrain(self, *, again: bool = False) -> list[Run]:
+        """Finish all stage-one runs; ``again`` as for `finish_all`."""
+        return self.finish_all(self.pretrainings(), again=again)
 
-    def train(self, variants: Sequence[str] = ("MGCL",)) -> list[Run]:
+    def train(self, variants: Sequence[str] = ("MGCL",), *, again: bool = False) -> list[Run]:
         """Finish the stage-two runs of ``variants``, and the stage-one runs they start from."""
-        return self.finish_all(self.trainings(variants))
+        return self.finish_all(self.trainings(variants), again=again)
 
-    def compare(self, systems: Sequence[str] | None = None) -> list[Run]:
-        """Finish the runs of the compared ``systems``, all of them when None."""
-        return self.finish_all(self.comparisons(systems))
+    def compare(self, systems: Sequence[str] | None = None, *, again: bool = False) -> list[Run]:
+        """Finish the runs of the compared ``systems``; when None, of all that can read the text (others are logged)."""
+        left_out = [name for name in compared_systems() if needs_words(name)]
+        if systems is None and not self.base.reads_words:
+            log.info("%s: %s need words and are left out", self.corpus.name, ", ".join(left_out))
+        return self.finish_all(self.comparisons(systems), again=again)
 
-    def finish_all(self, runs: Sequence[Run]) -> list[Run]:
-        """Finish ``runs``, side by side where the study has several workers."""
+    def finish_all(self, runs: Sequence[Run], *, again: bool = False) -> list[Run]:
+        """Finish ``runs``, side by side where the study has several workers, and say which are there already.
+
+        Args:
+            runs: what is asked for.
+            again: train those again, and the stage-one runs that they start from, that other sources of this package
+                trained; what they left is deleted.
+
+        Raises:
+            DamagedFile: a run that was trained is not as it was written.
+        """
+        parents = {parent.directory: parent for run in runs for parent in run.parents}
+        everything = list(({run.directory: run for run in runs} | parents).values())
+        if again:
+            for run in [*runs, *(parent for parent in parents.values() if parent.trained and outdated(parent))]:
+                with FileLock(run.directory.with_suffix(".lock")):
+                    shutil.rmtree(run.directory, ignore_errors=True)
+        report_reuse(everything)
         missing = [run for run in runs if not run.done]
         parents = {parent.directory: parent for run in missing for parent in run.parents if not parent.done}
         for group in (list(parents.values()), missing):
@@ -312,6 +355,20 @@ class Study:
                 for line in self.side_by_side(_finish, group):
                     log.info(line)
         return list(runs)
+
+    def predictions(self, run: Run, split: str = "test") -> pd.DataFrame:
+        """Those of a finished run (`Run.predictions`), held against the ids and labels of the corpus.
+
+        Raises:
+            RunError: they are of other clips or labels.
+        """
+        frame, clips = run.predictions(split), getattr(self.corpus, split)
+        if list(frame["id"]) != list(clips.ids) or not np.array_equal(frame["label"], run.stage.labels(clips)):
+            raise RunError(
+                f"{run.name}: its predictions of split {split!r} are of other clips or labels than {self.corpus.name}; "
+                f"delete {run.directory}, and the run is trained again where it is asked for"
+            )
+        return frame
 
     def side_by_side(self, work: Callable[[Study, Run], Any], runs: Sequence[Run]) -> Iterator[Any]:
         """What the function ``work`` gives for the study and each run, as they finish.
@@ -338,10 +395,13 @@ class Study:
             self.finish(parent, test=test)
         run.directory.mkdir(parents=True, exist_ok=True)
         with FileLock(run.directory.with_suffix(".lock")), self._explained(run):
+            remove_leftovers(run.directory)  # of a process that was killed while it wrote
             system = None if run.trained else self._train(run)
             for path in run.directory.rglob(CHECKPOINT):
                 path.unlink()
             if test and not run.done:
+                if (run.directory / DONE).exists():
+                    log.warning("%s is predicted again from its weights: %s", run.name, run.test_problem())
                 self._test(run, system or self.build(run, trained=True))
         return run
 
@@ -372,7 +432,7 @@ class Study:
         train, valid = self.split("train", run), self.split("valid", run)
         seed = derive_seed(run.seed, run.stage.name)
         for name, part in system.pretraining().items():  # its parts are the system's own, trained in place
-            if not (directory / CHECKPOINT).exists():
+            if not usable_checkpoint(directory / CHECKPOINT):
                 part.to(self.device)  # its head was made after the system was moved
                 fit(part, train, valid, run.stage.pretraining_schedule, seed=derive_seed(seed, name),
                     directory=directory / name, label=f"{label} {name}")  # fmt: skip
@@ -402,7 +462,7 @@ class Study:
         self.splits.check_vocabulary()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        write_json(run.directory / "config.json", run.config.as_dict())
+        write_json(run.directory / "config.json", run.stage.recorded_settings)
         if self.splits.scaler is not None:
             self.splits.scaler.save(run.directory / SCALER)
         system, result = self.fit(run, run.directory)
@@ -418,7 +478,7 @@ class Study:
             device=self.device,
             seconds=earlier + time.time() - started,
         )
-        write_json(run.directory / RECORD, record)
+        run.seal_training(record)
         log.info("%s", describe(run))
         return system
 
@@ -426,7 +486,7 @@ class Study:
         """The one reading of test data, with the weights of the chosen epoch."""
         self._write_predictions(run, system, "test")
         self.splits.keep_features(run, system, "test")
-        write_json(run.directory / DONE, {"finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+        run.seal_test()
 
     def _write_predictions(self, run: Run, system: System, name: str) -> None:
         outputs = predict(system, self.split(name, run), run.stage.schedule)

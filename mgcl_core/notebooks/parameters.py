@@ -19,7 +19,7 @@ import pandas as pd
 import yaml
 
 from ..config import PROFILES, read_overrides
-from ..data.loading import known_name
+from ..data.known_files import known_name
 from ..experiments.presets import read_preset
 from ..experiments.study import SEEDS, Study
 from ..support.errors import ConfigError, nearest

@@ -33,6 +33,7 @@ class Result:
     - ``changed``: settings differ from the profile's
     - ``run``: the run's directory name; ``profile``: of its settings; ``selection``: how its epoch was chosen;
       ``precision``: "fp32" or "bf16"
+    - ``text_source``: "words", or "features" where text came as features of the file, without a text model
     """
 
     corpus: str
@@ -51,6 +52,7 @@ class Result:
     known_file: bool = False
     changed: bool = False
     precision: str = "fp32"
+    text_source: str = "words"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +80,11 @@ class Block:
             return "other data"
         same = first.profile == "paper" and not first.changed and first.selection == "validation"
         return "" if same else "other settings"
+
+    @property
+    def has_words(self) -> bool:
+        """Whether its systems read words; on features of the text alone, those that train a text model cannot run."""
+        return not self.results or self.results[0].text_source == "words"
 
     @property
     def videos(self) -> list[str]:
@@ -191,7 +198,7 @@ def _check_compatible(result: Result, first: Result, scheme: str) -> None:
     if not len(result.ids) == len(result.y_true) == len(result.y_pred):
         raise RunError(f"{result.run}: expected as many labels and predictions as ids; found {len(result.ids)} ids, "
                        f"{len(result.y_true)} labels, {len(result.y_pred)} predictions")  # fmt: skip
-    for name in ("corpus", "synthetic", "profile", "selection", "known_file", "changed"):
+    for name in ("corpus", "synthetic", "profile", "selection", "known_file", "changed", "text_source"):
         if getattr(result, name) != getattr(first, name):
             raise RunError(
                 f"one block of a table needs one {name}: {first.run} has {getattr(first, name)!r}, "

@@ -11,7 +11,7 @@ import torch
 
 from ..config import VARIANTS
 from ..data.corpus import GRANULARITIES, MODALITIES
-from ..data.loading import published_file
+from ..data.known_files import published_file
 from ..experiments.registry import paper_dataset, system_entry
 from ..experiments.runs import Run
 from ..experiments.study import Study
@@ -34,7 +34,7 @@ def results_of(study: Study, runs: Iterable[Run]) -> list[Result]:
     changed = bool({"overrides", "system_overrides"} & study.changes.keys())
     for run in runs:
         if run.done:
-            frame = run.predictions("test")
+            frame = study.predictions(run)
             title = system_entry(run.stage.name).title
             results.append(
                 Result(
@@ -53,6 +53,7 @@ def results_of(study: Study, runs: Iterable[Run]) -> list[Result]:
                     known_file=known_file,
                     changed=changed,
                     precision=run.config.precision,
+                    text_source=run.config.text_source,
                 )
             )
     return results
@@ -67,7 +68,7 @@ def scores(study: Study, runs: Sequence[Run], split: str = "test") -> pd.DataFra
     """The metrics of each finished run on ``split``, a row a run."""
     rows = []
     for run in runs:
-        frame = run.predictions(split)
+        frame = study.predictions(run, split)
         metrics = regression_metrics(frame["label"].to_numpy(), frame["prediction"].to_numpy(), study.corpus.scheme)
         rows.append({"variant": run.variant, "seed": run.seed, "epoch": run.chosen_epoch, **metrics})
     return pd.DataFrame(rows)
@@ -83,7 +84,7 @@ def stage_one_scores(study: Study, split: str = "valid") -> pd.DataFrame:
     rows = []
     for run in study.pretrainings():
         if run.done:
-            frame, encoder = run.predictions(split), run.stage.encoder
+            frame, encoder = study.predictions(run, split), run.stage.encoder
             predicted, label = frame["prediction"].to_numpy(), frame["label"].to_numpy()
             rows.append(
                 {"encoder": str(encoder), "granularity": encoder.granularity, "modality": encoder.modality}

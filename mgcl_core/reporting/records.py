@@ -13,9 +13,8 @@ from safetensors import safe_open
 from ..config import DATASETS, VARIANTS, Config
 from ..data.text_model import load_text_model
 from ..experiments.registry import paper_dataset
-from ..experiments.runs import RECORD, Run, training_seconds
+from ..experiments.runs import RECORD, Run, records_in, training_seconds
 from ..experiments.study import Study
-from ..support.files import read_json
 from ..trainer import HISTORY, WEIGHTS
 from .tables import corpus_label
 
@@ -25,12 +24,9 @@ def settings_used(studies: Sequence[Study]) -> list[dict[str, Any]]:
     rows = []
     for study in studies:
         config = study.base
-        layers = f"{config.layers}-layer Transformer (V/A)"
-        for stage, model, prefix in (
-            ("Unimodal", config.text_model, "text"),
-            ("Unimodal", layers, "sequence"),
-            ("Multimodal", "MGCL", "mgcl"),
-        ):
+        layers = f"{config.layers}-layer Transformer ({'V/A' if config.reads_words else 'T/V/A, T: features'})"
+        encoders = [("Unimodal", config.text_model, "text")] if config.reads_words else []
+        for stage, model, prefix in (*encoders, ("Unimodal", layers, "sequence"), ("Multimodal", "MGCL", "mgcl")):
             rate, epochs, batch = (getattr(config, f"{prefix}_{name}") for name in ("lr", "epochs", "batch_size"))
             rows.append(
                 {"Stage": stage, "Dataset": corpus_label(study.corpus), "Model / Encoder": model}
@@ -98,7 +94,7 @@ def cost(study: Study, runs: Iterable[Run]) -> pd.DataFrame:
             lineage = [run, *run.parents]
             records = [one.record() for one in lineage]
             parameters = records[0]["parameters"] + sum(_encoder_parameters(parent) for parent in run.frozen_parents)
-            if run.stage.reads_text_embeddings and study.corpus.train.text is None:
+            if run.stage.reads_text_embeddings and study.splits.own_text_dim is None:
                 parameters += _text_model_parameters(run.config.text_model)
             peaks = [math.nan if (p := r["peak_memory"]["process_gib"]) is None else p for r in records]
             rows.setdefault(run.stage.label, []).append(
@@ -121,12 +117,11 @@ def total_compute(studies: Iterable[Study]) -> pd.DataFrame:
     rows = []
     for study in studies:
         seconds: dict[str, list[float]] = {"stage one": [], "systems": [], "search": [], "stopped or failed": []}
+        for _, record in records_in(study.directory / "runs"):
+            is_encoder = record.get("system") is None and record.get("stage") != "mgcl"
+            seconds["stage one" if is_encoder else "systems"].append(record.get("seconds", 0.0))
         for folder in sorted((study.directory / "runs").glob("*/")):
-            if (folder / RECORD).exists():
-                record = read_json(folder / RECORD)
-                is_encoder = record["system"] is None and record["stage"] != "mgcl"
-                seconds["stage one" if is_encoder else "systems"].append(record["seconds"])
-            elif any(folder.rglob(HISTORY)):
+            if not (folder / RECORD).exists() and any(folder.rglob(HISTORY)):
                 seconds["stopped or failed"].append(training_seconds(folder))
         for trials in study.directory.rglob("search/trials.csv"):
             seconds["search"] += pd.read_csv(trials)["seconds"].tolist()
@@ -141,7 +136,7 @@ def total_compute(studies: Iterable[Study]) -> pd.DataFrame:
 
 def _encoder_parameters(run: Run) -> int:
     """Parameters of a stage-one run's encoder, without the head that only pretraining needs."""
-    with safe_open(run.directory / WEIGHTS, framework="np") as file:
+    with safe_open(run.file(WEIGHTS), framework="np") as file:
         names = [name for name in file.keys() if name.startswith("encoder.")]  # noqa: SIM118 (it is no dict)
         return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
 

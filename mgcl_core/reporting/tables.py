@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .. import data
+from ..experiments.registry import SYSTEMS, needs_words
 from ..metrics import METRIC_NAMES, METRICS
 from ..statistics import MIN_SEEDS, MIN_VIDEOS
 from .cells import REFERENCE, Block, Result, compute_cells, make_block, seed_rows
@@ -27,6 +28,10 @@ SUBJECTS = {
     5: "Ablation study",
     6: "Ablation study of sentiment-intensity-guided contrastive learning",
 }
+
+
+#: Rows of systems that cannot run on features of the text alone.
+_NEED_WORDS = {entry.title for name, entry in SYSTEMS.items() if needs_words(name)}
 
 
 def table1(corpora: Sequence[data.Corpus]) -> Table:
@@ -151,7 +156,8 @@ def _lines(number: int, block: Block, model: str, of_model: list[dict]) -> list[
     lines = [("paper", ["not printed" if text is None else text.replace("-", "–") for text in printed])]
     results = block.models[model]
     if not results:
-        return [*lines, ("ours", ["not run"] * len(of_model))]
+        why = "needs words" if not block.has_words and model in _NEED_WORDS else "not run"
+        return [*lines, ("ours", [why] * len(of_model))]
     synthetic = ", synthetic" if results[0].synthetic else ""
     lines += [
         (f"ours (n={len(results)}{synthetic})", [_mean(cell) for cell in of_model]),
@@ -239,6 +245,11 @@ def _about(block: Block, cells: pd.DataFrame) -> list[str]:
         f"{first.corpus!r}; {len(seeds)} seeds ({', '.join(map(str, seeds))}); profile {first.profile!r}{changed} in "
         f"{' and '.join(sorted({result.precision for result in block.results}))}; epoch chosen by {first.selection!r}."
     ]
+    if not block.has_words:
+        lines.append(
+            "Text: features of the file, read by sequence encoders in place of a text model (text_source='features'). "
+            "Needs words: a system that trains a text model of its own, which reads words."
+        )
     if block.no_verdict:
         lines.append(
             f"No verdict on a replication ({block.no_verdict}): the paper's numbers are on {block.dataset}'s published "

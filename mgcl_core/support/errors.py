@@ -53,6 +53,22 @@ class RunError(MGCLError):
     """A run cannot be started, continued, found or evaluated."""
 
 
+class DamagedFile(RunError):
+    """A file that this package wrote is missing, or not as it was written.
+
+    Args:
+        path: The file.
+        problem: What is wrong.
+        remedy: What to do about it.
+
+    The first two are attributes, too.
+    """
+
+    def __init__(self, path: Path | str, problem: str, remedy: str = ""):
+        self.path, self.problem = Path(path), problem
+        super().__init__(f"{path} is damaged: {problem}" + (f". {remedy}" if remedy else ""))
+
+
 def shorten(value: object) -> str:
     """Give at most 100 characters of ``value``, for a message about what a file holds."""
     text = str(value)

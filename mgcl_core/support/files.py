@@ -5,13 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from .errors import DamagedFile
+
+#: No JSON file of this package is longer; one that is would be read for minutes.
+_LONGEST_JSON = 1 << 28
+#: What `atomic` names its temporary files.
+_TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.[^.]+)?")
 
 
 @contextlib.contextmanager
@@ -23,8 +32,13 @@ def atomic(path: Path) -> Iterator[Path]:
 
     Yields:
         A temporary path in the same folder. It replaces ``path`` at the end of the block, and is removed on an error.
+
+    Raises:
+        DamagedFile: A folder has its name.
     """
     path = Path(path)
+    if path.is_dir():
+        raise DamagedFile(path, "it is a folder", "Remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
     # Some writers choose their format by the suffix.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
@@ -33,31 +47,80 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o644)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())  # or a power failure may leave the new name with nothing in it
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as readable JSON, and NaN as null, because JSON has no NaN."""
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that a process left in ``folder`` when it was killed; nobody may be writing there."""
+    for path in folder.rglob(".*"):
+        if _TEMPORARY.fullmatch(path.name) and not path.is_dir():
+            path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any, *, seal: Callable[[Any], Any] = lambda plain: plain) -> None:
+    """Write ``value`` as readable JSON, and NaN as null, because JSON has no NaN.
+
+    ``seal`` is given what will be written and returns what is written instead.
+    """
+    text = json.dumps(seal(_finite(value)), indent=1, ensure_ascii=False, allow_nan=False)
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        # Names of files and clips may hold what is no text (a lone surrogate), and must come back as they were.
+        temporary.write_text(text + "\n", encoding="utf-8", errors="surrogatepass")
 
 
-def read_json(path: Path) -> Any:
-    """Read what `write_json` wrote."""
-    return json.loads(Path(path).read_text())
+def read_json(path: Path, remedy: str = "") -> Any:
+    """Read what `write_json` wrote.
+
+    Raises:
+        DamagedFile: It is missing, no regular file, longer than any such file, or no JSON. ``remedy`` ends the message.
+    """
+    try:
+        return json.loads(_read_text(Path(path), remedy), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(path, f"it is no JSON ({type(error).__name__}: {error})", remedy) from None
 
 
 def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write one JSON object per line, NaN as null."""
     with atomic(path) as temporary:
-        temporary.write_text("".join(json.dumps(_finite(row), allow_nan=False) + "\n" for row in rows))
+        text = "".join(json.dumps(_finite(row), allow_nan=False) + "\n" for row in rows)
+        temporary.write_text(text, encoding="utf-8")
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Read what `write_json_lines` wrote."""
-    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+def read_json_lines(path: Path, remedy: str = "") -> list[dict[str, Any]]:
+    """Read what `write_json_lines` wrote.
+
+    Raises:
+        DamagedFile: As for `read_json`.
+    """
+    try:
+        lines = _read_text(Path(path), remedy).split("\n")
+        rows = [json.loads(line, parse_constant=_no_number) for line in lines if line]
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(path, f"it holds no lines of JSON ({type(error).__name__}: {error})", remedy) from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise DamagedFile(path, "a line holds no JSON object", remedy)
+    return rows
+
+
+def _read_text(path: Path, remedy: str) -> str:
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+            raise DamagedFile(path, "it is no regular file", remedy)
+        if status.st_size > _LONGEST_JSON:
+            raise DamagedFile(path, f"it has {status.st_size} bytes", remedy)
+        return path.read_text(encoding="utf-8", errors="surrogatepass")
+    except OSError as error:
+        raise DamagedFile(path, error.strerror or str(error), remedy) from None
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
 
 
 def open_array(path: Path, *, writable: bool = False) -> np.ndarray:

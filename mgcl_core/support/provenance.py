@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
+import time
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +62,33 @@ def git_state() -> dict[str, Any]:
     return {"commit": _git(checkout, "rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
 
 
+def timestamp() -> str:
+    """Return the time now, in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+@functools.cache
+def source_digest(modules: tuple[str, ...], *, alone: tuple[str, ...] = ()) -> str:
+    """Return a SHA-256 of source files of this package.
+
+    Args:
+        modules: Dotted names below the package; what they import of it is part of the hash.
+        alone: Modules without what they import.
+    """
+    package = Path(__file__).resolve().parents[1]
+    files = {_module_file(package, name) for name in alone}
+    waiting = [_module_file(package, name) for name in modules]
+    while waiting:
+        path = waiting.pop()
+        if path is not None and path not in files:
+            files.add(path)
+            waiting += _imports(package, path)
+    digest = hashlib.sha256()
+    for path in sorted(path for path in files if path is not None):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
 def peak_memory(device: torch.device) -> dict[str, float]:
     """Return the highest memory so far in GiB: of this process (NaN if the system does not say), and on a GPU."""
     peak = {"process_gib": float("nan")}
@@ -76,6 +107,23 @@ def package_versions(names: Iterable[str]) -> dict[str, str | None]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
+
+
+def _module_file(package: Path, name: str) -> Path | None:
+    """The file of a module of this package, None where there is none of that name."""
+    path = package.joinpath(*name.split(".")) if name else package
+    candidates = (path.with_suffix(".py"), path / "__init__.py")
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def _imports(package: Path, path: Path) -> Iterator[Path | None]:
+    """Files of this package that a module imports from, by its relative imports."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = path.parents[node.level - 1].relative_to(package).parts
+            name = ".".join((*base, *((node.module or "").split(".") if node.module else ())))
+            yield _module_file(package, name)
+            yield from (_module_file(package, f"{name}.{alias.name}".lstrip(".")) for alias in node.names)
 
 
 def _is_this_project(folder: Path) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.corpus_files import TEXT, make_content, write
 
-from mgcl_core.data import cache, load_corpus, loading
+from mgcl_core.data import cache, load_corpus, reading
 from mgcl_core.data.loading import with_text
 from mgcl_core.support.errors import CorpusError
 
@@ -37,7 +37,7 @@ def no_unpickling(monkeypatch):
     def fail(path):
         raise AssertionError("the file is unpickled again")
 
-    monkeypatch.setattr(loading, "read_pickle", fail)
+    monkeypatch.setattr(reading, "read_source", fail)
 
 
 def is_mapped(array) -> bool:
@@ -95,7 +95,13 @@ def test_another_format_is_read_again(tmp_path, path, entry, monkeypatch):
 
 
 def truncate(path):
-    path.write_bytes(path.read_bytes()[:-1])
+    path.write_bytes(path.read_bytes()[:-2])
+
+
+def replace(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
 
 
 BROKEN = {
@@ -107,6 +113,8 @@ BROKEN = {
     "a cut array": lambda entry: truncate(entry / "train-audio.npy"),
     "an empty array": lambda entry: (entry / "train-labels.npy").write_bytes(b""),
     "no array at all": lambda entry: (entry / "train-vision.npy").write_bytes(b"x" * 5000),
+    "other numbers": lambda entry: np.save(entry / "train-audio.npy", 0 * np.load(entry / "train-audio.npy")),
+    "an edited index": lambda entry: replace(entry / "index.json", '"train_000$_$1"', '"train_000$_$2"'),
     "another shape": lambda entry: np.save(entry / "train-audio.npy", np.zeros(3, np.float32)),
     "a pickled array": lambda entry: np.save(entry / "train-labels.npy", np.array([None])),
 }
@@ -150,14 +158,14 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path, path, monkey
         folder.write_text("")
     elif read is not load_corpus:
         load_corpus(path, cache_dir=folder)  # so that the text is what is read
-    read_pickle = loading.read_pickle
+    read_source = reading.read_source
 
     def touched(file):
-        content = read_pickle(file)
+        content = read_source(file)
         os.utime(file, ns=(7, 7))
         return content
 
-    monkeypatch.setattr(loading, "read_pickle", touched)
+    monkeypatch.setattr(reading, "read_source", touched)
     with pytest.raises(CorpusError, match="changed while it was read") as caught:
         read(path, cache_dir=folder)
     assert caught.value.file == path

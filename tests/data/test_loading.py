@@ -11,7 +11,8 @@ import pytest
 from helpers.corpus_files import AUDIO, VISION, changed, make_content, with_numpy_names, write
 
 from mgcl_core.data import load_clips, load_corpus, synthetic
-from mgcl_core.data.loading import _PUBLISHED, SHA256, with_text
+from mgcl_core.data.known_files import PUBLISHED, SHA256
+from mgcl_core.data.loading import with_text
 from mgcl_core.support.errors import ConfigError, CorpusError
 from mgcl_core.support.paths import data_directory, project_root
 
@@ -269,8 +270,8 @@ def test_audio_minus_infinity_becomes_zero_and_is_counted(load, caplog):
 
 
 def test_features_are_checked_in_chunks_as_if_whole(load, monkeypatch):
-    monkeypatch.setattr("mgcl_core.data.validation.CHUNK_BYTES", 1)  # a chunk for each clip
-    monkeypatch.setattr("mgcl_core.data.loading._SHIFT_CLIPS", 2)
+    monkeypatch.setattr("mgcl_core.data.feature_stream.CHUNK_BYTES", 1)  # a chunk for each clip
+    monkeypatch.setattr("mgcl_core.data.reading._SHIFT_CLIPS", 2)
     content = make_content(lengths=False)
     content["train"]["audio"][4, 0, 0] = -np.inf
     content["train"]["vision"][[1, 3]] = content["train"]["vision"][[1, 3], ::-1]
@@ -359,7 +360,7 @@ def publish(monkeypatch):
     def publish(path, place):
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         monkeypatch.setitem(SHA256, place, sha256)
-        monkeypatch.setitem(_PUBLISHED, sha256, place)
+        monkeypatch.setitem(PUBLISHED, sha256, place)
 
     return publish
 

@@ -6,12 +6,14 @@ import pickle
 
 import numpy as np
 import pytest
-from helpers.corpus_files import AUDIO, VISION, changed, make_content, write
+from helpers.corpus_files import VISION, changed, make_content, write
 
 from mgcl_core.data import load_corpus
+from mgcl_core.data.feature_stream import FeatureStream
 from mgcl_core.data.loading import with_text
 from mgcl_core.data.safe_pickle import read_pickle
-from mgcl_core.data.validation import FeatureStream, Location, check_file
+from mgcl_core.data.validation import check_file
+from mgcl_core.data.values import Location
 from mgcl_core.support.errors import CorpusError, MGCLError
 
 CONTENT = make_content()
@@ -37,7 +39,8 @@ def objects(value) -> np.ndarray:
 
 # name: (content, split, key, in the message)
 BROKEN = {
-    "not a dict": ([1, 2], None, None, "a dict of the splits"),
+    "a number": (7, None, None, "a dict of the splits"),
+    "a list of numbers": ([1, 2], "test", None, "(words, visual, acoustic), label, segment); found int at clip 0"),
     "no valid split": (without("valid"), None, "valid", "train, test"),
     "other names": ({"training": TRAIN}, None, "train", "training"),
     "a split that is a list": (CONTENT | {"test": []}, "test", None, "found list"),
@@ -60,20 +63,18 @@ BROKEN = {
     ),
     "audio of rank 2": (changed(CONTENT, "train", audio=TRAIN["audio"][:, 0]), "train", "audio", "(5, 4)"),
     "vision of rank 4": (changed(CONTENT, "test", vision=CONTENT["test"]["vision"][None]), "test", "vision", "rank 3"),
-    "labels of rank 2": (
-        changed(CONTENT, "train", regression_labels=TRAIN["regression_labels"][:, None]),
-        "train", "regression_labels", "(5, 1)",
+    "two labels a clip": (
+        changed(CONTENT, "train", regression_labels=np.ones((5, 2))), "train", "regression_labels", "(5, 2)",
     ),
-    "ids of rank 2": (changed(CONTENT, "train", id=np.array([["a"]])), "train", "id", "(1, 1)"),
+    "ids of rank 3": (changed(CONTENT, "train", id=np.array([[["a"]]])), "train", "id", "(1, 1, 1)"),
+    "numbers as ids of rank 2": (changed(CONTENT, "train", id=np.ones((5, 3))), "train", "id", "(5, 3)"),
+    "an integer as a key": (changed(CONTENT, "valid") | {"valid": CONTENT["valid"] | {5: 1}}, "valid", "5", "not text"),
     "audio as nested lists": (changed(CONTENT, "train", audio=TRAIN["audio"].tolist()), "train", "audio", "list"),
     "text_bert without mask": (
         changed(CONTENT, "train", text_bert=TRAIN["text_bert"][:, :2]), "train", "text_bert", "(N, 3, L)",
     ),
     "audio without steps": (
         changed(CONTENT, "train", audio=np.zeros((5, 0, 4), np.float32)), "train", "audio", "(5, 0, 4)",
-    ),
-    "a length beyond the array": (
-        altered("valid", "audio_lengths", 1, AUDIO[0] + 1), "valid", "audio_lengths", "found 8 at clip 1",
     ),
     "a negative length": (altered("test", "vision_lengths", 3, -1), "test", "vision_lengths", "0 to 5; found -1"),
     "half a length": (altered("train", "audio_lengths", 0, 1.5), "train", "audio_lengths", "1.5"),
@@ -116,7 +117,7 @@ BROKEN = {
     ),
     "no sentence": (
         {name: part | {"raw_text": [None] * len(part["id"]), "text_bert": 0 * part["text_bert"]}
-         for name, part in CONTENT.items()},
+         for name, part in make_content(text=False).items()},
         None, "raw_text", "no clip has a word",
     ),
     "NaN in padding": (altered("train", "audio", (0, -1, 0), np.nan), "train", "audio", "nan"),
@@ -151,7 +152,7 @@ BROKEN = {
         changed(CONTENT, "valid", raw_text=np.full(3, 2**31 - 1, "<i4").view("<U1")), None, None, "code points",
     ),
     "texts longer than the file": (
-        changed(CONTENT, "train", raw_text=["x" * 10_000] * 5), None, "raw_text", "expected up to",
+        changed(CONTENT, "train", raw_text=["x" * 10_000] * 5), "train", "raw_text", "expected up to",
     ),
 }  # fmt: skip
 
@@ -248,7 +249,7 @@ def test_padding_may_hold_anything_finite_where_lengths_are_given_precedence(tmp
 
 def test_a_file_that_is_cut_off_while_it_is_read_is_an_error(tmp_path, monkeypatch):
     """Its features are views of the mapped file, and to read beyond its end would be a signal."""
-    monkeypatch.setattr("mgcl_core.data.validation.CHUNK_BYTES", 1)  # a chunk a clip
+    monkeypatch.setattr("mgcl_core.data.feature_stream.CHUNK_BYTES", 1)  # a chunk a clip
     path = write(tmp_path / "file.pkl", make_content())
     source = check_file(read_pickle(path), path)["train"].features["audio"]
     chunks = FeatureStream(source, "audio", Location(path, "train")).chunks()

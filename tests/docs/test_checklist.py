@@ -21,6 +21,7 @@ def test_the_checklist_has_twenty_rows():
         "docs/decisions.md",
         "docs/speed.md",
         "docs/statistics.md",
+        "docs/features.md",
         "data/README.md",
     ],
 )

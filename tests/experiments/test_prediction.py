@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.run_files import edit_record, seal
 from safetensors.numpy import load_file, save_file
 
 from mgcl_core.cli import main
@@ -217,7 +218,7 @@ def copied(run, tmp_path):
         (lambda values: {name: value * np.nan for name, value in values.items()}, "by which nothing can be scaled"),
         (lambda values: {name: value * 0 for name, value in values.items()}, "by which nothing can be scaled"),
         (lambda values: {"audio_center": values["audio_center"]}, "holds"),
-        (lambda values: None, "cannot be read"),
+        (lambda values: None, "scaler.safetensors is damaged: No such file"),
     ],
 )
 def test_a_damaged_scaler_is_an_error(run, demo_file, tmp_path, damage, message):
@@ -226,6 +227,7 @@ def test_a_damaged_scaler_is_an_error(run, demo_file, tmp_path, damage, message)
     (directory / SCALER).unlink()
     if values is not None:
         save_file(values, directory / SCALER)
+        seal(directory)
     with pytest.raises(RunError, match=message):
         predict_file(directory, demo_file, out=tmp_path / "a.csv", device="cpu")
     assert not (tmp_path / "a.csv").exists()
@@ -238,6 +240,7 @@ def test_a_prediction_that_is_not_finite_is_an_error(run, demo_file, tmp_path):
         {name: np.full_like(value, 3e38) if name.startswith("predictor") else value for name, value in weights.items()},
         directory / WEIGHTS,
     )
+    seal(directory)
     with pytest.raises(RunError, match="have a prediction that is not finite, the first"):
         predict_file(directory, demo_file, out=tmp_path / "a.csv", device="cpu")
     assert not (tmp_path / "a.csv").exists()
@@ -248,7 +251,6 @@ def test_the_text_model_is_named_and_never_fetched_unasked(run, demo_file, tmp_p
         predict_file(run.directory, demo_file, out=tmp_path / "a.csv", device="cpu", splits=["test"])
     assert f"text model: the folder {run.config.text_model}" in caplog.text
     directory = copied(run, tmp_path)
-    for record in directory.parent.glob("*/record.json"):
-        record.write_text(record.read_text().replace(run.config.text_model, "someone/no-such-model"))
+    edit_record(directory, lambda record: record["config"].update(text_model="someone/no-such-model"))
     with pytest.raises(ConfigError, match="not on this machine, and nothing is fetched unless asked for"):
         predict_file(directory, demo_file, out=tmp_path / "b.csv", device="cpu")

@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.run_files import edit_record, seal
 
-from mgcl_core.config import Config
 from mgcl_core.data.corpus import EncoderName
 from mgcl_core.experiments.frozen_features import encode_frozen
 from mgcl_core.experiments.registry import config_for, paper_dataset
-from mgcl_core.experiments.runs import RECORD, Run, load_run, write_predictions
-from mgcl_core.experiments.stages import MGCLStage
+from mgcl_core.experiments.runs import RECORD, load_run, write_predictions
 from mgcl_core.experiments.study import Study
 from mgcl_core.metrics import regression_metrics
 from mgcl_core.support.errors import ConfigError, CorpusError, MGCLError, RunError
@@ -396,15 +395,14 @@ def test_predictions_come_back_as_they_were_written_whatever_the_ids(corpus, tin
     assert tuple(run.predictions("test")["id"]) == test.ids
 
 
-def test_labels_on_the_cuts_of_the_classes_fall_on_the_same_side_after_reading(tmp_path):
+def test_labels_on_the_cuts_of_the_classes_fall_on_the_same_side_after_reading(study):
     labels = np.array([-0.7, -0.1, 0.1, 0.7], dtype=np.float32)
     predicted = np.array([-0.71, -0.3, 0.05, 0.6], dtype=np.float32)  # each on the lower side of its cut, as the labels
-    (tmp_path / "run").mkdir()
-    write_predictions(
-        tmp_path / "run" / "predictions-test.csv", ["a", "b", "c", "d"], {"prediction": predicted}, labels=labels
-    )
-    (tmp_path / "run" / RECORD).write_text("{}")
-    frame = Run(MGCLStage(Config()), tmp_path / "run").predictions("test")
+    run = study().pretrain()[1]
+    path = run.directory / "predictions-test.csv"
+    write_predictions(path, ["a", "b", "c", "d"], {"prediction": predicted}, labels=labels)
+    seal(run.directory)
+    frame = run.predictions("test")
     assert frame["label"].to_numpy().tobytes() == labels.tobytes()
     assert frame["prediction"].to_numpy().tobytes() == predicted.tobytes()
     metrics = regression_metrics(frame["label"].to_numpy(), frame["prediction"].to_numpy(), "sims")
@@ -413,15 +411,22 @@ def test_labels_on_the_cuts_of_the_classes_fall_on_the_same_side_after_reading(t
 
 def test_a_damaged_record_is_an_error(study):
     run = study(overrides={"text_epochs": 1, "sequence_epochs": 1, "mgcl_epochs": 1}).train()[0]
-    record = run.record()
-    without_config = {name: value for name, value in record.items() if name != "config"}
-    for damaged, message in (
-        ("", "is damaged"),
-        ("[]", "is damaged"),
-        (json.dumps(without_config), "is damaged: KeyError: 'config'"),
-        (json.dumps({**record, "parents": [run.name]}), "is said to start from it"),
-        (json.dumps({**record, "config": {"alhpa": 1}}), "did you mean 'alpha'"),
-    ):
+    whole = (run.directory / RECORD).read_text()
+    for damaged in ("", "[]", "{}", whole[:-20], whole.replace('"seed": 1', '"seed": 2'), "[" * 100_000):
         (run.directory / RECORD).write_text(damaged)
+        with pytest.raises(RunError, match="is damaged|of another version"):
+            load_run(run.directory)
+    (run.directory / RECORD).write_text(whole)
+    for change, message in (
+        (lambda record: record.pop("config"), "'config' is None"),
+        (lambda record: record.update(parents=[run.name]), "is said to start from it"),
+        (lambda record: record.update(parents=["../" + name for name in record["parents"]]), "not runs of the same"),
+        (lambda record: record.update(parents=record["parents"][::-1]), "does not start from"),
+        (lambda record: record.update(config={"alhpa": 1}), "did you mean 'alpha'"),
+        (lambda record: record.update(seconds="1"), "'seconds' is 1"),
+    ):
+        edit_record(run.directory, change)
         with pytest.raises(MGCLError, match=message):
             load_run(run.directory)
+        (run.directory / RECORD).write_text(whole)
+    assert load_run(run.directory).config == run.config

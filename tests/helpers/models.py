@@ -8,7 +8,7 @@ import torch
 
 from mgcl_core.config import Config
 from mgcl_core.data.corpus import EncoderName
-from mgcl_core.data.text_model import text_config
+from mgcl_core.experiments.text_input import encoded_width
 from mgcl_core.model import MGCL
 from mgcl_core.system import Shapes
 
@@ -18,7 +18,7 @@ def build(
 ) -> MGCL:
     """MGCL with the random weights of ``seed``, for a corpus of the shapes in ``config``."""
     shapes = Shapes(
-        text_dim=text_config(config.text_model).hidden_size,
+        text_dim=encoded_width(config),
         text_steps=10,
         audio_dim=config.audio_dim,
         audio_steps=config.audio_steps,

@@ -136,6 +136,7 @@ def _bytes() -> bytes:
 
 ALLOWED_FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "ndarray"): _ndarray,
+    ("numpy", "memmap"): _ndarray,  # its numbers are in the pickle as an array's are
     ("numpy", "dtype"): _dtype,
     ("_codecs", "encode"): _encode,
     ("__builtin__", "bytes"): _bytes,

@@ -173,6 +173,8 @@ def _splits(corpus: Corpus, names: Sequence[str]) -> list[Split]:
 
 def _lengths(split: Split, modality: str) -> np.ndarray:
     if modality == "T":
+        if split.text_bert is None and split.text_mask is not None:
+            return np.asarray(split.text_mask).sum(axis=1)
         if split.text_bert is None:  # not tokenised yet: words
             return np.array([len(text.split()) for text in split.raw_text])
         return np.asarray(split.text_bert[:, 1]).sum(axis=1)
@@ -180,6 +182,8 @@ def _lengths(split: Split, modality: str) -> np.ndarray:
 
 
 def _steps(split: Split, modality: str) -> int:
+    if modality == "T" and split.text_bert is None and split.text_mask is not None:
+        return split.text_mask.shape[1]
     if modality == "T" and split.text_bert is None:
         return int(_lengths(split, "T").max())
     return {"T": split.text_bert, "V": split.vision_mask, "A": split.audio_mask}[modality].shape[-1]

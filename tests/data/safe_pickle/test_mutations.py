@@ -61,7 +61,10 @@ def outcome(path, data: bytes) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # numpy 2.x on numpy.core
         trusted = pickle.loads(data)  # nothing that runs code was accepted
-    for key in ("audio", "vision"):
+    keys = ["audio", "vision"]
+    if "text" in trusted["train"] and "text_bert" not in trusted["train"]:
+        keys.append("text")
+    for key in keys:
         assert_features_as_trusted(corpus, key, {name: trusted[name] for name in SPLITS})
     for split in corpus.splits:
         assert_as_trusted(split, trusted[split.name])
@@ -79,18 +82,28 @@ def sentences(values) -> list:
     return strings("" if value is None or value != value else value for value in values)
 
 
+def clip_ids(values) -> list:
+    if np.ndim(values) < 2:
+        return strings(values)
+    rows = [strings(row) for row in values]
+    return [first if not rest else f"{first}$_${'-'.join(rest)}" for first, *rest in rows]
+
+
 def assert_as_trusted(split, raw):
-    assert list(split.ids) == strings(raw["id"])
-    assert list(split.raw_text) == sentences(raw["raw_text"])
+    assert list(split.ids) == clip_ids(raw["id"])
+    assert list(split.raw_text) == sentences(raw.get("raw_text", [""] * len(split)))
     assert (split.text_bert is None) == ("text_bert" not in raw)
     assert split.text_bert is None or np.array_equal(split.text_bert, raw["text_bert"])
-    assert np.array_equal(split.labels, np.asarray(raw["regression_labels"]).astype(np.float32))
+    assert np.array_equal(split.labels, np.asarray(raw["regression_labels"]).reshape(-1).astype(np.float32))
     assert (split.unimodal_labels is None) == ("regression_labels_T" not in raw)
-    assert (split.text is None) == ("text" not in raw)
     for index, modality in enumerate("TVA" if split.unimodal_labels is not None else ""):
-        trusted = np.asarray(raw[f"regression_labels_{modality}"]).astype(np.float32)
+        trusted = np.asarray(raw[f"regression_labels_{modality}"]).reshape(-1).astype(np.float32)
         assert np.array_equal(split.unimodal_labels[index], trusted)
-    assert split.text is None or np.array_equal(split.text, raw["text"].astype(np.float32))
+    if "text" in raw and "text_bert" in raw:
+        assert np.array_equal(split.text, raw["text"].astype(np.float32))
+        assert np.array_equal(split.text_mask, raw["text_bert"][:, 1] > 0)
+    elif "text" not in raw:
+        assert split.text is None or not (split.text.any() or split.text_mask.any())
 
 
 def assert_features_as_trusted(corpus, key: str, raw: dict):
@@ -101,6 +114,10 @@ def assert_features_as_trusted(corpus, key: str, raw: dict):
             values = part[key][clip].astype(np.float32) if key in part else np.zeros((1, 1))
             steps[name, clip] = np.flatnonzero((values != 0).any(axis=1))
     lengths = {name: part.get(f"{key}_lengths") if key in part else None for name, part in raw.items()}
+    lengths = {  # those of before a cut are cut too
+        name: None if values is None else np.minimum(np.reshape(values, -1), part[key].shape[1])
+        for (name, values), part in zip(lengths.items(), raw.values(), strict=True)
+    }
     believed = all(values is not None for values in lengths.values()) and all(
         (seen < lengths[name][clip]).all() for (name, clip), seen in steps.items()
     )
