@@ -221,6 +221,19 @@ def build_parser() -> argparse.ArgumentParser:
     )
     corpus.set_defaults(command=_corpus)
 
+    tried = commands.add_parser("runs", help="list what was tried: settings, validation score, age, size")
+    tried.set_defaults(command=_runs)
+    clean = commands.add_parser("clean", help="remove runs of another version, damaged ones, and what is asked for")
+    clean.add_argument("--unfinished", action="store_true", help="runs that were stopped and could go on")
+    clean.add_argument("--features", action="store_true", help="kept features, which are computed again where needed")
+    clean.add_argument(
+        "--run", action="append", default=[], metavar="NAME", help="this run, or those that a pattern fits ('MGCL-*')"
+    )
+    clean.add_argument("--yes", action="store_true", help="remove; without it they are only listed")
+    clean.set_defaults(command=_clean)
+    for command in (tried, clean):
+        command.add_argument("--results", default=None, metavar="FOLDER", help="default: results/ of the project")
+
     listing = commands.add_parser("settings", help="list every setting: its value under a profile, and what it does")
     listing.add_argument("--dataset", default="sims", choices=["sims", "mosi", "mosei"])
     listing.add_argument("--profile", default="paper", choices=list(PROFILES))
@@ -289,6 +302,35 @@ def _status(options: argparse.Namespace) -> None:
             states.setdefault(run.stage.label, []).append(f"{run.seed} {_STATES.get(run.state, 'missing')}")
         for label, of_seeds in states.items():
             print(f"  {label:<12} {'   '.join(of_seeds)}")
+
+
+def _runs(options: argparse.Namespace) -> None:
+    import pandas as pd
+
+    from .experiments.listing import experiments
+
+    frames = [experiments(folder) for folder in sorted(_results(options).glob("*/*/runs"))]
+    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    if frame.empty:
+        print(f"nothing was tried in {_results(options)}")
+    else:
+        print(frame.to_string(index=False, na_rep="", float_format="{:.3f}".format))
+
+
+def _clean(options: argparse.Namespace) -> None:
+    from .experiments.cleaning import removable, remove
+
+    found = removable(_results(options), unfinished=options.unfinished, features=options.features, runs=options.run)
+    gone, kept = remove(found) if options.yes else (found, [])
+    for items, what in ((gone, "removed" if options.yes else "would go"), (kept, "in use, kept")):
+        for item in items:
+            print(f"{what}: {item.path} ({item.reason}, {item.bytes / 1e6:.1f} MB)")
+    total = sum(item.bytes for item in gone) / 1e6
+    print(f"{len(gone)} items, {total:.1f} MB" + ("" if options.yes or not gone else "; --yes removes them"))
+
+
+def _results(options: argparse.Namespace) -> Path:
+    return Path(options.results) if options.results else project_root() / "results"
 
 
 def _search(options: argparse.Namespace) -> None:

@@ -39,14 +39,28 @@ class MTM(nn.Module):
         Returns:
             (B, d).
         """
+        attended, _ = self._attend(macro, sources, masks, need_weights=False)
+        hidden = self.attention_norm(macro + self.dropout(attended))
+        return self.feedforward_norm(hidden + self.dropout(self.feedforward(hidden)))
+
+    def weights(self, macro: Tensor, sources: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
+        """Attention weights of each head on the steps of each source; arguments as for ``forward``.
+
+        Returns:
+            (B, heads, L) for each source. Over both sources they add up to 1; where a clip has no step, to 0.
+        """
+        _, weights = self._attend(macro, sources, masks, need_weights=True, average_attn_weights=False)
+        return list(weights.split([source.shape[1] for source in sources], dim=-1))
+
+    def _attend(
+        self, macro: Tensor, sources: list[Tensor], masks: list[Tensor], **options: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, d), and the weights (B, heads, L1+L2) where they are asked for."""
         steps = [source + embedding for source, embedding in zip(sources, self.modality, strict=True)]
         steps, padding = torch.cat(steps, 1), ~torch.cat(masks, 1)  # (B, L1+L2, d), (B, L1+L2)
         nothing = padding.all(1, keepdim=True)  # (B, 1): both sources are absent, and attention would be NaN
-        attended, _ = self.attention(
-            macro[:, None], steps, steps, key_padding_mask=padding & ~nothing, need_weights=False
-        )
-        hidden = self.attention_norm(macro + self.dropout(attended[:, 0] * ~nothing))
-        return self.feedforward_norm(hidden + self.dropout(self.feedforward(hidden)))
+        attended, weights = self.attention(macro[:, None], steps, steps, key_padding_mask=padding & ~nothing, **options)
+        return attended[:, 0] * ~nothing, None if weights is None else weights[:, :, 0] * ~nothing[:, None]
 
 
 class CMGF(nn.Module):
@@ -66,6 +80,15 @@ class CMGF(nn.Module):
         vision = self.blocks[1](V_a, [T_i, A_i], [T_mask, A_mask])  # eq. 14
         audio = self.blocks[2](A_a, [T_i, V_i], [T_mask, V_mask])  # eq. 15
         return torch.cat([text, vision, audio], -1)  # eq. 16
+
+    def weights(self, macro: Tensor, micro: list[Tensor], masks: list[Tensor]) -> dict[tuple[str, str], Tensor]:
+        """Attention weights (B, heads, L) by query and source: ``["T", "V"]`` are those of T_a on the steps of V_i."""
+        found = {}
+        for position, (query, block) in enumerate(zip(MODALITIES, self.blocks, strict=True)):
+            others = [other for other in range(len(MODALITIES)) if other != position]
+            shares = block.weights(macro[position], [micro[k] for k in others], [masks[k] for k in others])
+            found |= {(query, MODALITIES[k]): share for k, share in zip(others, shares, strict=True)}
+        return found
 
 
 class Concatenation(nn.Module):

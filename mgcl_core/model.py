@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,35 @@ from .fusion import CMGF, Concatenation
 from .losses import collaborative_contrastive_loss, prediction_loss, unimodal_loss
 from .support.errors import RunError
 from .system import Output, Shapes, System
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the predictions of B clips rest on.
+
+    Attributes:
+        output: ``prediction`` (B,), ``unimodal`` (6, B), and the six features, as of ``forward``.
+        attention: Weights (B, heads, L) of MTM (equations 13-15) by the macro feature that asks and the modality whose
+            micro steps it looks at: ``attention["T", "V"]``. Empty for the variant w/o fusion, which has none.
+        masks: (B, L) by modality, True at valid steps.
+    """
+
+    output: Output
+    attention: dict[tuple[str, str], Tensor]
+    masks: dict[str, Tensor]
+
+    def on_steps(self, modality: str) -> Tensor:
+        """Share of all attention that each step of ``modality`` has: (B, L), the mean over heads and three queries.
+
+        Over the steps of all modalities the shares add up to 1, or to less where a query finds no step.
+        """
+        if not self.attention:
+            raise RunError("this variant has no attention to show: it concatenates the features (w/o fusion)")
+        return sum(weights.mean(1) for (_, source), weights in self.attention.items() if source == modality) / 3
+
+    def on_modalities(self) -> Tensor:
+        """The same, summed over the steps: (3, B) in the order T, V, A."""
+        return torch.stack([self.on_steps(modality).sum(1) for modality in MODALITIES])
 
 
 class MGCL(System):
@@ -87,10 +117,7 @@ class MGCL(System):
         return {"": self.config.mgcl_lr, **{f"encoders.{name}.": self.config.text_lr for name in text}}
 
     def forward(self, batch: Batch) -> Output:
-        present = batch.present  # (3, B)
-        macro, micro, masks = zip(*(self.features(m, batch) for m in MODALITIES), strict=True)
-        # An absent modality gives zeros, not what projections make of them (decision 19); its micro mask is empty.
-        macro = [vector * here[:, None] for vector, here in zip(macro, present, strict=True)]
+        macro, micro, masks = self._six_features(batch)
         F = self.fusion(macro, micro, masks)  # eqs 13-16
         prediction = self.predictor(F).squeeze(-1)  # eq. 17, (B,)
         macro = at_least_float32(torch.stack(macro))  # T_a, V_a, A_a, (3, B, d)
@@ -99,10 +126,29 @@ class MGCL(System):
         unimodal = torch.stack(
             [head(vector).squeeze(-1) for head, vector in zip(self.heads, [*macro, *micro], strict=True)]
         )  # eq. 19, (6, B)
-        output = Output(prediction, macro, micro, unimodal * present.repeat(2, 1))
+        output = Output(prediction, macro, micro, unimodal * batch.present.repeat(2, 1))
         if batch.labels is not None:
             output.losses = self.losses(output, batch)
         return output
+
+    @torch.no_grad()
+    def explain(self, batch: Batch) -> Explanation:
+        """Predictions of a batch with what they rest on, without dropout and without sight of the labels."""
+        training = self.training
+        self.eval()
+        try:
+            output = self(replace(batch, labels=None, unimodal_labels=None))
+            macro, micro, masks = self._six_features(batch)
+            attention = self.fusion.weights(macro, micro, masks) if isinstance(self.fusion, CMGF) else {}
+        finally:
+            self.train(training)
+        return Explanation(output, attention, dict(zip(MODALITIES, masks, strict=True)))
+
+    def _six_features(self, batch: Batch) -> tuple[list[Tensor], tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Macro features (B, d), micro sequences (B, L, d) and their masks (B, L), each of T, V, A."""
+        macro, micro, masks = zip(*(self.features(m, batch) for m in MODALITIES), strict=True)
+        # An absent modality gives zeros, not what projections make of them (decision 19); its micro mask is empty.
+        return [vector * here[:, None] for vector, here in zip(macro, batch.present, strict=True)], micro, masks
 
     def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """The weighted terms whose sum is L_all (eq. 22); a term of weight 0 is not computed."""

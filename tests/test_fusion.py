@@ -44,6 +44,24 @@ def test_mtm_equals_attention_written_out(heads):
         assert found[clip].tolist() == pytest.approx(expected, abs=1e-10)
 
 
+def test_the_weights_are_those_that_mtm_attends_with():
+    block = MTM(6, 2, 10, dropout=0.5).double().eval()
+    macro, micro, masks = inputs()
+    masks[1][2] = masks[2][2] = False  # the last clip has neither source
+    shares = block.weights(macro[0], micro[1:], masks[1:])
+    assert [share.shape for share in shares] == [(3, 2, 5), (3, 2, 1)]
+    joined = torch.cat(shares, -1)  # (B, heads, L1+L2)
+    assert torch.allclose(joined.sum(-1), torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)[:, None].expand(3, 2))
+    assert (joined[:, :, :5].amax(1)[~masks[1]] == 0).all()
+    steps = torch.cat([source + own for source, own in zip(micro[1:], block.modality, strict=True)], 1)
+    values = nn.functional.linear(steps, block.attention.in_proj_weight[12:], block.attention.in_proj_bias[12:])
+    mixed = torch.einsum("bhl,blhe->bhe", joined, values.unflatten(2, (2, 3))).flatten(1)
+    hidden = block.attention_norm(macro[0] + block.attention.out_proj(mixed))
+    expected = block.feedforward_norm(hidden + block.feedforward(hidden))
+    found = block(macro[0], micro[1:], masks[1:])
+    assert torch.allclose(found[:2], expected[:2], atol=1e-12)
+
+
 def test_mtm_does_not_see_what_is_masked():
     block = MTM(6, 2, 10, dropout=0.0).double()
     macro, micro, masks = inputs()

@@ -16,6 +16,7 @@ from mgcl_core.data.text_model import tokenize
 from mgcl_core.encoders import encoder_names
 from mgcl_core.losses import collaborative_contrastive_loss
 from mgcl_core.model import MGCL
+from mgcl_core.support.errors import RunError
 
 CPU = torch.device("cpu")
 
@@ -110,6 +111,33 @@ def test_prediction_and_heads_follow_equations_16_to_19(tiny_config, split):
     for position in range(3):  # what is contrasted is the mean of what is fused
         mean = torch.stack([s[m].mean(0) for s, m in zip(sequences[position], masks[position], strict=True)])
         assert torch.allclose(output.micro[position], mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("micro", ["sequence", "pooled"])
+def test_explain_gives_the_predictions_and_where_the_fusion_looked(tiny_config, split, micro):
+    model = build(tiny_config.override({"micro": micro, "dropout": 0.5}))
+    batch = split.batch(np.arange(5))
+    batch.vision_mask[1] = False
+    batch.vision[1] = 0
+    explanation = model.explain(batch)
+    assert model.training and not explanation.output.losses
+    with torch.no_grad():
+        expected = model.eval()(batch)
+    for name in ("prediction", "unimodal", "macro", "micro"):
+        assert torch.equal(getattr(explanation.output, name), getattr(expected, name))
+    assert set(explanation.attention) == {(m, n) for m in "TVA" for n in "TVA" if m != n}
+    assert torch.allclose(explanation.on_modalities().sum(0), torch.ones(5), atol=1e-6)
+    assert explanation.on_modalities()[1, 1] == 0 and (explanation.attention["T", "V"][1] == 0).all()
+    for modality in "TVA":
+        assert explanation.on_steps(modality).shape == explanation.masks[modality].shape
+        assert (explanation.on_steps(modality)[~explanation.masks[modality]] == 0).all()
+
+
+def test_explain_says_that_without_fusion_there_is_no_attention(tiny_config, split):
+    explanation = build(tiny_config.override(VARIANTS["w/o fusion"])).explain(split.batch(np.arange(3)))
+    assert explanation.attention == {} and explanation.output.prediction.shape == (3,)
+    with pytest.raises(RunError, match="w/o fusion"):
+        explanation.on_modalities()
 
 
 def test_labels_do_not_reach_the_prediction(tiny_config, split):

@@ -143,6 +143,8 @@ def test_notebooks_are_stripped_and_declare_their_parameters_as_literals():
         assert cells[0]["cell_type"] == "markdown", path.name
         for cell in code:
             ast.parse("".join(cell["source"]))
+            if path.name.startswith("00"):
+                continue  # to play with: its cells may define functions
             assert len(cell["source"]) <= 12 and not any(line.startswith("def ") for line in cell["source"]), path.name
 
 

@@ -51,8 +51,8 @@ ALLOWED = {
     ("to host", "batches.DeviceSplit._known_counts"),
     ("to host", "trainer.fit"),
     ("to device", "splits.StudySplits._text_embeddings.<locals>.compute"),
-    ("to device", "prediction._predict"),
-    ("to device", "prediction._predict.<locals>.<dictcomp>"),
+    ("to device", "predictor.Predictor.prepare.<locals>.<dictcomp>"),
+    ("to host", "predictor.Predictor.prepare"),
     ("to device", "confede._pairs_on.<locals>.<genexpr>"),
     # once a checkpoint, and once a run that is continued
     ("to host", "trainer._checkpoint"),

@@ -115,12 +115,16 @@ class Split(Face):
 
     def first(self, clips: int) -> Split:
         """Take the first ``clips`` of the split."""
+        return self.take(slice(clips))
+
+    def take(self, rows: slice | np.ndarray) -> Split:
+        """Take the clips at ``rows``, in that order."""
         cut = {
-            item.name: value[:clips]
+            item.name: tuple(np.array(value, dtype=object)[rows]) if isinstance(value, tuple) else value[rows]
             for item in fields(self)
             if item.name not in ("name", "unimodal_labels") and (value := getattr(self, item.name)) is not None
         }
-        unimodal = None if self.unimodal_labels is None else self.unimodal_labels[:, :clips]
+        unimodal = None if self.unimodal_labels is None else self.unimodal_labels[:, rows]
         return replace(self, unimodal_labels=unimodal, **cut)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,20 +17,25 @@ import pandas as pd
 import torch
 
 from ..config import Config, plain_settings
-from ..data import Corpus
+from ..data import Corpus, Split
 from ..data.corpus import BOUNDS
+from ..data.own_clips import Steps, feature_file
 from ..data.scaling import Scaler
-from ..data.text_model import text_model_sha256
-from ..support.errors import DamagedFile, RunError, shorten
+from ..data.text_model import describe_source, local_files_only, text_model_sha256
+from ..support.devices import choose_device
+from ..support.errors import ConfigError, DamagedFile, RunError, shorten
 from ..support.faces import Face
 from ..support.files import atomic, read_json, read_json_lines
 from ..support.integrity import Listing, check_file, list_files, read_sealed, write_sealed
 from ..support.provenance import environment, peak_memory, timestamp
 from ..system import Shapes, System
 from ..trainer import CHECKPOINT, HISTORY, SELECTION, WEIGHTS, Fit
-from .stages import Stage, stage_from_record
+from .predictor import UNIMODAL_COLUMNS, Predictor
+from .stages import MGCLStage, Stage, shapes_of, stage_from_record
+from .text_input import encoded_width
 
-UNIMODAL_COLUMNS = ("T_macro", "V_macro", "A_macro", "T_micro", "V_micro", "A_micro")
+log = logging.getLogger(__name__)
+
 RECORD, DONE, SCALER, AUDIT = "record.json", "done", "scaler.safetensors", "audit.json"
 #: Of a run directory; part of every run's name, so that runs of another format are never taken for one of this.
 RUN_FORMAT = 3
@@ -201,6 +208,56 @@ class Run(Face):
         parent_weights = {parent.stage.encoder: parent.file(WEIGHTS) for parent in parents}
         return self.stage.build(shapes, device, parent_weights=parent_weights, weights=weights)
 
+    def predict(
+        self,
+        clips: str | Path | Split | Mapping[str, Any] | None = None,
+        *,
+        text: str | Sequence[str] | None = None,
+        audio: Steps | None = None,
+        vision: Steps | None = None,
+        splits: Sequence[str] = (),
+        device: str = "auto",
+        tokens: str | None = None,
+        download: bool = False,
+    ) -> pd.DataFrame:
+        """Ask this finished run of MGCL for the sentiment of clips.
+
+        Scaling, vocabulary and encoders are the run's. What is left out is absent; sentences are tokenised, longer
+        clips cut. Features of another scale than the run's are a logged warning that names their dimensions.
+
+        Args:
+            clips: a feature file, a dict as it holds (whole, or one split), or a `Split`. Labels are not looked at.
+            text: instead of ``clips``: a sentence, or one a clip.
+            audio: likewise: steps (L, D), or one such array a clip, at the scale of the run's own feature file.
+            vision: likewise.
+            splits: which splits of ``clips``; all of them by default.
+            device: "auto", "cpu", "cuda" …
+            tokens: "file" for the clips' own ``text_bert``, "raw_text" for their sentences; as in the run when None.
+            download: let the text model be fetched from the hub; otherwise it must be on this machine.
+
+        Returns:
+            A row a clip: split, id, prediction, the six unimodal predictions, and a note on what it lacks.
+
+        Raises:
+            ConfigError: both or neither of ``clips`` and text, audio, vision; the text model is not on this machine.
+            CorpusError: the clips break the format, or their features are not as wide as the run's.
+            RunError: no run of MGCL, one that is not finished or damaged, or a prediction that is not finite.
+        """
+        own = any(given is not None for given in (text, audio, vision))
+        if own == (clips is not None):
+            raise ConfigError("predict takes clips, or text, audio and vision (any of the three)")
+        given = feature_file(text, audio, vision) if own else clips
+        with contextlib.nullcontext() if download else local_files_only():
+            return self.predictor(device).predict(given, splits=splits, tokens=tokens)
+
+    def predictor(self, device: str = "auto") -> Predictor:
+        """This finished run of MGCL, loaded; the last one is kept for the next question.
+
+        Raises:
+            RunError: no run of MGCL, or one that is not finished or damaged.
+        """
+        return _predictor(self, choose_device(device))
+
     @property
     def weights_sha256(self) -> str:
         """Of the final weights, as they were written."""
@@ -261,6 +318,31 @@ class Run(Face):
         if file == "predictions-test.csv":
             return "Delete it, and ask for the run again: it is predicted again from the weights"
         return f"Restore it from a copy, or delete {self.directory}, and the run is trained again where it is asked for"
+
+
+@functools.lru_cache(maxsize=1)
+def _predictor(run: Run, device: torch.device) -> Predictor:
+    if not isinstance(run.stage, MGCLStage):
+        raise RunError(f"{run.name} is a run of {run.stage.name!r}: predictions need a run of MGCL")
+    config, record = run.config, run.record()
+    if config.reads_words:
+        name, trained_with = config.text_model, record["text_model"].get("sha256")
+        if text_model_sha256(name) != trained_with:
+            raise ConfigError(f"{run.name}: the text model {name!r} is not the one that the run was trained with: "
+                              f"SHA-256 {text_model_sha256(name)}, not {trained_with}")  # fmt: skip
+    text = describe_source(config.text_model) if config.reads_words else "none, it reads features of the text"
+    log.info("%s on %s; text model: %s", run.name, device, text)
+    source = record["corpus"]
+    shapes = shapes_of(
+        config,
+        bound=BOUNDS[source["scheme"]],
+        clips=source["clips"][0],
+        text_dim=encoded_width(config),
+        text_steps=0,  # MGCL takes any number of tokens
+    )
+    system = run.build(shapes, device, trained=True)
+    frozen = {parent.stage.encoder: parent.build(shapes, device, trained=True).encoder for parent in run.frozen_parents}
+    return Predictor(run.name, run.stage, system, frozen, run.scaler(), device)
 
 
 def load_run(directory: Path) -> Run:

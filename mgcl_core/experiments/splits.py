@@ -24,7 +24,7 @@ from ..system import Shapes, System
 from ..trainer import SELECTION, WEIGHTS
 from .frozen_features import encode_frozen, kept_on_disk
 from .runs import Run
-from .stages import EncoderStage
+from .stages import EncoderStage, shapes_of
 from .text_input import check_text_input, encoded_width, text_tokens
 
 
@@ -177,18 +177,3 @@ class StudySplits:
 
         half = run.config.feature_cache == "fp16"
         return kept_on_disk(folder, name, compute, clips=len(split), origin=origin, half=half)[str(micro)]
-
-
-def shapes_of(config: Config, *, bound: float, clips: int, text_dim: int, text_steps: int) -> Shapes:
-    """What a system with the settings ``config`` must know of a corpus to be built."""
-    return Shapes(
-        text_dim=text_dim,
-        text_steps=text_steps,
-        audio_dim=config.audio_dim,
-        audio_steps=config.audio_steps,
-        vision_dim=config.vision_dim,
-        vision_steps=config.vision_steps,
-        bound=bound,
-        clips=clips,
-        text_model=config.text_model,
-    )

@@ -330,6 +330,21 @@ def stage_from_record(record: Mapping[str, Any]) -> Stage:
     return ComparedStage(config, record["stage"], kind(**read_fields(kind, record["system"])))
 
 
+def shapes_of(config: Config, *, bound: float, clips: int, text_dim: int, text_steps: int) -> Shapes:
+    """What a system with the settings ``config`` must know of a corpus to be built."""
+    return Shapes(
+        text_dim=text_dim,
+        text_steps=text_steps,
+        audio_dim=config.audio_dim,
+        audio_steps=config.audio_steps,
+        vision_dim=config.vision_dim,
+        vision_steps=config.vision_steps,
+        bound=bound,
+        clips=clips,
+        text_model=config.text_model,
+    )
+
+
 def _schedule(config: Config, prefix: str) -> Schedule:
     epochs, batch_size = (getattr(config, f"{prefix}_{name}") for name in ("epochs", "batch_size"))
     return Schedule(epochs, batch_size, config.weight_decay, config.warmup_epochs, config.clip_norm, config.patience,

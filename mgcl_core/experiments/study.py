@@ -39,6 +39,7 @@ from ..system import System
 from ..trainer import CHECKPOINT, Fit, fit, predict, usable_checkpoint
 from .claims import claim
 from .directories import artifact_directory, corpus_folder, digest
+from .listing import experiments
 from .memory import COUNTED_CLIPS, Need, data_room, explained, need_of, warn_of_crowding
 from .progress import Watched, duration, shown
 from .registry import compared_systems, config_for, needs_words, paper_dataset, system_settings
@@ -193,6 +194,20 @@ class Study(Face):
         synthetic = " (synthetic)" if self.corpus.synthetic else ""
         return f"Study of {self.corpus.name!r}{synthetic}, profile {self.profile!r}", facts
 
+    def with_overrides(self, changes: Mapping[str, Any]) -> Study:
+        """The same study with further settings changed; runs that they do not change are shared.
+
+        Raises:
+            ConfigError: a setting is not known, or a value has the wrong type.
+        """
+        overrides = {**self.overrides, **changes}
+        recipe = {**self._recipe, "workers": self.workers, "overrides": overrides}
+        if not set(READING) & set(changes):
+            recipe["corpus"] = self.corpus  # is read already
+        changed = Study(**recipe)
+        changed._recipe["corpus"] = self._recipe["corpus"]
+        return changed
+
     @property
     def changes(self) -> dict[str, Any]:
         """What differs from the profile's own: ``overrides``, ``system_overrides`` and ``seeds``, those that do."""
@@ -258,6 +273,10 @@ class Study(Face):
             identity["scheme"] = self.corpus.scheme
         label = stage.label.replace("w/o ", "without-").replace("/", "-").replace(" ", "-")
         return Run(stage, self.directory / "runs" / f"{label}-{stage.config.seed}-{digest(identity)}", parents)
+
+    def experiments(self) -> pd.DataFrame:
+        """What was tried on this corpus under this profile, whatever its settings (`listing.experiments`)."""
+        return experiments(self.directory / "runs")
 
     @functools.cached_property
     def _text_model(self) -> str:

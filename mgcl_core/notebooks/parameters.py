@@ -116,6 +116,7 @@ def begin(namespace: Mapping[str, Any], *declared: str) -> Parameters:
     _log_to_stdout()
     # MathJax would take what lies between the dollars of two clip ids (video$_$clip) for mathematics.
     pd.set_option("display.html.use_mathjax", False, "styler.html.mathjax", False)
+    pd.set_option("display.max_colwidth", 100)  # sentences
     return parameters
 
 

@@ -28,7 +28,10 @@ AUDIT, SEARCH, SYSTEMS = "06", "07", "08"
 #: Tables 5 and 6 are about CH-SIMS, so the main job runs the ablations where labels follow its scheme.
 ABLATIONS = "04"
 TABLES = "09"
-NUMBERS = tuple(f"{number:02}" for number in range(1, 10))
+#: To read and play with, and for questions of one's own: run where they are asked for by number.
+PAPER, EXPLORE = "00", "11"
+#: All that a checkout has.
+NUMBERS = (*(f"{number:02}" for number in range(10)), EXPLORE)
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def plan_notebooks(
         load_text_model(name)
     planned = []
     for corpus, study in studies.items():
-        left_out = {SEARCH} if everything else {AUDIT, SEARCH, SYSTEMS}
+        left_out = {PAPER, SEARCH, EXPLORE} | (set() if everything else {AUDIT, SYSTEMS})
         if study.corpus.scheme != "sims":
             left_out.add(ABLATIONS)
         for number, path in available.items():

@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import re
 import shutil
 
 import numpy as np
@@ -74,13 +75,69 @@ def test_the_run_s_own_file_gives_the_run_s_own_predictions(run, demo_file, tmp_
         "T_micro",
         "V_micro",
         "A_micro",
+        "note",
     ]
+    assert (frame["note"] == "").all()
     for split in ("valid", "test"):
         ours, own = frame[frame["split"] == split], run.predictions(split)
         assert list(ours["id"]) == list(own["id"])
-        for column in frame.columns[2:]:
+        for column in frame.columns[2:-1]:
             np.testing.assert_allclose(ours[column], own[column], atol=1e-6)
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out.csv"), frame, check_dtype=False, check_exact=False)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "out.csv", keep_default_na=False), frame, check_dtype=False, check_exact=False
+    )
+
+
+def test_a_split_and_a_dict_give_what_the_file_gives(run, demo_file, contents):
+    valid = load_corpus(demo_file, cache_dir=run.directory.parents[3] / "cache").valid
+    own = run.predictions("valid")["prediction"]
+    np.testing.assert_allclose(run.predict(valid)["prediction"], own, atol=1e-6)
+    part = {
+        key: contents["valid"][key] for key in ("id", "raw_text", "audio", "audio_lengths", "vision", "vision_lengths")
+    }
+    for given in (part, {"valid": part}):
+        np.testing.assert_allclose(run.predict(given)["prediction"], own, atol=1e-6)
+
+
+def test_sentences_and_arrays_are_predicted_and_what_is_absent_is_noted(run, contents):
+    valid = contents["valid"]
+    lengths = valid["audio_lengths"][:3]
+    audio = [valid["audio"][row, : lengths[row]] for row in range(3)]
+    vision = [valid["vision"][row, : valid["vision_lengths"][row]] for row in range(3)]
+    frame = run.predict(text=valid["raw_text"][:3], audio=audio, vision=vision)
+    np.testing.assert_allclose(frame["prediction"], run.predictions("valid")["prediction"][:3], atol=1e-6)
+    assert list(frame["note"]) == [""] * 3
+    assert run.predict(text="a good film")["note"].item() == "no vision and no audio"
+    assert run.predict(audio=audio[0])["note"].item() == "no text and no vision"
+    assert run.predict(text=["good", ""], audio=[None, audio[0]])["note"].tolist() == [
+        "no vision and no audio", "no text and no vision",
+    ]  # fmt: skip
+    assert np.isfinite(run.predict(vision=vision[0])["prediction"]).all()
+
+
+def test_a_longer_clip_is_its_first_steps_and_says_so(run, contents):
+    audio = np.concatenate([contents["valid"]["audio"][0][:10]] * 5)
+    most = run.config.audio_steps
+    long, short = run.predict(audio=audio), run.predict(audio=audio[:most])
+    assert long["note"].item() == f"no text and no vision; audio cut to its first {most} of 50 steps"
+    assert long["prediction"].item() == pytest.approx(short["prediction"].item(), abs=1e-6)
+
+
+def test_features_of_another_scale_are_a_warning_that_names_dimensions(run, contents, caplog):
+    audio = contents["valid"]["audio"][:8, :8]
+    run.predict(audio=audio)
+    assert "not the features" not in caplog.text
+    run.predict(audio=np.where(np.arange(12) == 4, audio * 1e6, audio).astype(np.float32))
+    assert re.search(r"not the features that MGCL.* was trained on: audio: 1 of 12 dimensions .from 0: 4", caplog.text)
+
+
+def test_questions_that_cannot_be_answered_are_errors(run):
+    with pytest.raises(ConfigError, match="clips, or text, audio and vision"):
+        run.predict()
+    with pytest.raises(ConfigError, match="clips, or text, audio and vision"):
+        run.predict("file.pkl", text="a good film")
+    with pytest.raises(CorpusError, match="another width"):
+        run.predict(audio=np.ones((5, 3), np.float32))
 
 
 def test_one_split_without_labels_is_enough_and_labels_do_not_matter(run, contents, tmp_path):

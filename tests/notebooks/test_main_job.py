@@ -61,7 +61,7 @@ def test_every_table_is_there_as_csv_and_latex_and_says_synthetic(report):
 
 def test_the_figures_and_the_report_are_there(results, report):
     for corpus in ("demo", "demo-mosi"):
-        figures = {path.stem for path in (results / corpus / "demo" / "figures").glob("*.png")}
+        figures = {path.stem for path in (results / corpus / "demo" / "figures").glob("0*.png")}
         wanted = {
             "01_labels",
             "01_lengths",
@@ -162,3 +162,17 @@ def test_plain_papermill_from_another_folder_stops_before_anything_runs(tmp_path
     )
     assert done.returncode != 0 and message in done.stderr
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("name", ["00_paper", "11_explore"])
+def test_the_notebooks_to_play_with_run_on_the_results(results, tmp_path, name):
+    """After the main job: what is trained there is not trained again. `explore.vary` trains two further values."""
+    executed = tmp_path / f"{name}.ipynb"
+    done = run(
+        "papermill", str(ROOT / "notebooks" / executed.name), str(executed), "--no-progress-bar",
+        "-p", "results", str(results), cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    if name == "11_explore":
+        figures = {path.name for path in (results / "demo" / "demo" / "figures").glob("11_*")}
+        assert figures == {"11_map.html", *(f"11_{of}.png" for of in ("attention", "errors", "compare", "alpha"))}
