@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MMSA := .venv-mmsa
 
-.PHONY: install reproduce reproduce-all bench statistics test check lint lab reference clean
+.PHONY: install reproduce reproduce-all bench statistics test check mutations lint lab reference clean
 
 install: $(INSTALLED)
 
@@ -49,6 +49,13 @@ test: lint
 # The fast tests, for whoever edits: all but those that train whole studies or start processes.
 check: lint
 	$(BIN)/python -m pytest -q -m "not slow" tests
+
+# Feature files, results, run folders and settings that are damaged or made up at random (fixed seeds), ten to twelve times as many as
+# a run of the tests tries; and the kills of running jobs, all twenty.
+mutations: $(INSTALLED)
+	MGCL_MUTATIONS=12 $(BIN)/python -m pytest -s tests/data/safe_pickle/test_mutations.py tests/experiments/test_damages.py \
+	   tests/experiments/test_hostile_runs.py tests/test_hostile_settings.py
+	MGCL_KILLS=20 $(BIN)/python -m pytest -k kill tests/experiments/test_runs.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check mgcl_core tests

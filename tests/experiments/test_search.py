@@ -71,7 +71,8 @@ def early_pruning(monkeypatch):
 
 
 def test_trials_are_kept_and_the_preset_says_where_it_comes_from(study, tmp_path):
-    found = run_search(study(), 6)
+    results = tmp_path / "results {x} ?y=1 %41"  # which a URL or a format string would read otherwise
+    found = run_search(study(results=results), 6)
     frame, origin = found.trials, found.preset["from"]
     assert found.searched == tuple(SPACE) and found.logarithmic == ("temperature", "alpha", "beta", "mgcl_lr")
     assert len(frame) == 6 and set(frame["state"]) <= {"complete", "pruned"}
@@ -96,8 +97,8 @@ def test_trials_are_kept_and_the_preset_says_where_it_comes_from(study, tmp_path
     assert origin["chosen_trial"] in set(complete["number"])
     assert {"date", "git", "packages", "rule", "precision", "searched"} <= set(origin)
     assert origin["packages"]["optuna"]
-    folder = study().artifacts / "search"
-    assert folder.parent.parent == tmp_path / "results" / "synthetic" / "demo" / "changed"
+    folder = study(results=results).artifacts / "search"
+    assert folder.parent.parent == results / "synthetic" / "demo" / "changed"
     assert (folder.parent / "overrides.json").exists()
     assert found.path == folder / "preset.json" and json.loads(found.path.read_text()) == found.preset
     pd.testing.assert_frame_equal(pd.read_csv(folder / "trials.csv"), frame, check_dtype=False)

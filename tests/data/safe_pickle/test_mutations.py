@@ -1,10 +1,9 @@
 """Mutated feature files: each is refused with a CorpusError, or read as a trusted reader reads it.
 
-``MGCL_MUTATIONS`` sets how many are tried in all (1000 unless told), half of bytes, half of structure.
+A thousand run with the tests, half of bytes, half of structure; ten thousand by ``make mutations``.
 """
 
 import copy
-import os
 import pickle
 import resource
 import time
@@ -14,7 +13,8 @@ from random import Random
 import numpy as np
 import pytest
 from helpers.corpus_files import make_content
-from hypothesis import HealthCheck, given, settings
+from helpers.mutations import share
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mgcl_core.data import load_corpus
@@ -22,14 +22,7 @@ from mgcl_core.data.corpus import SPLITS
 from mgcl_core.data.loading import with_text
 from mgcl_core.support.errors import CorpusError
 
-MUTATIONS = int(os.environ.get("MGCL_MUTATIONS", "1000"))
-SETTINGS = settings(
-    max_examples=(MUTATIONS + 1) // 2,
-    deadline=5000,  # milliseconds a mutation: none hangs
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+SETTINGS = share(500, seconds=5)
 MOST_MEMORY = 300_000  # KiB by which a thousand tiny files may raise the peak of the process
 CONTENTS = [
     make_content("sims", (3, 2, 2)),
