@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from ..support.errors import MGCLError, RunError
 from ..support.files import read_json
 from .listing import list_runs, size
-from .runs import RECORD
+from .run_records import RECORD
 
 
 class Removable(NamedTuple):

@@ -16,7 +16,7 @@ from ..support.errors import MGCLError
 from ..support.files import read_json
 from ..trainer import SELECTION
 from .registry import system_settings
-from .runs import DONE, RECORD, RUN_FORMAT
+from .run_records import DONE, RECORD, RUN_FORMAT
 from .stages import ComparedStage, EncoderStage, stage_from_record
 
 STAGE_ONE = "stage one"

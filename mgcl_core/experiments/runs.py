@@ -6,8 +6,7 @@ import contextlib
 import csv
 import functools
 import logging
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -31,36 +30,11 @@ from ..support.provenance import environment, peak_memory, timestamp
 from ..system import Shapes, System
 from ..trainer import CHECKPOINT, HISTORY, SELECTION, WEIGHTS, Fit
 from .predictor import UNIMODAL_COLUMNS, Predictor
+from .run_records import DONE, RECORD, RUN_FORMAT, SCALER, listed_files, read_record
 from .stages import MGCLStage, Stage, shapes_of, stage_from_record
 from .text_input import encoded_width
 
 log = logging.getLogger(__name__)
-
-RECORD, DONE, SCALER, AUDIT = "record.json", "done", "scaler.safetensors", "audit.json"
-#: Of a run directory; part of every run's name, so that runs of another format are never taken for one of this.
-RUN_FORMAT = 3
-
-#: What a record holds, where it is read.
-_RECORD_KINDS: dict[str, Any] = {
-    "stage": str,
-    "variant": str,
-    "seed": int,
-    "profile": str,
-    "corpus": dict,
-    "parents": list,
-    "parent_weights": dict,
-    "config": dict,
-    "system": dict | None,
-    "text_model": dict,
-    "environment": dict,
-    "sources": str,
-    "finished": str,
-    "parameters": int,
-    "trained_parameters": int,
-    "seconds": int | float,
-    "peak_memory": dict,
-    "files": dict,
-}
 
 
 @dataclass(frozen=True, repr=False)
@@ -256,7 +230,11 @@ class Run(Face):
         Raises:
             RunError: no run of MGCL, or one that is not finished or damaged.
         """
-        return _predictor(self, choose_device(device))
+        # What lies in the folders now, so that a run that was trained again is loaded again.
+        folders = (self.directory, *(parent.directory for parent in self.parents))
+        files = [path for folder in folders for path in sorted(folder.glob("*")) if path.is_file()]
+        states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in files]
+        return _predictor(self, choose_device(device), tuple(states))
 
     @property
     def weights_sha256(self) -> str:
@@ -302,12 +280,12 @@ class Run(Face):
 
     @property
     def _files_of_training(self) -> Listing:
-        return _listing(self.record(), self.directory / RECORD, self._remedy())
+        return listed_files(self.record(), self.directory / RECORD, self._remedy())
 
     @property
     def _files_of_test(self) -> Listing:
         path = self.directory / DONE
-        return _listing(read_sealed(path), path, self._remedy())
+        return listed_files(read_sealed(path), path, self._remedy())
 
     def _check(self, files: Listing) -> None:
         """Compare the sizes of ``files``; their contents are compared where they are read."""
@@ -321,7 +299,7 @@ class Run(Face):
 
 
 @functools.lru_cache(maxsize=1)
-def _predictor(run: Run, device: torch.device) -> Predictor:
+def _predictor(run: Run, device: torch.device, states: tuple[Any, ...]) -> Predictor:
     if not isinstance(run.stage, MGCLStage):
         raise RunError(f"{run.name} is a run of {run.stage.name!r}: predictions need a run of MGCL")
     config, record = run.config, run.record()
@@ -374,91 +352,6 @@ def _load(directory: Path, child: str | None = None) -> Run:
         return Run(stage, directory, parents)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedFile(directory / RECORD, f"{type(error).__name__}: {error}") from error
-
-
-def read_record(directory: Path) -> dict[str, Any]:
-    """The record of the trained run in ``directory``.
-
-    Raises:
-        DamagedFile: it is missing or not as it was written.
-        RunError: it is of another version of this package.
-    """
-    path = directory / RECORD
-    remedy = f"Restore it from a copy, or delete {directory}, and the run is trained again where it is asked for"
-    found = read_json(path, remedy)
-    if isinstance(found, dict) and found.get("format") != RUN_FORMAT:
-        raise RunError(f"{directory} is a run of another version of this package; train it again")
-    record = read_sealed(path, remedy)
-    for name, expected in _RECORD_KINDS.items():
-        if not isinstance(record.get(name), expected):
-            raise DamagedFile(path, f"{name!r} is {shorten(record.get(name))}", remedy)
-    corpus = record["corpus"]
-    clips = corpus.get("clips")
-    if (
-        corpus.get("scheme") not in BOUNDS
-        or not isinstance(clips, list)
-        or [type(count) for count in clips] != [int] * 3
-    ):
-        raise DamagedFile(path, f"'corpus' is {shorten(corpus)}", remedy)
-    return record
-
-
-def records_in(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The directory and record of every trained run in ``folder``, of other formats too; damaged ones are left out."""
-    for path in sorted(folder.glob(f"*/{RECORD}")):
-        try:
-            record = read_json(path)
-        except DamagedFile:
-            continue  # an error where its run is asked for
-        if isinstance(record, dict):
-            yield path.parent, record
-
-
-def _listing(value: Mapping[str, Any], path: Path, remedy: str) -> Listing:
-    """The files that a record or `done` lists."""
-    files = value.get("files")
-    whole = isinstance(files, dict) and all(
-        isinstance(listed, dict)
-        and isinstance(listed.get("size"), int)
-        and isinstance(listed.get("sha256"), str)
-        and not PurePosixPath(name).is_absolute()
-        and ".." not in PurePosixPath(name).parts
-        for name, listed in files.items()
-    )
-    if not whole:
-        raise DamagedFile(path, "it lists no files of the run", remedy)
-    return files
-
-
-def training_seconds(folder: Path) -> float:
-    """Seconds of all epochs that were trained in ``folder`` and below, by whichever process, as far as it is known."""
-    seconds = 0.0
-    for path in folder.rglob(HISTORY):
-        with contextlib.suppress(DamagedFile, KeyError, TypeError):
-            seconds += sum(row["seconds"] for row in read_json_lines(path))
-    return seconds
-
-
-def seconds_of_kinds(folder: Path, precision: str) -> dict[str, float]:
-    """Mean seconds of the finished runs in ``folder``, by what they train; damaged records are left out."""
-    found: dict[str, list[float]] = {}
-    for _, record in records_in(folder):
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            if record["config"]["precision"] == precision:
-                found.setdefault(record["variant"] or record["stage"], []).append(float(record["seconds"]))
-    return {label: float(np.mean(seconds)) for label, seconds in found.items()}
-
-
-def other_runs(folder: Path, precision: str) -> tuple[int, Counter[str]]:
-    """How many runs in ``folder`` are of another version of this package, and how many of each other precision."""
-    formats, precisions = 0, Counter()
-    for _, record in records_in(folder):
-        config = record.get("config")
-        if record.get("format") != RUN_FORMAT:
-            formats += 1
-        elif isinstance(config, dict) and config.get("precision", precision) != precision:
-            precisions[str(config["precision"])] += 1
-    return formats, precisions
 
 
 def make_record(

@@ -30,7 +30,8 @@ from .claims import claim
 from .directories import digest, write_overrides
 from .memory import OutOfMemory
 from .presets import write_preset
-from .runs import RUN_FORMAT, Run, training_seconds
+from .run_records import RUN_FORMAT, training_seconds
+from .runs import Run
 from .stages import MGCLStage
 from .study import Study
 

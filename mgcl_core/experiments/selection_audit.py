@@ -24,7 +24,8 @@ from ..support.parallel import cpu_threads
 from ..trainer import HISTORY, load_weights, predict, save_weights
 from .claims import claim
 from .progress import Watched, shown
-from .runs import AUDIT, Run
+from .run_records import AUDIT
+from .runs import Run
 from .study import Study
 
 log = logging.getLogger(__name__)

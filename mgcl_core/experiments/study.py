@@ -44,19 +44,8 @@ from .memory import COUNTED_CLIPS, Need, data_room, explained, need_of, warn_of_
 from .progress import Watched, duration, shown
 from .registry import compared_systems, config_for, needs_words, paper_dataset, system_settings
 from .reuse import outdated, report_reuse
-from .runs import (
-    DONE,
-    RUN_FORMAT,
-    SCALER,
-    Run,
-    describe,
-    make_record,
-    other_runs,
-    records_in,
-    seconds_of_kinds,
-    training_seconds,
-    write_predictions,
-)
+from .run_records import DONE, RUN_FORMAT, SCALER, other_runs, records_in, seconds_of_kinds, training_seconds
+from .runs import Run, describe, make_record, write_predictions
 from .splits import StudySplits, Withheld
 from .stages import ComparedStage, EncoderStage, MGCLStage, Stage
 from .text_input import with_text_input

@@ -9,7 +9,8 @@ from ..data.cache import check_caches
 from ..support.doctor import Check, attempt
 from ..support.errors import DamagedFile
 from .frozen_features import check_features
-from .runs import RECORD, RUN_FORMAT, Run, records_in
+from .run_records import RECORD, RUN_FORMAT, records_in
+from .runs import Run
 from .stages import stage_from_record
 
 

@@ -13,7 +13,8 @@ from safetensors import safe_open
 from ..config import DATASETS, VARIANTS, Config
 from ..data.text_model import load_text_model
 from ..experiments.registry import paper_dataset
-from ..experiments.runs import RECORD, Run, records_in, training_seconds
+from ..experiments.run_records import RECORD, records_in, training_seconds
+from ..experiments.runs import Run
 from ..experiments.study import Study
 from ..trainer import HISTORY, WEIGHTS
 from .tables import corpus_label

@@ -11,7 +11,7 @@ from mgcl_core.cli import main
 from mgcl_core.config import VARIANTS, preset
 from mgcl_core.experiments.cleaning import removable, remove
 from mgcl_core.experiments.listing import experiments, list_runs
-from mgcl_core.experiments.runs import DONE, RECORD, RUN_FORMAT
+from mgcl_core.experiments.run_records import DONE, RECORD, RUN_FORMAT
 from mgcl_core.support.errors import RunError
 from mgcl_core.trainer import SELECTION
 

@@ -16,7 +16,7 @@ from mgcl_core.data import load_corpus
 from mgcl_core.data.synthetic import write_corpus
 from mgcl_core.data.text_model import tokenize
 from mgcl_core.experiments.prediction import predict_file
-from mgcl_core.experiments.runs import SCALER
+from mgcl_core.experiments.run_records import SCALER
 from mgcl_core.experiments.study import Study
 from mgcl_core.support.errors import ConfigError, CorpusError, RunError
 from mgcl_core.trainer import WEIGHTS

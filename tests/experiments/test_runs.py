@@ -18,7 +18,8 @@ from helpers.run_files import edit_record, seal
 from mgcl_core.data.corpus import EncoderName
 from mgcl_core.experiments.frozen_features import encode_frozen
 from mgcl_core.experiments.registry import config_for, paper_dataset
-from mgcl_core.experiments.runs import RECORD, load_run, write_predictions
+from mgcl_core.experiments.run_records import RECORD
+from mgcl_core.experiments.runs import load_run, write_predictions
 from mgcl_core.experiments.study import Study
 from mgcl_core.metrics import regression_metrics
 from mgcl_core.support.errors import ConfigError, CorpusError, MGCLError, RunError

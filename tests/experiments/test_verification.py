@@ -18,7 +18,8 @@ from mgcl_core import trainer
 from mgcl_core.cli import main
 from mgcl_core.data.text_model import text_model_sha256
 from mgcl_core.experiments import stages
-from mgcl_core.experiments.runs import DONE, load_run
+from mgcl_core.experiments.run_records import DONE
+from mgcl_core.experiments.runs import load_run
 from mgcl_core.experiments.study import Study
 from mgcl_core.reporting.evaluation import results_of, scores
 from mgcl_core.support.errors import DamagedFile, RunError

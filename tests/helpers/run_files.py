@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from mgcl_core.experiments.runs import DONE, RECORD
+from mgcl_core.experiments.run_records import DONE, RECORD
 from mgcl_core.support.integrity import list_files, write_sealed
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from mgcl_core.encoders import TextEncoder
-from mgcl_core.experiments.runs import RECORD
+from mgcl_core.experiments.run_records import RECORD
 from mgcl_core.experiments.study import Study
 from mgcl_core.reporting import records
 from mgcl_core.trainer import CHECKPOINT, HISTORY
