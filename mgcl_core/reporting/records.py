@@ -70,6 +70,7 @@ def provenance(runs: Iterable[Run]) -> pd.DataFrame:
                     "python": environment["python"],
                     "torch": environment["packages"]["torch"],
                     "device": environment["device"],
+                    "threads": environment["threads"],
                     "precision": run.config.precision,
                     "parameters": record["parameters"],
                     "trained": record["trained_parameters"],

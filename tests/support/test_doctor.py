@@ -26,7 +26,7 @@ def test_one_page_says_what_a_bug_report_needs(capsys, tmp_path, monkeypatch):
     names = {line[9:27].strip() for line in output.splitlines() if line[:1].strip()}
     assert names >= {"Python", "packages", "device", "memory", "disk of results", "writing data", "CH-SIMS", "minilm"}
     assert names >= {"notebooks", "kernels", "bert-base-chinese", "encoding", "mgcl-core"}
-    assert "threads" in output and sys.executable.replace(str(Path.home()), "~") in output
+    assert "torch computes with" in output and sys.executable.replace(str(Path.home()), "~") in output
     assert len(output.splitlines()) < 60
     assert not list(tmp_path.iterdir())  # what the write test made is gone
 
