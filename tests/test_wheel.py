@@ -38,8 +38,8 @@ def test_everything_that_the_package_reads_is_in_it(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     shipped = {name.partition("/share/mgcl-core/")[2] for name in names} - {""}
     assert shipped == {str(path.relative_to(ROOT)) for pattern in SHIPPED for path in ROOT.glob(pattern)}
-    files = [path for path in (ROOT / "mgcl_core").rglob("*.*") if "__pycache__" not in path.parts]
-    assert {str(path.relative_to(ROOT)) for path in files} == {name for name in names if name.startswith("mgcl_core/")}
+    read = (path for path in (ROOT / "mgcl_core").rglob("*.*") if path.suffix not in (".pyc", ".md"))
+    assert {str(path.relative_to(ROOT)) for path in read} == {name for name in names if name.startswith("mgcl_core/")}
 
 
 def test_it_runs_from_an_empty_folder_and_refuses_by_name_what_is_gone(wheel, tmp_path):
