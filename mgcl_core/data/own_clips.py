@@ -68,15 +68,15 @@ def as_feature_file(clips: Mapping[str, Any]) -> dict[str, Any]:
     return {"test": {**numbered, **clips}}
 
 
-def cut_to(split: Split, steps: Mapping[str, int]) -> tuple[Split, dict[str, list[str]]]:
-    """The clips cut to the first ``steps`` of each named modality, and for each clip that lost some a note."""
+def cut_notes(split: Split, steps: Mapping[str, int]) -> dict[str, list[str]]:
+    """A note on each clip that is longer than ``steps`` of some modality, to which `Split.cut` cuts it."""
     notes: dict[str, list[str]] = {}
     for name, most in steps.items():
         mask = np.asarray(getattr(split, f"{name}_mask"))
         for row in np.flatnonzero(mask[:, most:].any(axis=1)):
             last = int(np.flatnonzero(mask[row])[-1]) + 1
             notes.setdefault(split.ids[row], []).append(f"{name} cut to its first {most} of {last} steps")
-    return split.cut(**steps)[0], notes
+    return notes
 
 
 def text_notes(split: Split, tokens: np.ndarray, name: str, *, own_ids: bool) -> dict[str, list[str]]:

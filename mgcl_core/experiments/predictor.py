@@ -17,8 +17,8 @@ from torch import nn
 
 from ..data import load_clips
 from ..data.batches import DeviceSplit
-from ..data.corpus import EncoderName, Split
-from ..data.own_clips import as_feature_file, cut_to, text_notes, unlike_training
+from ..data.corpus import EncoderName, Split, describe_notes
+from ..data.own_clips import as_feature_file, cut_notes, text_notes, unlike_training
 from ..data.scaling import Scaler
 from ..model import MGCL, Explanation
 from ..support.errors import CorpusError, RunError
@@ -94,7 +94,12 @@ class Predictor:
         """
         config = self.stage.config if tokens is None else self.stage.config.override({"tokens": tokens})
         steps = {"audio": config.audio_steps, "vision": config.vision_steps}
-        split, notes = cut_to(split, steps if config.reads_words else {**steps, "text": config.text_steps})
+        if not config.reads_words:
+            steps["text"] = config.text_steps
+        notes = cut_notes(split, steps)
+        split, counts = split.cut(**steps)
+        for line in describe_notes(counts):
+            log.info("%s: %s", split.name, line)
         token_ids = text_tokens(split, config)
         if config.reads_words:
             own_ids = config.tokens == "file" and split.text_bert is not None
@@ -104,7 +109,7 @@ class Predictor:
         for name, encoder in self.frozen.items():
             features = encode_frozen(encoder, name, prepared, config)
             prepared.features.update({key: values.to(self.device) for key, values in features.items()})
-        for row, here in enumerate(prepared.present.T.tolist()):
+        for row, here in enumerate(prepared.present.cpu().numpy().T):
             absent = [name for name, is_here in zip(("text", "vision", "audio"), here, strict=True) if not is_here]
             if absent:
                 notes.setdefault(split.ids[row], []).insert(0, f"no {' and no '.join(absent)}")

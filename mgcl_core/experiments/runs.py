@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import functools
 import logging
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -230,11 +230,12 @@ class Run(Face):
         Raises:
             RunError: no run of MGCL, or one that is not finished or damaged.
         """
-        # What lies in the folders now, so that a run that was trained again is loaded again.
-        folders = (self.directory, *(parent.directory for parent in self.parents))
-        files = [path for folder in folders for path in sorted(folder.glob("*")) if path.is_file()]
-        states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in files]
-        return _predictor(self, choose_device(device), tuple(states))
+        chosen = choose_device(device)
+        run, loaded = _last_loaded
+        if run() is not self or loaded.device != chosen:
+            loaded = _load_predictor(self, chosen)
+            _last_loaded[:] = weakref.ref(self), loaded
+        return loaded
 
     @property
     def weights_sha256(self) -> str:
@@ -298,8 +299,11 @@ class Run(Face):
         return f"Restore it from a copy, or delete {self.directory}, and the run is trained again where it is asked for"
 
 
-@functools.lru_cache(maxsize=1)
-def _predictor(run: Run, device: torch.device, states: tuple[Any, ...]) -> Predictor:
+#: The run that was asked last and its predictor. It is that object and no equal one: `load_run` reads the files again.
+_last_loaded: list[Any] = [lambda: None, None]
+
+
+def _load_predictor(run: Run, device: torch.device) -> Predictor:
     if not isinstance(run.stage, MGCLStage):
         raise RunError(f"{run.name} is a run of {run.stage.name!r}: predictions need a run of MGCL")
     config, record = run.config, run.record()
