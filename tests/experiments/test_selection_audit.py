@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.run_files import edit_record, seal
 
 import mgcl_core
 from mgcl_core.experiments import selection_audit as module
@@ -90,11 +91,9 @@ def test_the_training_of_the_audit_sees_no_test_data(study, runs, monkeypatch):
 
 def test_the_audit_trains_with_as_many_threads_as_the_run_had(study, runs, monkeypatch):
     """Sums in another order round differently, so a run of a process with one thread would not repeat with four."""
-    path, seen = runs[0].directory / "record.json", []
-    text, before = path.read_text(), torch.get_num_threads()
-    record = json.loads(text)
-    record["environment"]["threads"] = before + 1
-    path.write_text(json.dumps(record))
+    folder, seen, before = runs[0].directory, [], torch.get_num_threads()
+    files = {path: path.read_bytes() for path in (folder / "record.json", folder / "done")}
+    edit_record(folder, lambda record: record["environment"].update(threads=before + 1))
 
     def fit(*arguments, **more):
         seen.append(torch.get_num_threads())
@@ -105,22 +104,25 @@ def test_the_audit_trains_with_as_many_threads_as_the_run_had(study, runs, monke
         with pytest.raises(KeyboardInterrupt):
             audit_runs(study, runs[:1])
     finally:
-        path.write_text(text)
+        for path, content in files.items():
+            path.write_bytes(content)
     assert seen == [before + 1] and torch.get_num_threads() == before
 
 
 def test_a_history_that_does_not_repeat_is_reported(study, runs, caplog):
-    path = runs[0].directory / HISTORY
-    recorded = path.read_text()
-    rows = [json.loads(line) for line in recorded.splitlines()]
+    folder = runs[0].directory
+    files = {path: path.read_bytes() for path in (folder / HISTORY, folder / "record.json", folder / "done")}
+    rows = [json.loads(line) for line in files[folder / HISTORY].splitlines()]
     rows[1]["valid_mae"] += 0.25
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / HISTORY).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    seal(folder)
     try:
         with caplog.at_level(logging.WARNING):
             frame = audit_runs(study, runs)
     finally:
-        path.write_text(recorded)
-        (runs[0].directory / AUDIT).unlink()
+        for path, content in files.items():
+            path.write_bytes(content)
+        (folder / AUDIT).unlink()
     found = frame.groupby("seed")[["reproduced", "largest_difference"]].first()
     assert found["reproduced"].tolist() == [False, True]
     assert found["largest_difference"].tolist() == pytest.approx([0.25, 0])
