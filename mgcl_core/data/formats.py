@@ -173,7 +173,7 @@ def _together(clips: Mapping[str, Sequence[dict[str, Any]]], file: Path) -> dict
                 widths = sorted({value.shape[1] for value in values})
                 found = f"{len(values)} clips with {' or '.join(map(str, widths[:5]))} values"
                 Location(file, name).fail(
-                    "clips differ in their keys or widths", key, f"{len(split)} clips alike", found
+                    "clips differ in their keys or widths", key, f"{len(split)} clips of one width", found
                 )
             if values:
                 together[key] = Padded(values, steps[key])
