@@ -334,15 +334,15 @@ def test_a_full_disk_is_an_error_and_the_run_continues_afterwards(study, monkeyp
     monkeypatch.setattr(trainer, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     real, calls = trainer.torch.save, []
 
-    def full(value, path):
-        calls.append(path)
+    def full(value, file):
+        calls.append(file)
         if len(calls) == 2:
-            Path(path).write_bytes(b"half")
+            file.write(b"half")
             raise OSError(28, "No space left on device")
-        real(value, path)
+        real(value, file)
 
     monkeypatch.setattr(trainer.torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(MGCLError, match="checkpoint.pt cannot be written: the disk is full"):
         study().train()
     monkeypatch.undo()
     built = study()
