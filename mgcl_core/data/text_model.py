@@ -18,7 +18,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
-from ..support.errors import ConfigError, CorpusError
+from ..support.errors import ConfigError, CorpusError, shorten
 from ..support.integrity import digest_of, sha256_of
 from .corpus import Split
 
@@ -29,7 +29,7 @@ _local_only: contextvars.ContextVar[bool] = contextvars.ContextVar("local_files_
 _MOST_UNKNOWN = 0.1
 #: Sizes beyond which a configuration is damaged or a trap.
 _LARGEST = {"hidden_size": 1 << 15, "num_hidden_layers": 1 << 8, "intermediate_size": 1 << 17, "vocab_size": 1 << 22,
-            "max_position_embeddings": 1 << 20}  # fmt: skip
+            "max_position_embeddings": 1 << 20, "num_attention_heads": 1 << 10}  # fmt: skip
 #: Beside the weights, the files of a text model that decide what it computes.
 _IDENTITY = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "merges.txt", "vocab.json",
              "sentencepiece.bpe.model", "spiece.model", "added_tokens.json")  # fmt: skip
@@ -134,7 +134,12 @@ def load_text_model(name: str, *, pretrained: bool = True) -> TextModel:
         if missing:  # transformers would draw them at random
             raise ConfigError(f"the text model {name!r} has no weights for {missing[0]}, and {len(missing)} in all")
     else:
-        model = transformers.AutoModel.from_config(text_config(name), trust_remote_code=False)
+        config = text_config(name)
+        try:
+            model = transformers.AutoModel.from_config(config, trust_remote_code=False)
+        except Exception as error:  # a configuration may be anything
+            reason = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"the configuration of the text model {name!r} gives no model: {reason}") from error
     model.float()  # a checkpoint in half precision would also be trained in half precision
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # [CLS] is read from the last hidden state, a pooler would never be trained
@@ -154,8 +159,9 @@ def text_config(name: str) -> transformers.PreTrainedConfig:
     """
     config = _from_pretrained(transformers.AutoConfig, name)
     for key, most in _LARGEST.items():
-        if not 0 < getattr(config, key, 1) <= most:
-            raise ConfigError(f"the text model {name!r} says {key}={getattr(config, key)}: expected 1 to {most}")
+        value = getattr(config, key, 1)
+        if not isinstance(value, int) or not 0 < value <= most:
+            raise ConfigError(f"the text model {name!r} says {key}={shorten(value)}: expected 1 to {most}")
     return config
 
 

@@ -152,7 +152,7 @@ def test_a_stranger_s_run(run, file, tiny_bert, tmp_path, monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", no_network)
     monkeypatch.setattr("builtins.input", lambda *_: "y")
 
-    @share(90, seconds=30)
+    @share(90, seconds=120)
     @given(st.integers(0, 2**32))
     def check(seed):
         random = Random(seed)
