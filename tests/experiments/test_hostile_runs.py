@@ -106,7 +106,8 @@ def change_files(directory: Path, random: Random, tiny_bert: str) -> None:
         file.unlink()
         target = random.choice(["/dev/zero", "/dev/random", directory / "nowhere", directory, file, Path("/proc/kmsg")])
         file.symlink_to(target)
-    if random.random() < 0.3 and (directory / "record.json").is_file() and (directory / "done").is_file():
+    sealed = (directory / "record.json", directory / "done")  # links would be followed, which may never end
+    if random.random() < 0.3 and all(path.is_file() and not path.is_symlink() for path in sealed):
         with contextlib.suppress(KeyError, ValueError, OSError):
             seal(directory)
 
