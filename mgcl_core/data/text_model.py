@@ -190,7 +190,10 @@ def text_model_sha256(name: str) -> str:
     files = [folder / file for file in _IDENTITY if (folder / file).is_file()] + _weight_files(folder)
     if not _weight_files(folder):
         raise ConfigError(f"the text model {name!r} has no weights in {folder}")
-    return digest_of([[path.name, sha256_of(path)] for path in files])
+    try:
+        return digest_of([[path.name, sha256_of(path)] for path in files])
+    except OSError as error:
+        raise ConfigError(f"the text model {name!r} cannot be read: {error}") from error
 
 
 def _local_folder(name: str) -> Path | None:
@@ -204,7 +207,10 @@ def _local_folder(name: str) -> Path | None:
 
 def _weight_files(folder: Path) -> list[Path]:
     """Its weights, in the format that `load_text_model` takes."""
-    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    found = (
+        [path for path in folder.glob(name) if path.is_file()] for name in ("model*.safetensors", "pytorch_model*.bin")
+    )
+    return sorted(next(filter(None, found), []))
 
 
 def _from_pretrained(kind: Any, name: str, **options: Any) -> Any:
