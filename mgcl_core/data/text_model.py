@@ -101,13 +101,10 @@ def find_text_model(name: str) -> str:
     with local_files_only():
         text_config(name)
         load_tokenizer(name)
-    source = model_source(name)
-    if not Path(source).is_dir():
-        found = try_to_load_from_cache(source, "config.json")
-        source = str(Path(found).parent) if isinstance(found, str) else source
-    if not any(any(Path(source).glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin")):
-        raise ConfigError(f"the text model {name!r} has no weights in {source}")
-    return source
+    folder = _local_folder(name)
+    if folder is None or not _weight_files(folder):
+        raise ConfigError(f"the text model {name!r} has no weights in {folder or model_source(name)}")
+    return str(folder)
 
 
 def load_text_model(name: str, *, pretrained: bool = True) -> TextModel:
