@@ -49,6 +49,14 @@ FIGURES = {
     "08_systems": ("All systems", "Means with 95 % intervals on the same clips; overlapping intervals do not say that "
                    "two systems are equal, the paired differences of the table do."),
     "07_search": ("Search on validation", "Validation MAE of each trial, and where in the space it lay."),
+    "11_errors": ("Where MGCL errs", "On validation, by how far the modalities' labels contradict each other, by "
+                  "intensity and by length: groups whose intervals do not overlap."),
+    "11_attention": ("Where the attention goes", "On validation, by query and source: a median far from the open mark "
+                     "is more, or less, than equal weight on every step."),
+    "11_compare": ("Two variants, clip by clip", "On validation: clips far from the diagonal are where the variants "
+                   "part."),
+    "11_alpha": ("The weight of L_con", "On validation: paired differences from the default value, a thin line for "
+                 "each seed."),
 }  # fmt: skip
 #: Beside the PNG that a screen shows: vector files for a paper, with fonts that publishers take (Type 42).
 FORMATS = {"png": {"dpi": 150}, "pdf": {"metadata": {"CreationDate": None}}, "svg": {"metadata": {"Date": None}}}
@@ -190,4 +198,12 @@ def _saved_figures(study: Study, position: int) -> list[tuple[str, str, str]]:
             data = base64.b64encode(content).decode()
             shown = FIGURE.render(anchor=anchor, title=title, sentence=sentence, data=data, width=width)
             images.append((anchor, title, shown))
+    linked = study.artifacts / "figures" / "11_map.html"
+    if linked.exists():
+        anchor, title = f"figure{position}-11_map", "The six features, linked"
+        # A sandbox: the page runs its own script and reaches nothing of this one.
+        frame = (f'<iframe sandbox="allow-scripts" loading="lazy" title="{title}" style="width: 100%; height: 900px; '
+                 f'border: 0" srcdoc="{html.escape(linked.read_text(encoding="utf-8"))}"></iframe>')  # fmt: skip
+        folded = _folded(f"{title}: point at a clip to see it on all maps, with its words", frame)
+        images.append((anchor, title, f'<div id="{anchor}">{folded}</div>'))
     return images

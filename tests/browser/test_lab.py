@@ -28,6 +28,15 @@ device = "cpu"
 precision = "auto"
 workers = 2
 results = None"""
+CARD = "11_explore.ipynb"
+SHORT = """corpus = "demo"
+profile = "auto"
+seeds = [1111]
+overrides = {"encoders": "shared", "text_epochs": 1, "sequence_epochs": 1, "mgcl_epochs": 1}
+device = "cpu"
+precision = "auto"
+workers = 2
+results = None"""
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +49,15 @@ def browser():
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A project with the notebooks, whose copy of one notebook has short training and a misspelt parameter."""
+    """A project with the notebooks, whose copies of two have short training, and one of them a misspelt parameter."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    notebook = json.loads((folder / "notebooks" / NAME).read_text())
-    (cell,) = [c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", [])]
-    cell["source"] = PARAMETERS.replace("corpus", "corpsu")
     (folder / "lab").mkdir()
-    (folder / "lab" / NAME).write_text(json.dumps(notebook))
+    for name, parameters in ((NAME, PARAMETERS.replace("corpus", "corpsu")), (CARD, SHORT)):
+        notebook = json.loads((folder / "notebooks" / name).read_text())
+        (cell,) = [c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", [])]
+        cell["source"] = parameters
+        (folder / "lab" / name).write_text(json.dumps(notebook))
     return folder
 
 
@@ -103,18 +113,18 @@ class Notebook:
         return wait_for(found, seconds, f"{text!r} under cell {number}")
 
 
+def look(page: Page, name: str) -> None:
+    """Keep a picture of the page where MGCL_PICTURES names a folder."""
+    if folder := os.environ.get("MGCL_PICTURES"):
+        page.picture(Path(folder) / f"{name}.png")
+
+
 def test_a_mistake_is_named_mended_and_an_interrupt_says_what_is_kept(address, project, tmp_path):
     (tmp_path / "browser").mkdir()
     with Page(tmp_path / "browser") as page:
-        pictures = Path(os.environ["MGCL_PICTURES"]) if os.environ.get("MGCL_PICTURES") else None
-
-        def look(name: str) -> None:
-            if pictures:
-                page.picture(pictures / f"{name}.png")
-
         page.open(address)
         page.wait_until("document.querySelector('.jp-MarkdownViewer h1')?.innerText.startsWith('MGCL: start here')", 90)
-        look("start")
+        look(page, "start")
         notebook = Notebook(page)
         page.value(f"document.querySelector('.jp-MarkdownViewer a[href*=\"{NAME}\"]').click()")
         page.wait_until("document.querySelectorAll('.jp-CodeCell').length >= 3", 60)
@@ -122,7 +132,7 @@ def test_a_mistake_is_named_mended_and_an_interrupt_says_what_is_kept(address, p
         notebook.run(0)
         notebook.run(1)
         notebook.wait_for_output(1, "unknown parameter 'corpsu': did you mean 'corpus'?")
-        look("misspelt")
+        look(page, "misspelt")
 
         notebook.click(".jp-CodeCell .cm-content", 0)
         page.value("document.execCommand('selectAll')")
@@ -134,10 +144,27 @@ def test_a_mistake_is_named_mended_and_an_interrupt_says_what_is_kept(address, p
         notebook.run(2)
         notebook.wait_for_output(2, "of 6 runs", 120)
         page.wait_until("!!document.querySelector('.jp-OutputArea polyline')", 120)
-        look("training")
+        look(page, "training")
         notebook.click('[data-command="notebook:interrupt-kernel"], [data-command="kernelmenu:interrupt"]')
         said = notebook.wait_for_output(2, "runs are finished and kept", 60)
-        look("interrupted")
+        look(page, "interrupted")
     assert "stopped: 0 of 6 runs" in said and "the same call or command continues" in said
     assert "Traceback" not in said and "KeyboardInterrupt" not in said
     assert list((project / "results").rglob("metrics.jsonl")) and not list((project / "results").rglob("done"))
+
+
+def test_a_clips_card_shows_coloured_words_signals_and_six_heads(address, project, tmp_path):
+    (tmp_path / "browser").mkdir()
+    with Page(tmp_path / "browser") as page:
+        page.open(address.replace("workspaces/mgcl", f"workspaces/card/tree/lab/{CARD}"))
+        page.wait_until("document.querySelectorAll('.jp-CodeCell').length >= 4", 90)
+        notebook = Notebook(page)
+        for number in range(4):
+            notebook.run(number)
+        shown = "document.querySelectorAll('.jp-CodeCell')[3].querySelector('.jp-OutputArea')"
+        page.wait_until(f"{shown}?.querySelector('img')?.naturalWidth > 400", 180)
+        page.value(f"{shown}.scrollIntoView()")
+        look(page, "card")
+        colours = page.value(f"[...{shown}.querySelectorAll('span')].map(s => getComputedStyle(s).backgroundColor)")
+    painted = {colour for colour in colours if colour.startswith("rgb(") or not colour.endswith(", 0)")}
+    assert len(painted) > 1, colours

@@ -64,6 +64,15 @@ def test_every_link_of_the_contents_leads_somewhere_and_figures_say_what_to_look
     assert "prefers-color-scheme: dark" in text and "@media print" in text and 'content: "' not in text
 
 
+def test_the_linked_map_of_notebook_11_is_on_the_page_in_a_frame_that_reaches_nothing_else(study, tmp_path):
+    linked = study.artifacts / "figures" / "11_map.html"
+    linked.parent.mkdir(parents=True)
+    linked.write_text('<p title="a">good & bad</p>', encoding="utf-8")
+    text = report(study, tmp_path)
+    assert 'href="#figure0-11_map"' in text and 'id="figure0-11_map"' in text and 'sandbox="allow-scripts"' in text
+    assert 'srcdoc="&lt;p title=&quot;a&quot;&gt;good &amp; bad&lt;/p&gt;"' in text
+
+
 def test_nothing_run_is_a_line_and_the_whole_table_is_folded(study, tmp_path):
     text = report(study, tmp_path)
     shown = text[text.index('id="table5"') : text.index("<details>", text.index('id="table5"'))]
