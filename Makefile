@@ -44,11 +44,11 @@ statistics: $(INSTALLED)
 	$(BIN)/mgcl statistics
 
 test: lint
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -X warn_default_encoding -m pytest tests
 
 # The fast tests, for whoever edits: all but those that train whole studies or start processes.
 check: lint
-	$(BIN)/python -m pytest -q -m "not slow" tests
+	$(BIN)/python -X warn_default_encoding -m pytest -q -m "not slow" tests
 
 # Feature files, results, run folders and settings that are damaged or made up at random (fixed seeds), ten to twelve times as many as
 # a run of the tests tries; and the kills of running jobs, all twenty.

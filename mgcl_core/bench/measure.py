@@ -78,7 +78,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     described = environment(device) | {"cores": os.cpu_count(), "machine": platform.machine()}
     cpu_list = Path("/proc/cpuinfo")  # of Linux; elsewhere Python's name of the processor stays
     if device.type != "cuda" and cpu_list.exists():
-        names = re.findall(r"^model name\s*:\s*(.+)$", cpu_list.read_text(), re.M)
+        names = re.findall(r"^model name\s*:\s*(.+)$", cpu_list.read_text(encoding="utf-8"), re.M)
         described["device"] = names[0] if names else described["device"]
     return described
 

@@ -141,7 +141,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         return subprocess.run(
-            ["git", *arguments], cwd=folder, env=clean, capture_output=True, text=True, check=True, timeout=20
+            ["git", *arguments], cwd=folder, env=clean, capture_output=True, encoding="utf-8", check=True, timeout=20
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
