@@ -144,7 +144,10 @@ def _take_turns(
 @contextlib.contextmanager
 def _mmsa_process(command: Sequence[str], folder: Path) -> Iterator[Callable[[], float]]:
     """Start mmsa's process and let it warm up; each call of what this gives is an epoch, and returns its seconds."""
-    with (folder / "mmsa.log").open("w+", encoding="utf-8", errors="replace") as errors, contextlib.ExitStack() as stack:
+    with (
+        (folder / "mmsa.log").open("w+", encoding="utf-8", errors="replace") as errors,
+        contextlib.ExitStack() as stack,
+    ):
         try:
             process = subprocess.Popen(
                 command, cwd=folder, stdin=subprocess.PIPE, bufsize=0, stdout=subprocess.PIPE, stderr=errors

@@ -24,7 +24,7 @@ from ..support.parallel import cpu_threads
 from ..trainer import HISTORY, load_weights, predict, save_weights
 from .claims import claim
 from .progress import Watched, shown
-from .run_records import AUDIT
+from .run_records import AUDIT, training_seconds
 from .runs import Run
 from .study import Study
 
@@ -159,8 +159,9 @@ def _score_every_epoch(study: Study, run: Run) -> dict[str, Any]:
             }
         )
     compared = _compare(read_json_lines(run.file(HISTORY)), read_json_lines(folder / HISTORY))
+    seconds = training_seconds(folder)
     shutil.rmtree(folder)
-    return {"run": run.name, "chosen_epoch": run.chosen_epoch, **compared, "epochs": epochs}
+    return {"run": run.name, "chosen_epoch": run.chosen_epoch, "seconds": seconds, **compared, "epochs": epochs}
 
 
 def _compare(recorded: list[dict[str, Any]], again: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,9 +14,11 @@ from safetensors import safe_open
 from ..config import DATASETS, VARIANTS, Config
 from ..data.text_model import load_text_model
 from ..experiments.registry import paper_dataset
-from ..experiments.run_records import RECORD, records_in, training_seconds
+from ..experiments.run_records import AUDIT, RECORD, records_in, training_seconds
 from ..experiments.runs import Run
 from ..experiments.study import Study
+from ..support.errors import DamagedFile
+from ..support.integrity import read_sealed
 from ..trainer import HISTORY, WEIGHTS
 from .tables import corpus_label
 
@@ -113,18 +116,23 @@ def cost(study: Study, runs: Iterable[Run]) -> pd.DataFrame:
 def total_compute(studies: Iterable[Study]) -> pd.DataFrame:
     """All training in the studies' folders, whatever became of it: a row a corpus and kind, with runs and hours.
 
-    Kinds are stage one, systems, search (every trial), and stopped or failed runs, of which the finished epochs count.
-    Runs under changed settings lie in the same folders and are counted too; second trainings of notebook 06 are not.
+    Kinds are stage one, systems, search (every trial), audit (the second trainings of notebook 06), and stopped or
+    failed runs, of which the finished epochs count. Runs under changed settings lie in the same folders and are counted
+    too.
     """
     rows = []
     for study in studies:
-        seconds: dict[str, list[float]] = {"stage one": [], "systems": [], "search": [], "stopped or failed": []}
+        kinds = ("stage one", "systems", "search", "audit", "stopped or failed")
+        seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
         for _, record in records_in(study.directory / "runs"):
             is_encoder = record.get("system") is None and record.get("stage") != "mgcl"
             seconds["stage one" if is_encoder else "systems"].append(record.get("seconds", 0.0))
         for folder in sorted((study.directory / "runs").glob("*/")):
             if not (folder / RECORD).exists() and any(folder.rglob(HISTORY)):
                 seconds["stopped or failed"].append(training_seconds(folder))
+        for audit in (study.directory / "runs").glob(f"*/{AUDIT}"):
+            with contextlib.suppress(DamagedFile):  # said where the audit is read
+                seconds["audit"].append(read_sealed(audit).get("seconds", 0.0))
         for trials in study.directory.rglob("search/trials.csv"):
             seconds["search"] += pd.read_csv(trials)["seconds"].tolist()
         rows += [

@@ -99,7 +99,9 @@ def _installed_gpus() -> str:
     if shutil.which("nvidia-smi") is None:
         return ""
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, encoding="utf-8", timeout=20, check=True).stdout
+        listed = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, encoding="utf-8", timeout=20, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
     return listed.splitlines()[0].split(" (UUID")[0] if listed.startswith("GPU") else ""

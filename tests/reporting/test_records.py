@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from mgcl_core.encoders import TextEncoder
-from mgcl_core.experiments.run_records import RECORD
+from mgcl_core.experiments.run_records import AUDIT, RECORD
 from mgcl_core.experiments.study import Study
 from mgcl_core.reporting import records
+from mgcl_core.support.integrity import write_sealed
 from mgcl_core.trainer import CHECKPOINT, HISTORY
 
 pytestmark = pytest.mark.slow
@@ -70,7 +71,13 @@ def test_total_compute_counts_what_was_stopped_and_searched(study):
     search = study.directory / "search"
     search.mkdir()
     pd.DataFrame({"state": ["complete", "pruned"], "seconds": [1800.0, 900.0]}).to_csv(search / "trials.csv")
+    audits = [run.directory / AUDIT for run in study.trainings()]
+    write_sealed(audits[0], {"seconds": 360.0})
+    audits[1].write_text("{}")  # damaged, which is said where it is read
     total = records.total_compute([study]).set_index("what")
-    assert total["runs"].to_dict() == {"stage one": 12, "systems": 4, "search": 2, "stopped or failed": 1, "total": 19}
-    assert total.loc[["search", "stopped or failed"], "hours"].tolist() == [0.75, 2.0]
+    for audit in audits:
+        audit.unlink(missing_ok=True)
+    runs = {"stage one": 12, "systems": 4, "search": 2, "audit": 1, "stopped or failed": 1, "total": 20}
+    assert total["runs"].to_dict() == runs
+    assert total.loc[["search", "audit", "stopped or failed"], "hours"].tolist() == [0.75, 0.1, 2.0]
     assert total.loc["total", "hours"] == pytest.approx(total["hours"].iloc[:-1].sum(), abs=0.005)

@@ -28,9 +28,9 @@ def score_intervals(
 
     Args:
         cells: tidy, a row a table cell (`Table.cells`): ``model``, ``metric``, ``mean``, ``ci_low``, ``ci_high``, and
-            optionally ``paper``, the paper's value (hollow diamond; NaN where it has none). Of two rows of one cell the
-            first is drawn.
-        synthetic: whether the data are; the paper's values are not drawn beside such.
+            optionally ``paper``, the paper's value (hollow diamond; NaN where it has none), drawn where the cells have
+            a ``difference`` from it: where the two can be compared. Of two rows of one cell the first is drawn.
+        synthetic: whether the data are.
         reference: one of the models.
         title: of the figure.
 
@@ -43,7 +43,7 @@ def score_intervals(
     if reference not in models:
         raise ConfigError(f"unknown reference {reference!r}: {nearest(reference, models)}")
     figure, axes = panels(len(metrics), columns=3, width=3.2, height=0.9 + 0.24 * len(models), sharey=True)
-    paper = not synthetic and "paper" in cells.columns and cells["paper"].notna().any()
+    compared = "difference" in cells.columns and cells["difference"].notna().any()
     for ax, metric in zip(axes, metrics, strict=True):
         of_metric = cells[cells["metric"] == metric].drop_duplicates("model").set_index("model")
         numbers = of_metric.select_dtypes("number").columns
@@ -58,7 +58,7 @@ def score_intervals(
                 ax.plot(cell["mean"], position, "o", color=colour, markersize=5)
                 if model == reference:
                     ax.axvline(cell["mean"], color=colour, linewidth=0.8, linestyle="--", zorder=0)
-            if paper and cell is not None and np.isfinite(cell["paper"]):
+            if compared and cell is not None and np.isfinite(cell["paper"]):
                 ax.plot(cell["paper"], position, "D", markerfacecolor="none", markeredgecolor=".3", markersize=5)
         ax.set_yticks(range(len(models)), [printable(model) for model in models], parse_math=False)
         ax.set(ylim=(len(models) - 0.5, -0.5), xlabel=metric_label(metric))
@@ -66,7 +66,7 @@ def score_intervals(
         ax.grid(axis="x")
         ax.locator_params(axis="x", nbins=5)
     handles = [Line2D([], [], marker="o", color=".3", markersize=5, linewidth=2, label="ours: mean and interval")]
-    if paper:
+    if compared:
         hollow = {"marker": "D", "linestyle": "none", "markerfacecolor": "none", "markersize": 5, "color": ".3"}
         handles.append(Line2D([], [], label="the paper's value", **hollow))
     figure.legend(handles=handles, loc="outside lower center", ncols=2)

@@ -141,7 +141,7 @@ def test_predictions_are_refused(y, predictions, scheme, error):
 
 
 def test_points_with_intervals_reference_and_the_papers_value():
-    cells = table_cells(paper=[0.75, np.nan, np.nan, 0.4])
+    cells = table_cells(paper=[0.75, np.nan, np.nan, 0.4], difference=[0.05, np.nan, np.nan, 0.4])
     figure = figures.score_intervals(cells, synthetic=False)
     assert [ax.get_xlabel() for ax in figure.axes] == ["Acc-2 (%), higher is better", "MAE, lower is better"]
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["w/o CL", "MGCL"]
@@ -153,8 +153,8 @@ def test_points_with_intervals_reference_and_the_papers_value():
         assert diamonds == hollow
         assert ax.get_xlim()[0] > 0
     for without in (
-        figures.score_intervals(cells, synthetic=True),  # no replication of the paper's values
-        figures.score_intervals(cells.drop(columns="paper"), synthetic=False),
+        figures.score_intervals(cells.assign(difference=np.nan), synthetic=False),  # other data than the paper's
+        figures.score_intervals(cells.drop(columns=["paper", "difference"]), synthetic=False),
     ):
         assert legend_of(without) == ["ours: mean and interval"]
 
