@@ -124,8 +124,9 @@ def _has_a_font(letter: str) -> bool:
         return True
     log.warning(
         "no font here shows %r, so figures have a box in its place: install one, such as Noto Sans CJK "
-        "(fonts-noto-cjk on Debian), and start again",
+        "(fonts-noto-cjk on Debian), delete matplotlib's list of fonts (fontlist-*.json in %s), and start again",
         letter,
+        mpl.get_cachedir(),
     )
     return False
 
