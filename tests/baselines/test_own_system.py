@@ -1,4 +1,4 @@
-"""The README's system of a user's own: a new file and its name in a list, run and shown beside MGCL."""
+"""The system of a user's own in docs/own_system.md: a new file and its name in a list, run and shown beside MGCL."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from mgcl_core.support.errors import ConfigError
 pytestmark = pytest.mark.slow
 
 NAME = "mean_fusion"
-SECTION = (Path(__file__).parents[2] / "README.md").read_text().partition("\n## A system of your own\n")[2]
-EXAMPLE, CALL = re.findall(r"```python\n(.*?)```", SECTION.partition("\n## ")[0], re.S)
+PAGE = (Path(__file__).parents[2] / "docs" / "own_system.md").read_text(encoding="utf-8")
+EXAMPLE, CALL = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def study(tiny_corpus, tiny_overrides, tmp_path):
 
 
 def test_the_example_is_short_and_its_name_registers_it(entry):
-    assert f"`{NAME}.py`" in SECTION and len(EXAMPLE.splitlines()) <= 30
+    assert f"`{NAME}.py`" in PAGE and len(EXAMPLE.splitlines()) <= 30
     source = Path(baselines.__file__).read_text()
     last = '"sfttr")'
     assert source.count(last) == 1

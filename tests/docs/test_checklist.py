@@ -13,25 +13,22 @@ def test_the_checklist_has_twenty_rows():
     assert rows == [str(number) for number in range(1, 21)]
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "docs/reproducibility.md",
-        "docs/decisions.md",
-        "docs/speed.md",
-        "docs/statistics.md",
-        "docs/features.md",
-        "data/README.md",
-    ],
-)
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "data/README.md",
+    *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_file_that_is_named_exists(page):
     text = (ROOT / page).read_text()
     folders = "mgcl_core|tests|docs|data/paper|notebooks|results/demo/reference"
-    named = set(re.findall(rf"`((?:{folders})/[\w/.]+\.\w+)`", text))
-    named |= set(re.findall(r"\]\((?!http)([\w/.-]+\.\w+)\)", text))
-    named |= {f"notebooks/{name}.ipynb" for name in re.findall(r"`(\d\d_\w+)`", text)}
-    assert not [name for name in named if not (ROOT / name).exists()]
+    named = {ROOT / name for name in re.findall(rf"`((?:{folders})/[\w/.]+\.\w+)`", text)}
+    named |= {(ROOT / page).parent / name for name in re.findall(r"\]\((?!http)([\w/.-]+\.\w+)\)", text)}
+    named |= {ROOT / "notebooks" / f"{name}.ipynb" for name in re.findall(r"`(\d\d_\w+)`", text)}
+    assert not [path for path in named if not path.exists()]
 
 
 def test_every_setting_named_in_the_decisions_exists():
