@@ -1,7 +1,7 @@
 """Every setting of a run in one place: the paper's Table 2 as presets, and strict reading of changes.
 
 `Config` is flat on purpose: a setting has one name, which is the name on the command line, in a
-notebook's `overrides`, in `config.json` and in the README's table of decisions. It is put together from
+notebook's `overrides`, in `config.json` and in docs/decisions.md. It is put together from
 one small class for each thing that settings decide, so that a run of one stage can be named by its own
 settings alone (`Config.part`). What a setting does stands in its type (`meanings`), with the row of the table of
 decisions.

@@ -54,7 +54,7 @@ def _beside_the_reference(tables: Path) -> str:
     return (
         f"{inside} of {len(cells)} cells of Tables 3 to 6 lie within the tolerance of the reference"
         + ("" if inside == len(cells) else f", not {_named(cells[~cells['inside']])}")
-        + " (machines round differently: README)"
+        + " (machines round differently: docs/measured.md)"
     )
 
 
