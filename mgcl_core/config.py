@@ -10,6 +10,7 @@ decisions.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -450,12 +451,18 @@ def plain_settings(settings: Any) -> dict[str, Any]:
 
 def named_settings(settings: Any) -> dict[str, Any]:
     """Those of `plain_settings` that are part of a run's name: one marked `LATER` only where it is not its default."""
-    hints = typing.get_type_hints(type(settings), include_extras=True)
-    default = {item.name: plain(item.default) for item in dataclasses.fields(settings)}
+    later = _later(type(settings))
+    return {name: value for name, value in plain_settings(settings).items() if name not in later or value != later[name]}
+
+
+@functools.cache
+def _later(kind: type) -> dict[str, Any]:
+    """The defaults of those settings of ``kind`` that are marked `LATER`, as plain values."""
+    hints = typing.get_type_hints(kind, include_extras=True)
     return {
-        name: value
-        for name, value in plain_settings(settings).items()
-        if LATER not in getattr(hints[name], "__metadata__", ()) or value != default[name]
+        item.name: plain(item.default)
+        for item in dataclasses.fields(kind)
+        if LATER in getattr(hints[item.name], "__metadata__", ())
     }
 
 

@@ -150,7 +150,7 @@ def fit(
             if after_epoch is not None:
                 after_epoch(epoch, system)
             if epoch < schedule.epochs and time.monotonic() - last_checkpoint >= SECONDS_BETWEEN_CHECKPOINTS:
-                write_checkpoint(directory / CHECKPOINT, system, optimizer, history, best)
+                _checkpoint(directory / CHECKPOINT, system, optimizer, history, best)
                 kept, last_checkpoint = epoch, time.monotonic()
 
     chosen = best_epoch(history, schedule.selection)
@@ -309,6 +309,28 @@ def _epoch_means(
     }
 
 
+def hand_over(
+    path: Path,
+    system: System,
+    schedule: Schedule,
+    history: list[dict[str, Any]],
+    best: Mapping[str, Tensor],
+) -> None:
+    """Write a checkpoint after the last epoch, from which `fit` has only the choice of the epoch left to make.
+
+    Args:
+        path: of the checkpoint.
+        system: whose training ended, with the weights of any epoch.
+        schedule: of the training that will take it up, whose rule of selection may be another.
+        history: of all epochs.
+        best: the weights of the epoch that this rule chooses.
+    """
+    optimizer = make_optimizer(system, schedule)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]  # a schedule of rates that goes on asks for it; no step follows
+    _checkpoint(path, system, optimizer, history, best)
+
+
 def selection_rule(selection: str) -> str:
     """A rule of `SELECTIONS` by the name that records and tables give it; "validation" is the one by MAE."""
     return "validation" if selection == "mae" else f"validation, {selection}"
@@ -322,7 +344,7 @@ def best_epoch(history: Sequence[Mapping[str, Any]], selection: str = "mae") -> 
     return min(finite, key=lambda pair: -pair[1] if higher else pair[1])[0] if finite else 0
 
 
-def write_checkpoint(
+def _checkpoint(
     path: Path,
     system: System,
     optimizer: torch.optim.Optimizer,

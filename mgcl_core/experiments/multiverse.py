@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..support.files import read_json_lines
 from ..system import System
-from ..trainer import CHECKPOINT, HISTORY, WEIGHTS, best_epoch, make_optimizer, write_checkpoint
+from ..trainer import CHECKPOINT, HISTORY, WEIGHTS, best_epoch, hand_over
 from .claims import claim
 from .progress import Watched, shown
 from .reuse import report_reuse
@@ -124,5 +124,4 @@ def _hand_over(study: Study, first: Run, other: Run, kept: tuple[int, dict[str, 
     other.directory.mkdir(parents=True, exist_ok=True)
     with claim(other.directory):
         if not other.trained:
-            optimizer = make_optimizer(system, other.stage.schedule)
-            write_checkpoint(other.directory / CHECKPOINT, system, optimizer, history, weights)
+            hand_over(other.directory / CHECKPOINT, system, other.stage.schedule, history, weights)

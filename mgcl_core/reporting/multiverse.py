@@ -8,7 +8,7 @@ specification. The specifications share trainings, clips and seeds: their counts
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from .cells import ALPHA
 
 @dataclass(frozen=True)
 class Claim:
-    """That ``better`` scores better than ``worse``, as section 4.5 of the paper says; in all metrics or Acc-2 alone."""
+    """That ``better`` scores better than ``worse``, as the paper's text says of Table 5; in all metrics or Acc-2 alone."""
 
     text: str
     better: str
@@ -78,8 +78,8 @@ def run_multiverse(study: Study) -> Multiverse:
     """
     train_all(study)
     grid = specifications(study)
-    rows = [row for number, one in enumerate(grid, 1) for row in _rows(study, number, one)]
-    made = Multiverse(pd.DataFrame(rows), tuple(grid[0]), study.artifacts / "multiverse" / "specifications.csv")
+    table = pd.concat([_under(study, number, one) for number, one in enumerate(grid, 1)], ignore_index=True)
+    made = Multiverse(table, tuple(grid[0]), study.artifacts / "multiverse" / "specifications.csv")
     made.path.parent.mkdir(parents=True, exist_ok=True)
     write_overrides(study.artifacts, study.changes)
     for path, frame in ((made.path, made.table), (made.path.with_name("summary.csv"), made.summary)):
@@ -88,31 +88,45 @@ def run_multiverse(study: Study) -> Multiverse:
     return made
 
 
-def _rows(study: Study, number: int, specification: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every claim under one specification."""
-    test, scheme = study.corpus.test, study.corpus.scheme
-    videos = [video_of(clip) for clip in test.ids]
-    scores = {}
-    for variant in TABLE5:
-        frames = [study.predictions(run) for run in runs_of(study, variant, specification)]
-        predicted = np.stack([frame["prediction"].to_numpy() for frame in frames])  # (S, N)
-        scores[variant] = LeaveOneOut.of(frames[0]["label"].to_numpy(), predicted, scheme, videos)
+def judge(
+    labels: np.ndarray, predicted: Mapping[str, np.ndarray], scheme: str, videos: Sequence[str]
+) -> pd.DataFrame:
+    """Every claim under one specification: a row a claim and metric, the columns of `Multiverse` from ``claim`` on.
+
+    Args:
+        labels: (N,).
+        predicted: test predictions (S, N) of each variant of `TABLE5`, the same seeds in the same order.
+        scheme: of the labels, "sims" or "mosi".
+        videos: (N,), the video of each clip.
+    """
+    scores = {variant: LeaveOneOut.of(labels, of_seeds, scheme, videos) for variant, of_seeds in predicted.items()}
     rows = []
     for claim in CLAIMS:
         pair = scores[claim.better] - scores[claim.worse]
-        for metric in _metrics(claim, scheme):
+        for metric in METRICS[scheme]:
+            if claim.acc2_alone and not metric.startswith("acc2"):
+                continue
             estimate, sign = pair.estimate(metric), 1 if HIGHER_IS_BETTER[metric] else -1
-            ends = sorted(sign * float(end) for end in estimate.interval())
-            row = {"specification": number, **specification, "claim": claim.text, "better": claim.better}
-            row |= {"worse": claim.worse, "metric": metric, "difference": sign * float(estimate.value)}
-            row |= {"low": ends[0], "high": ends[1], "p": float(estimate.p), "p_holm": float(estimate.p_to_correct)}
-            rows.append(row)
-    for row, p_holm in zip(rows, holm(row["p_holm"] for row in rows), strict=True):
-        agrees, decided = row["difference"] > 0, p_holm < ALPHA
-        row |= {"p_holm": p_holm, "agrees": agrees, "shown": agrees and decided, "contrary": not agrees and decided}
-    return rows
+            low, high = sorted(sign * float(end) for end in estimate.interval())
+            row = {"claim": claim.text, "better": claim.better, "worse": claim.worse, "metric": metric}
+            row |= {"difference": sign * float(estimate.value), "low": low, "high": high, "p": float(estimate.p)}
+            rows.append(row | {"p_holm": float(estimate.p_to_correct)})
+    frame = pd.DataFrame(rows)
+    frame["p_holm"] = holm(frame["p_holm"])
+    frame["agrees"], decided = frame["difference"] > 0, frame["p_holm"] < ALPHA
+    return frame.assign(shown=frame["agrees"] & decided, contrary=(frame["difference"] < 0) & decided)
 
 
-def _metrics(claim: Claim, scheme: str) -> Sequence[str]:
-    """Those of the claim: all, or Acc-2 (both kinds of it with labels that reach 3)."""
-    return [metric for metric in METRICS[scheme] if not claim.acc2_alone or metric.startswith("acc2")]
+def _under(study: Study, number: int, specification: dict[str, Any]) -> pd.DataFrame:
+    """Every claim under one specification of ``study``, whose runs are finished."""
+    frames = {
+        variant: [study.predictions(run) for run in runs_of(study, variant, specification)] for variant in TABLE5
+    }
+    predicted = {
+        variant: np.stack([frame["prediction"].to_numpy() for frame in of_seeds])
+        for variant, of_seeds in frames.items()
+    }
+    clips = frames["MGCL"][0]
+    videos = [video_of(clip) for clip in clips["id"]]
+    judged = judge(clips["label"].to_numpy(), predicted, study.corpus.scheme, videos)
+    return pd.concat([pd.DataFrame([{"specification": number, **specification}] * len(judged)), judged], axis=1)
