@@ -57,14 +57,12 @@ def train_all(study: Study) -> None:
 
     Finished ones are reused; a call that was stopped goes on where it was.
     """
-    trainings: dict[str, dict[str, Run]] = {}  # runs that differ in `selection` alone, by name
+    trainings: dict[tuple[Any, ...], dict[str, Run]] = {}  # runs by name, of those that differ in `selection` alone
     for specification in specifications(study):
         for variant in TABLE5:
-            plain = {name: value for name, value in specification.items() if name != "selection"}
-            for alike, run in zip(
-                runs_of(study, variant, plain), runs_of(study, variant, specification), strict=True
-            ):
-                trainings.setdefault(alike.name, {})[run.name] = run
+            for run in runs_of(study, variant, specification):
+                training = tuple(getattr(run.config, name) for name in GRID if name != "selection")
+                trainings.setdefault((variant, run.seed, *training), {})[run.name] = run
     groups = [list(runs.values()) for runs in trainings.values()]
     every = [run for group in groups for run in group]
     parents = {parent.directory: parent for run in every for parent in run.parents}
