@@ -203,8 +203,8 @@ class MGCLSettings(FrozenFeatureSettings, EpochSelection, BothStages):
     weighted: Annotated[bool, "decision 20: pairs weighted by equation 2; False sets W = 1 (w/o weight)"] = True
     pair_weights: Annotated[
         Literal["printed", "clgsi", "mean"],
-        "decision 8: weights of equation 2 as printed; CLGSI's, with 1.5 tanh(2 delta - E) for positive pairs; or, as a "
-        "control, those of equation 2 replaced by their mean over a batch's positive and over its negative pairs",
+        "decision 8: weights of equation 2 as printed; CLGSI's, 1.5 tanh(2 delta - E) for positive pairs; or, as a "
+        "control, the mean of equation 2 over a batch's positive and over its negative pairs",
         LATER,
     ] = "printed"
     reduction: Annotated[Literal["mean", "sum"], "decision 9: L_con divided by the batch size, or its sum"] = "mean"
@@ -409,8 +409,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "w/o weight": {"weighted": False},
 }
 
-#: Variants that are in no table of the paper. W = 1 also divides the temperature of positive pairs, whose mean weight is
-#: .306 on CH-SIMS, by 3.3; this control takes from W only that it depends on E.
+#: Variants that are in no table of the paper. W = 1 also divides the temperature of positive pairs, whose mean weight
+#: is .306 on CH-SIMS, by 3.3; this control takes from W only that it depends on E.
 CONTROLS: dict[str, dict[str, Any]] = {"mean weight": {"pair_weights": "mean"}}
 
 
@@ -451,8 +451,8 @@ def plain_settings(settings: Any) -> dict[str, Any]:
 
 def named_settings(settings: Any) -> dict[str, Any]:
     """Those of `plain_settings` that are part of a run's name: one marked `LATER` only where it is not its default."""
-    later = _later(type(settings))
-    return {name: value for name, value in plain_settings(settings).items() if name not in later or value != later[name]}
+    later, values = _later(type(settings)), plain_settings(settings)
+    return {name: value for name, value in values.items() if name not in later or value != later[name]}
 
 
 @functools.cache

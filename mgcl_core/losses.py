@@ -129,11 +129,7 @@ def prediction_loss(predictions: Tensor, labels: Tensor, counted: Tensor | None 
 
 
 def unimodal_loss(
-    predictions: Tensor,
-    labels: Tensor,
-    unimodal_labels: Tensor,
-    present: Tensor | None = None,
-    reduction: str = "sum",
+    predictions: Tensor, labels: Tensor, unimodal_labels: Tensor, present: Tensor | None = None, reduction: str = "sum"
 ) -> Tensor:
     """L_uni (eqs 20, 21): squared errors summed over the six heads, averaged over the batch (decision 10).
 

@@ -13,7 +13,7 @@ from .system import Output, System
 
 
 def learns_own_label(granularity: str, config: Config) -> bool:
-    """Whether features of ``granularity`` ("macro" or "micro") learn the label of their modality, not y (decision 13)."""
+    """Whether features of ``granularity`` ("macro", "micro") learn the label of their modality, not y (decision 13)."""
     return config.stage_one_target == "unimodal" or (config.stage_one_target == "split" and granularity == "micro")
 
 

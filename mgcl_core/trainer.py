@@ -81,7 +81,7 @@ def fit(
     scheme: str = "sims",
     after_epoch: Callable[[int, System], None] | None = None,
 ) -> Fit:
-    """Train ``system`` and leave it with the weights of the best epoch on validation, by MAE unless the schedule differs.
+    """Train ``system`` and leave it with the weights of the best epoch on validation, by the schedule's ``selection``.
 
     Every random choice of an epoch follows from the seed and the epoch's number, so a run that was
     stopped repeats the epochs since ``directory``'s checkpoint bit for bit, and ends as if it had never
@@ -120,7 +120,8 @@ def fit(
 
     with deterministic(device), matrix_precision(device, schedule.precision):
         for epoch in range(len(history) + 1, schedule.epochs + 1):
-            if schedule.patience is not None and epoch - 1 - best_epoch(history, schedule.selection) >= schedule.patience:
+            waited = epoch - 1 - best_epoch(history, schedule.selection)
+            if schedule.patience is not None and waited >= schedule.patience:
                 break
             started = time.perf_counter()
             torch.manual_seed(derive_seed(seed, "dropout", epoch))
@@ -310,11 +311,7 @@ def _epoch_means(
 
 
 def hand_over(
-    path: Path,
-    system: System,
-    schedule: Schedule,
-    history: list[dict[str, Any]],
-    best: Mapping[str, Tensor],
+    path: Path, system: System, schedule: Schedule, history: list[dict[str, Any]], best: Mapping[str, Tensor]
 ) -> None:
     """Write a checkpoint after the last epoch, from which `fit` has only the choice of the epoch left to make.
 

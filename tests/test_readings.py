@@ -51,7 +51,8 @@ def test_at_their_defaults_they_leave_every_name_as_it_was():
 
 @pytest.mark.parametrize(("setting", "value"), READINGS.items())
 def test_each_names_the_runs_that_it_decides_and_no_others(setting, value):
-    renamed = {name for name, stage in stages(Config(**{setting: value})).items() if digest(stage.settings) != NAMES[name]}
+    changed = stages(Config(**{setting: value}))
+    renamed = {name for name, stage in changed.items() if digest(stage.settings) != NAMES[name]}
     assert renamed == {
         "stage_one_target": {"macro_T", "micro_T", "macro_V", "micro_A"},
         "text_layers": {"macro_T", "micro_T"},
@@ -139,7 +140,8 @@ def test_the_mean_of_six_heads_is_a_sixth_of_the_sum(tiny_config, split):
         found = unimodal_loss(*given, here, "mean").item()
         assert found == pytest.approx(naive.unimodal_loss(*plain, reduction="mean"), abs=1e-12)
         assert found == pytest.approx(unimodal_loss(*given, here).item() / 6)
-    terms = [build(tiny_config.override({"unimodal_reduction": by})).eval()(split.batch()).losses for by in ("sum", "mean")]
+    models = [build(tiny_config.override({"unimodal_reduction": by})).eval() for by in ("sum", "mean")]
+    terms = [model(split.batch()).losses for model in models]
     assert terms[1]["uni"].item() == pytest.approx(terms[0]["uni"].item() / 6, rel=1e-6)
     assert all(torch.equal(terms[0][name], terms[1][name]) for name in ("pred", "con"))
 

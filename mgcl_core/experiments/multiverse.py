@@ -26,7 +26,7 @@ from .study import Study
 
 log = logging.getLogger(__name__)
 
-#: What is varied, each as the paper can be read and as its lineage has it (docs/decisions.md, rows 8, 12, 10, 4 and 16).
+#: What is varied, as the paper can be read and as its lineage has it (docs/decisions.md, rows 8, 12, 10, 4 and 16).
 GRID: dict[str, tuple[Any, ...]] = {
     "pair_weights": ("printed", "clgsi"),
     "temperature": (0.5, 0.03),
@@ -84,7 +84,7 @@ def train_all(study: Study) -> None:
 
 
 def _train_once(study: Study, runs: Sequence[Run]) -> str:
-    """Finish runs that differ in `selection` alone: the first is trained, the others get its history and their epoch."""
+    """Finish runs that differ in `selection` alone: one is trained, the others get its history and their own epoch."""
     first, *others = runs
     kept: dict[str, tuple[int, dict[str, Tensor]]] = {}  # by rule: the best epoch so far and its weights
 

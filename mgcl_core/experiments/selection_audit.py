@@ -2,8 +2,9 @@
 
 Every reported number follows one rule, "validation": the epoch with the lowest validation MAE, and the mean
 over all seeds. Much of the field picks epochs, per metric at times, and seeds on the test set instead; the
-audit trains each run once more, scores every epoch on test, and shows how much such rules raise a metric. Beside them stand
-rules that are honest too (the epoch by validation Acc-2, by validation loss), and F1 with its arguments swapped.
+audit trains each run once more, scores every epoch on test, and shows how much such rules raise a metric. Beside
+them stand rules that are honest too (the epoch by validation Acc-2, by validation loss), and F1 with its arguments
+swapped.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ log = logging.getLogger(__name__)
 
 #: Two more rules that look at validation alone, by what they choose the epoch (`mgcl_core.trainer.SELECTIONS`).
 ON_VALIDATION = {"validation Acc-2": "acc2", "validation loss": "loss"}
-#: Rules of selection: the one of every reported number, others on validation, and those that lean on test, of which each
-#: starts from the one before it.
+#: Rules of selection: the one of every reported number, others on validation, and those that lean on test, each of
+#: which starts from the one before it.
 RULES = ("validation", *ON_VALIDATION, "oracle epoch (MAE)", "oracle epoch, per metric", "+ best seed")
 
 
@@ -45,10 +46,10 @@ def audit_runs(study: Study, runs: Iterable[Run]) -> pd.DataFrame:
     training sees no test data, the kept weights are scored on it afterwards and thrown away. The scores stay as
     ``audit.json`` in the run's directory, which is read when asked again.
 
-    Columns: ``run``, ``seed``, ``epoch``, ``metric`` (those of tables, and F1 with its arguments swapped); ``valid`` and
-    ``test``, the metric at that epoch; ``reported``, the run's reported number on test; ``chosen_acc2`` and
-    ``chosen_loss``, the epochs that validation Acc-2 and loss choose; ``reproduced``, whether the second training gave the recorded
-    history to the last bit, and ``largest_difference`` of the validation MAE between the two trainings.
+    Columns: ``run``, ``seed``, ``epoch``, ``metric`` (those of tables, and F1 with its arguments swapped); ``valid``
+    and ``test``, the metric at that epoch; ``reported``, the run's reported number on test; ``chosen_acc2`` and
+    ``chosen_loss``, the epochs that validation Acc-2 and loss choose; ``reproduced``, whether the second training gave
+    the recorded history to the last bit, and ``largest_difference`` of the validation MAE between the two trainings.
 
     Raises:
         RunError: none of the runs is finished.

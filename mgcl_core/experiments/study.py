@@ -233,9 +233,7 @@ class Study(Face):
             systems = [name for name in compared_systems() if self.base.reads_words or not needs_words(name)]
         return [self.system_run(name, seed) for name in systems for seed in self.seeds]
 
-    def system_run(
-        self, name: str, seed: int, variant: str = "MGCL", changes: Mapping[str, Any] | None = None
-    ) -> Run:
+    def system_run(self, name: str, seed: int, variant: str = "MGCL", changes: Mapping[str, Any] | None = None) -> Run:
         """The run of one system, MGCL (in ``variant``, with ``changes``) or a compared one, with one seed."""
         if name == "mgcl":
             stage: Stage = MGCLStage(self.config(seed, variant).override(changes or {}), variant)
@@ -429,9 +427,7 @@ class Study(Face):
         else:
             yield from run_parallel(functools.partial(_worker, self._recipe, work), runs, workers)
 
-    def finish(
-        self, run: Run, *, test: bool = True, after_epoch: Callable[[int, System], None] | None = None
-    ) -> Run:
+    def finish(self, run: Run, *, test: bool = True, after_epoch: Callable[[int, System], None] | None = None) -> Run:
         """Run what is missing of ``run``. Of two processes that ask for it, one does it and the other waits.
 
         Without ``test`` it stops when the run is trained: no test data is read, and a later call has only

@@ -1,8 +1,8 @@
 """The claims of Table 5 under every specification of `mgcl_core.experiments.multiverse`: how often each holds.
 
-Claims, criterion and grid were fixed before anything was run. A claim says that one variant is better than another in a
-metric. Under one specification it *agrees* where the mean difference over the seeds has its sign, and is *shown*, or its
-contrary is, where the paired test of the tables (docs/statistics.md) has p < .05 after Holm over all claims of that
+Claims, criterion and grid were fixed before anything was run. A claim says that one variant is better than another in
+a metric. Under one specification it *agrees* where the mean difference over the seeds has its sign, and is *shown*, or
+its contrary is, where the paired test of the tables (docs/statistics.md) has p < .05 after Holm over all claims of that
 specification. The specifications share trainings, clips and seeds: their counts describe, they are no test.
 """
 
@@ -28,7 +28,7 @@ from .cells import ALPHA
 
 @dataclass(frozen=True)
 class Claim:
-    """That ``better`` scores better than ``worse``, as the paper's text says of Table 5; in all metrics or Acc-2 alone."""
+    """That ``better`` scores better than ``worse``, as the paper says of Table 5; in all metrics or Acc-2 alone."""
 
     text: str
     better: str
@@ -50,9 +50,9 @@ CLAIMS = (
 class Multiverse:
     """What a multiverse leaves.
 
-    - ``table``: a row for each specification, claim and metric: ``specification`` (a number from 1) with a column for each
-      setting that was varied; ``claim``, ``better``, ``worse``, ``metric``; ``difference`` of the two, its sign turned so
-      that above 0 the claim agrees, with ``low`` and ``high`` (95 %), ``p`` and ``p_holm``; ``agrees``, ``shown``,
+    - ``table``: a row for each specification, claim and metric: ``specification`` (a number from 1) with a column for
+      each setting that was varied; ``claim``, ``better``, ``worse``, ``metric``; ``difference`` of the two, its sign
+      turned so that above 0 the claim agrees, with ``low`` and ``high`` (95 %), ``p`` and ``p_holm``; ``agrees``, ``shown``,
       ``contrary`` (the contrary is shown)
     - ``varied``: the settings, in order
     - ``path``: the CSV of ``table``; ``summary.csv`` lies beside it
@@ -88,9 +88,7 @@ def run_multiverse(study: Study) -> Multiverse:
     return made
 
 
-def judge(
-    labels: np.ndarray, predicted: Mapping[str, np.ndarray], scheme: str, videos: Sequence[str]
-) -> pd.DataFrame:
+def judge(labels: np.ndarray, predicted: Mapping[str, np.ndarray], scheme: str, videos: Sequence[str]) -> pd.DataFrame:
     """Every claim under one specification: a row a claim and metric, the columns of `Multiverse` from ``claim`` on.
 
     Args:
@@ -119,9 +117,7 @@ def judge(
 
 def _under(study: Study, number: int, specification: dict[str, Any]) -> pd.DataFrame:
     """Every claim under one specification of ``study``, whose runs are finished."""
-    frames = {
-        variant: [study.predictions(run) for run in runs_of(study, variant, specification)] for variant in TABLE5
-    }
+    frames = {variant: [study.predictions(run) for run in runs_of(study, variant, specification)] for variant in TABLE5}
     predicted = {
         variant: np.stack([frame["prediction"].to_numpy() for frame in of_seeds])
         for variant, of_seeds in frames.items()

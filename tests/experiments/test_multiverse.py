@@ -75,10 +75,11 @@ def test_one_training_gives_the_epochs_of_both_rules(build, tmp_path, monkeypatc
     # Its claims are those of its predictions, and asking again trains nothing.
     monkeypatch.setattr(Study, "fit", lambda *a, **k: pytest.fail("trained again"))
     pd.testing.assert_frame_equal(run_multiverse(study).table, result.table)
-    row = result.table.query("better == 'MGCL' and worse == 'w/o CL' and metric == 'mae' and selection == 'mae'").iloc[0]
+    asked = "better == 'MGCL' and worse == 'w/o CL' and metric == 'mae' and selection == 'mae'"
+    (difference,) = result.table.query(asked)["difference"]
     predicted = {v: study.predictions(by_mae[v])["prediction"] for v in ("w/o CL", "MGCL")}
     scores = {v: regression_metrics(study.corpus.test.labels, values, "sims")["mae"] for v, values in predicted.items()}
-    assert row["difference"] == pytest.approx(scores["w/o CL"] - scores["MGCL"])
+    assert difference == pytest.approx(scores["w/o CL"] - scores["MGCL"])
     assert (result.path.parent / "summary.csv").exists() and len(result.summary) == len(result.table) / 2
 
 

@@ -21,8 +21,8 @@ def specification_curve(
 ) -> Figure:
     """Differences that a claim is about, from the smallest to the largest, with their 95 % intervals.
 
-    Above 0 a specification agrees with the claim; it is filled where the claim, or its contrary, is shown. The rows below
-    have a mark at what each specification chose.
+    Above 0 a specification agrees with the claim; it is filled where the claim, or its contrary, is shown. The rows
+    below have a mark at what each specification chose.
 
     Args:
         table: of a `mgcl_core.reporting.multiverse.Multiverse`.
