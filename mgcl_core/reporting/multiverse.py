@@ -52,8 +52,8 @@ class Multiverse:
 
     - ``table``: a row for each specification, claim and metric: ``specification`` (a number from 1) with a column for
       each setting that was varied; ``claim``, ``better``, ``worse``, ``metric``; ``difference`` of the two, its sign
-      turned so that above 0 the claim agrees, with ``low`` and ``high`` (95 %), ``p`` and ``p_holm``; ``agrees``, ``shown``,
-      ``contrary`` (the contrary is shown)
+      turned so that above 0 the claim agrees, with ``low`` and ``high`` (95 %), ``p`` and ``p_holm``; ``agrees``;
+      ``shown``; ``contrary`` (the contrary is shown)
     - ``varied``: the settings, in order
     - ``path``: the CSV of ``table``; ``summary.csv`` lies beside it
     """

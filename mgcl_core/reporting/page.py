@@ -58,7 +58,7 @@ FIGURES = {
     "11_alpha": ("The weight of L_con", "On validation: paired differences from the default value, a thin line for "
                  "each seed."),
     "14_multiverse": ("Multiverse, Acc-2", "The claims of Table 5 under every reading of what the paper leaves open, "
-                      "each a point; above 0 it agrees. The points share trainings and clips: counting them is no test."),
+                      "each a point; above 0 it agrees. They share trainings and clips: counting them is no test."),
     "14_multiverse_mae": ("Multiverse, MAE", "The same for MAE."),
 }  # fmt: skip
 #: Beside the PNG that a screen shows: vector files for a paper, with fonts that publishers take (Type 42).
