@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import logging
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,9 +13,11 @@ from mgcl_core.experiments import multiverse
 from mgcl_core.experiments.multiverse import GRID, TABLE5, runs_of, specifications
 from mgcl_core.experiments.study import Study
 from mgcl_core.metrics import HIGHER_IS_BETTER, METRICS, regression_metrics
+from mgcl_core.notebooks.parameters import Parameters
 from mgcl_core.reporting.figures import specification_curve
 from mgcl_core.reporting.multiverse import CLAIMS, judge, run_multiverse
 from mgcl_core.reporting.published import paper_value
+from mgcl_core.support.paths import shipped
 from mgcl_core.trainer import CHECKPOINT, HISTORY, SELECTION, WEIGHTS
 
 #: What leaves two readings of the weights and two of the epoch.
@@ -41,46 +46,75 @@ def test_the_grid_is_every_combination_and_what_a_variant_switches_off_is_shared
     assert set(GRID) == set(grid[0])
 
 
-@pytest.mark.slow
-def test_one_training_gives_the_epochs_of_both_rules(build, tmp_path, monkeypatch):
-    study = build(tmp_path, pair_weights="clgsi")
-    before = study.train(["MGCL"])[0]  # without the weights of its other epochs
-    fits, fit = [], Study.fit
+@pytest.fixture(scope="module")
+def trained(build, tmp_path_factory):
+    """A multiverse of two rules of selection: its study, what it leaves, and each training that it took."""
+    study, fits, fit = build(tmp_path_factory.mktemp("multiverse"), pair_weights="clgsi"), [], Study.fit
+    study.train(["MGCL"])  # without the weights of its other epochs
 
     def spy(self, run, directory, **more):
         fits.append((run.variant, run.config.selection, (directory / CHECKPOINT).exists()))
         return fit(self, run, directory, **more)
 
-    monkeypatch.setattr(Study, "fit", spy)
-    result = run_multiverse(study)
-    by_mae, by_acc2 = ({v: runs_of(study, v, one)[0] for v in TABLE5} for one in specifications(study))
-    assert by_mae["MGCL"].name == before.name
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Study, "fit", spy)
+        return study, run_multiverse(study), fits
+
+
+def runs_by_rule(study) -> list[dict]:
+    """The run of each variant, by MAE and by Acc-2."""
+    return [{variant: runs_of(study, variant, one)[0] for variant in TABLE5} for one in specifications(study)]
+
+
+@pytest.mark.slow
+def test_one_training_gives_the_epochs_of_both_rules(trained, tmp_path):
+    study, _, fits = trained
+    by_mae, by_acc2 = runs_by_rule(study)
     differ = [variant for variant in TABLE5 if by_mae[variant].chosen_epoch != by_acc2[variant].chosen_epoch]
     # Each is trained once, and handed over; but the one that was there before, whose other epoch is gone, again.
     again = {variant: variant != "MGCL" or variant not in differ for variant in TABLE5}
     expected = [(variant, "mae", False) for variant in TABLE5 if variant != "MGCL"]
     assert sorted(fits) == sorted([*expected, *((variant, "acc2", again[variant]) for variant in TABLE5)])
-
     # Trained by itself, it is the same to the last bit.
     run = by_acc2[next(variant for variant in differ if variant != "MGCL")]
     kept = run.directory.rename(tmp_path / "handed over")
     study.finish(run)
-    assert fits[-1] == (run.variant, "acc2", False)
     for file in (WEIGHTS, SELECTION, "predictions-valid.csv", "predictions-test.csv"):
         assert run.file(file).read_bytes() == (kept / file).read_bytes()
     histories = [pd.read_json(folder / HISTORY, lines=True) for folder in (run.directory, kept)]
     pd.testing.assert_frame_equal(*(history.drop(columns="seconds") for history in histories))
     assert run.chosen_epoch == histories[0]["valid_acc2"].argmax() + 1
 
-    # Its claims are those of its predictions, and asking again trains nothing.
-    monkeypatch.setattr(Study, "fit", lambda *a, **k: pytest.fail("trained again"))
-    pd.testing.assert_frame_equal(run_multiverse(study).table, result.table)
+
+@pytest.mark.slow
+def test_its_claims_are_those_of_its_predictions(trained):
+    study, result, _ = trained
+    by_mae, _ = runs_by_rule(study)
     asked = "better == 'MGCL' and worse == 'w/o CL' and metric == 'mae' and selection == 'mae'"
     (difference,) = result.table.query(asked)["difference"]
     predicted = {v: study.predictions(by_mae[v])["prediction"] for v in ("w/o CL", "MGCL")}
     scores = {v: regression_metrics(study.corpus.test.labels, values, "sims")["mae"] for v, values in predicted.items()}
     assert difference == pytest.approx(scores["w/o CL"] - scores["MGCL"])
     assert (result.path.parent / "summary.csv").exists() and len(result.summary) == len(result.table) / 2
+
+
+@pytest.mark.slow
+def test_the_notebook_shows_it_and_trains_nothing_again(trained, monkeypatch):
+    """Its cells run here, on a study that is small and finished."""
+    study, result, _ = trained
+    monkeypatch.setattr(Parameters, "study", lambda self: study)
+    monkeypatch.setattr(Study, "fit", lambda *a, **k: pytest.fail("trained again"))
+    log = logging.getLogger("mgcl_core")
+    for name in ("handlers", "propagate", "level"):  # `begin` sets them; given back afterwards
+        monkeypatch.setattr(log, name, getattr(log, name))
+    cells = json.loads(shipped("notebooks/14_multiverse.ipynb").read_text())["cells"]
+    shown = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), shown)
+    pd.testing.assert_frame_equal(shown["result"].table, result.table)
+    figures = {path.stem for path in (study.artifacts / "figures").glob("*.png")}
+    assert figures == {"14_multiverse", "14_multiverse_mae"}
 
 
 def synthetic(better: float) -> tuple[np.ndarray, dict[str, np.ndarray], list[str]]:
