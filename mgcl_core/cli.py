@@ -97,14 +97,17 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PRESET",
         help="default: search/preset.json in the study's folder of results",
     )
-    search.add_argument(
-        "--corpus",
-        type=lambda name: [name],
-        default=[DEFAULTS.corpus],
-        metavar="NAME_OR_FILE",
-        help=f"default: {DEFAULTS.corpus}",
-    )
     search.set_defaults(command=_search, preset=None)
+    multiverse = commands.add_parser("multiverse", help="hold Table 5's claims under every reading of the paper")
+    multiverse.set_defaults(command=_multiverse, preset=None)
+    for command in (search, multiverse):
+        command.add_argument(
+            "--corpus",
+            type=lambda name: [name],
+            default=[DEFAULTS.corpus],
+            metavar="NAME_OR_FILE",
+            help=f"default: {DEFAULTS.corpus}",
+        )
     for command in (run, status):
         command.add_argument(
             "--corpus",
@@ -126,6 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
             metavar="N",
             help=f"{where}trials to be completed or pruned in all, earlier ones counted; default: %(default)s",
         )
+    for command in (run, search, multiverse):
         command.add_argument(
             "--workers",
             default=DEFAULTS.workers,
@@ -133,7 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
             help="runs side by side on the device; default: one a core on a CPU with the profiles "
             "'demo' and 'small', else 1",
         )
-    for command in (run, status, search):
+    for command in (run, status, search, multiverse):
         command.add_argument("--profile", default="auto", choices=["auto", *PROFILES])
         command.add_argument(
             "--dataset",
@@ -249,7 +253,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parameters_of(options: argparse.Namespace) -> Parameters:
-    """The options of `run`, `status` and `search` as the parameters of notebooks."""
+    """The options of `run`, `status`, `search` and `multiverse` as the parameters of notebooks."""
     preset = read_preset(options.preset) if options.preset else {}
     given = {
         "profile": options.profile,
@@ -343,6 +347,14 @@ def _search(options: argparse.Namespace) -> None:
     mae = result.preset["from"]["validation_mae"]
     default = "not finite" if mae["default"] is None else f"{mae['default']:.4f}"
     print(f"validation MAE {mae['chosen']:.4f}, of the default settings {default}: {result.path}")
+
+
+def _multiverse(options: argparse.Namespace) -> None:
+    from .reporting.multiverse import run_multiverse
+
+    parameters = parameters_of(options)
+    made = run_multiverse(parameters.study(parameters.corpora[0]))
+    print(made.summary.to_string(index=False, float_format="{:.4f}".format), made.path, sep="\n")
 
 
 def _bench(options: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ decisions.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from .support.faces import Face
 from .support.typed_values import plain, read_fields
 
 PartT = TypeVar("PartT", bound="EveryRun")
+
+#: Marks a setting that came after runs were first named: at its default it is left out of a run's name
+#: (`named_settings`), so that runs from before it are found.
+LATER = "later"
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,30 @@ class BothStages(EveryRun):
     encoder_chunk: Annotated[
         int | None, "clips that pass the trained encoders at a time, to save memory; None: the batch"
     ] = None
+
+
+@dataclass(frozen=True)
+class StageOneTarget(EveryRun):
+    """What an encoder of stage one learns."""
+
+    stage_one_target: Annotated[
+        Literal["split", "unimodal", "multimodal"],
+        "decision 13: macro encoders learn y and micro encoders y_T, y_V, y_A (split); all learn y_T, y_V, y_A "
+        "(unimodal), or y (multimodal)",
+        LATER,
+    ] = "split"
+
+
+@dataclass(frozen=True)
+class EpochSelection(EveryRun):
+    """Which epoch of a system a run keeps."""
+
+    selection: Annotated[
+        Literal["mae", "acc2", "loss"],
+        "decision 16: the epoch is chosen by validation MAE, Acc-2 (NP where labels reach 3) or squared error; "
+        "stage one always by MAE",
+        LATER,
+    ] = "mae"
 
 
 @dataclass(frozen=True)
@@ -92,16 +121,19 @@ class AudioVisionInput:
 
 
 @dataclass(frozen=True)
-class TextEncoderSettings(TextInput, BothStages):
+class TextEncoderSettings(TextInput, StageOneTarget, BothStages):
     """Stage one of a text encoder (Table 2)."""
 
     text_lr: Annotated[float, "Table 2: learning rate of text encoders in stage one"] = 1e-5
     text_epochs: Annotated[int, "Table 2: epochs of text encoders in stage one"] = 150
     text_batch_size: Annotated[int, "Table 2: batch size of text encoders in stage one"] = 64
+    text_layers: Annotated[
+        int | None, "decision 13: last layers of the text model that stage one trains; None: all, and embeddings", LATER
+    ] = None
 
 
 @dataclass(frozen=True)
-class SequenceTraining(BothStages):
+class SequenceTraining(StageOneTarget, BothStages):
     """An encoder of a sequence of features, and its stage one (Table 2)."""
 
     width: Annotated[int, "decision 3: of the audio and vision Transformers"] = 768
@@ -144,7 +176,7 @@ class FrozenFeatureSettings:
 
 
 @dataclass(frozen=True)
-class MGCLSettings(FrozenFeatureSettings, BothStages):
+class MGCLSettings(FrozenFeatureSettings, EpochSelection, BothStages):
     """Stage two (Table 2). What the encoders depend on is not here: a run of MGCL names the runs it starts from."""
 
     # Projections and predictor
@@ -169,7 +201,16 @@ class MGCLSettings(FrozenFeatureSettings, BothStages):
         tuple[Literal["C1", "C2", "C3"], ...], "decision 20: which pairs L_con has; without C3: w/o C3"
     ] = ("C1", "C2", "C3")
     weighted: Annotated[bool, "decision 20: pairs weighted by equation 2; False sets W = 1 (w/o weight)"] = True
+    pair_weights: Annotated[
+        Literal["printed", "clgsi", "mean"],
+        "decision 8: weights of equation 2 as printed; CLGSI's, 1.5 tanh(2 delta - E) for positive pairs; or, as a "
+        "control, the mean of equation 2 over a batch's positive and over its negative pairs",
+        LATER,
+    ] = "printed"
     reduction: Annotated[Literal["mean", "sum"], "decision 9: L_con divided by the batch size, or its sum"] = "mean"
+    unimodal_reduction: Annotated[
+        Literal["sum", "mean"], "decision 10: L_uni is the sum over the six heads, or their mean", LATER
+    ] = "sum"
 
     # Training
     mgcl_lr: Annotated[float, "Table 2: learning rate of stage two"] = 1e-4
@@ -178,10 +219,13 @@ class MGCLSettings(FrozenFeatureSettings, BothStages):
     trained_encoders: Annotated[
         tuple[Literal["T", "V", "A"], ...], "decision 14: encoders that stage two trains; the others are frozen"
     ] = ("V", "A")
+    frozen_dropout: Annotated[
+        bool, "decision 14: dropout in frozen encoders while stage two trains; they then run in every step", LATER
+    ] = False
 
 
 @dataclass(frozen=True)
-class ComparedSettings(FrozenFeatureSettings, AudioVisionInput, TextInput, EveryRun):
+class ComparedSettings(FrozenFeatureSettings, AudioVisionInput, TextInput, EpochSelection, EveryRun):
     """What a compared system takes from here; all else it has in settings of its own."""
 
 
@@ -256,7 +300,7 @@ class Config(
             self.common_width,
             f"a multiple of fusion_heads={self.fusion_heads}",
         )
-        for name in ("patience", "encoder_chunk"):
+        for name in ("patience", "encoder_chunk", "text_layers"):
             value = getattr(self, name)
             _require(value is None or value >= 1, name, value, "at least 1, or None")
 
@@ -365,6 +409,22 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "w/o weight": {"weighted": False},
 }
 
+#: Variants that are in no table of the paper. W = 1 also divides the temperature of positive pairs, whose mean weight
+#: is .306 on CH-SIMS, by 3.3; this control takes from W only that it depends on E.
+CONTROLS: dict[str, dict[str, Any]] = {"mean weight": {"pair_weights": "mean"}}
+
+
+def variant_settings(name: str) -> dict[str, Any]:
+    """What the variant ``name``, of the tables or a control, changes.
+
+    Raises:
+        ConfigError: unknown, with the nearest name.
+    """
+    known = VARIANTS | CONTROLS
+    if name not in known:
+        raise ConfigError(f"unknown variant {name!r}: {nearest(name, known)}")
+    return known[name]
+
 
 def preset(dataset: str = "sims", profile: str = "paper") -> Config:
     """The settings of ``profile`` for ``dataset`` ("sims", "mosi" or "mosei").
@@ -387,6 +447,23 @@ def meanings() -> dict[str, str]:
 def plain_settings(settings: Any) -> dict[str, Any]:
     """The fields of a dataclass of settings as plain values for JSON."""
     return {item.name: plain(getattr(settings, item.name)) for item in dataclasses.fields(settings)}
+
+
+def named_settings(settings: Any) -> dict[str, Any]:
+    """Those of `plain_settings` that are part of a run's name: one marked `LATER` only where it is not its default."""
+    later, values = _later(type(settings)), plain_settings(settings)
+    return {name: value for name, value in values.items() if name not in later or value != later[name]}
+
+
+@functools.cache
+def _later(kind: type) -> dict[str, Any]:
+    """The defaults of those settings of ``kind`` that are marked `LATER`, as plain values."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {
+        item.name: plain(item.default)
+        for item in dataclasses.fields(kind)
+        if LATER in getattr(hints[item.name], "__metadata__", ())
+    }
 
 
 def read_overrides(changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -122,6 +122,21 @@ class TextEncoder(nn.Module):
         """State of [CLS]: (B, L, H) → (B, H)."""
         return states[:, 0]
 
+    def train_last_layers(self, count: int) -> None:
+        """Let the last ``count`` layers learn and nothing else of the text model (decision 13).
+
+        Raises:
+            ConfigError: the text model has fewer.
+        """
+        depth = self.bert.config.num_hidden_layers
+        lists = (part for part in self.bert.modules() if isinstance(part, nn.ModuleList) and len(part) == depth)
+        layers = next(lists, ())
+        if count > len(layers):
+            raise ConfigError(f"text_layers={count}: the text model has {len(layers)} layers")
+        self.bert.requires_grad_(False)
+        for layer in layers[depth - count :]:
+            layer.requires_grad_(True)
+
 
 class SequenceEncoder(nn.Module):
     """Transformer encoder of audio, vision or text features with attention pooling (decision 3).

@@ -14,23 +14,38 @@ from torch import Tensor
 from .support.errors import ConfigError, nearest
 
 COMPONENTS = ("C1", "C2", "C3")
+PAIR_WEIGHTS = ("printed", "clgsi", "mean")
 #: Labels are multiples of 0.2 on CH-SIMS, so E = δ is common and must not hang on float noise (decision 7).
 TOLERANCE = 1e-6
 
 
-def intensity_pairs(labels: Tensor, delta: float = 0.4) -> tuple[Tensor, Tensor]:
+def intensity_pairs(labels: Tensor, delta: float = 0.4, weights: str = "printed") -> tuple[Tensor, Tensor]:
     """Positive pairs (eqs 1, 3) and the weight of every pair (eq. 2).
 
     Args:
         labels: (B,) sentiment in [-1, 1].
         delta: the largest difference of a positive pair.
+        weights: "printed" is equation 2, where a positive pair with E = δ weighs nothing. "clgsi" weighs positive pairs
+            by 1.5·tanh(2δ − E), as the authors of CLGSI do (models/contrastive_loss.py of
+            github.com/AZYoung233/CLGSI), from whom the paper takes its strategy. "mean" is a control: equation 2,
+            averaged over the batch's positive pairs, and over its negative ones (decision 8).
 
     Returns:
         ``positive`` (B, B) bool, True on the diagonal, and ``weight`` (B, B).
+
+    Raises:
+        ConfigError: unknown ``weights``.
     """
+    if weights not in PAIR_WEIGHTS:
+        raise ConfigError(f"unknown weights {weights!r}: {nearest(weights, PAIR_WEIGHTS)}")
     E = (labels[:, None] - labels[None, :]).abs()  # eq. 3
     positive = delta + TOLERANCE >= E  # eq. 1; all other pairs are negative
+    if weights == "clgsi":
+        return positive, 1.5 * torch.where(positive, 2 * delta - E, E).tanh()
     W = 1.5 * torch.where(positive, E - delta, E).tanh().abs()  # eq. 2
+    if weights == "mean":
+        means = [W[side].sum() / side.sum().clamp_min(1) for side in (positive, ~positive)]
+        W = torch.where(positive, *means)
     return positive, W
 
 
@@ -43,6 +58,7 @@ def collaborative_contrastive_loss(
     temperature: float = 0.5,
     components: Collection[str] = COMPONENTS,
     weighted: bool = True,
+    weights: str = "printed",
     reduction: str = "mean",
     present: Tensor | None = None,
 ) -> Tensor:
@@ -60,6 +76,7 @@ def collaborative_contrastive_loss(
         temperature: τ of equation 12.
         components: which of C1 (eqs 4, 5), C2 (eqs 6, 7) and C3 (eqs 8, 9) take part.
         weighted: whether pairs carry the weights of equation 2; otherwise W = 1.
+        weights: how equation 2 is read, see `intensity_pairs`.
         reduction: "mean" divides the sum over the batch by its size (decision 9), "sum" does not.
         present: (3, B), False where a sample lacks T, V, A: no pair has such a feature (decision 19). None: all have.
 
@@ -67,14 +84,14 @@ def collaborative_contrastive_loss(
         A scalar.
 
     Raises:
-        ConfigError: no component, an unknown one, or an unknown reduction.
+        ConfigError: no component, an unknown one, or unknown weights or reduction.
         ValueError: shapes that do not belong together.
     """
     _check(macro, micro, labels, components, reduction)
     dtype = torch.promote_types(torch.promote_types(macro.dtype, micro.dtype), torch.float32)
     features = _unit_vectors(torch.cat([macro, micro]).to(dtype))  # (6, B, d)
     T_a, V_a, A_a, T_i, V_i, A_i = range(6)
-    positive, W = intensity_pairs(labels.to(dtype), delta)  # eqs 1-3, (B, B): row i is the anchor's sample
+    positive, W = intensity_pairs(labels.to(dtype), delta, weights)  # eqs 1-3, (B, B): row i is the anchor's sample
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)  # (i, i)
     similar, distant = positive & ~itself, ~positive  # positive pairs of two samples, and negative pairs
 
@@ -112,7 +129,7 @@ def prediction_loss(predictions: Tensor, labels: Tensor, counted: Tensor | None 
 
 
 def unimodal_loss(
-    predictions: Tensor, labels: Tensor, unimodal_labels: Tensor, present: Tensor | None = None
+    predictions: Tensor, labels: Tensor, unimodal_labels: Tensor, present: Tensor | None = None, reduction: str = "sum"
 ) -> Tensor:
     """L_uni (eqs 20, 21): squared errors summed over the six heads, averaged over the batch (decision 10).
 
@@ -121,12 +138,14 @@ def unimodal_loss(
         labels: (B,) y, the target of the three macro heads.
         unimodal_labels: (3, B) y_T, y_V, y_A, the targets of the three micro heads.
         present: (3, B), False where a sample lacks T, V, A: no term comes from it (decision 19). None: all are there.
+        reduction: "sum", equation 21; or "mean", a sixth of it, as in ConFEDE (model/net/constrastive/TVA_fusion.py of
+            github.com/XpastaX/ConFEDE), whose β = .01 the default is.
     """
     u = torch.cat([labels.expand(3, -1), unimodal_labels])  # eq. 20, (6, B)
     errors = (u - predictions).square()
     if present is not None:
         errors = errors * present.repeat(2, 1)
-    return errors.sum(0).mean()  # eq. 21
+    return errors.sum(0).mean() if reduction == "sum" else errors.mean()  # eq. 21
 
 
 def _log_sum_exp(scores: Tensor, mask: Tensor) -> Tensor:

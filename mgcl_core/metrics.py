@@ -21,6 +21,10 @@ METRIC_NAMES = {
     "acc2_nn": "Acc-2 NN", "f1_nn": "F1 NN", "acc2_np": "Acc-2 NP", "f1_np": "F1 NP",
     "mae": "MAE", "corr": "Corr",
 }  # fmt: skip
+#: F1 with labels and predictions in each other's place, as `f1_score(preds, truth, average="weighted")` of MulT's
+#: src/eval_metrics.py and of code that descends from it gives it: classes are weighted by the predictions.
+SWAPPED_F1 = {"f1_swapped": ("f1", "pn"), "f1_nn_swapped": ("f1_nn", "nn"), "f1_np_swapped": ("f1_np", "np")}
+METRIC_NAMES |= {name: f"{METRIC_NAMES[metric]}, arguments swapped" for name, (metric, _) in SWAPPED_F1.items()}
 HIGHER_IS_BETTER = {metric: metric != "mae" for metric in METRIC_NAMES}
 
 # Classes of CH-SIMS are intervals between these cuts, open on the left and closed on the right (so the
@@ -43,6 +47,20 @@ def regression_metrics(y_true, y_pred, scheme: str) -> dict[str, float]:
         raise RunError(f"metrics need labels and predictions of one shape (N,): found {shape} and {np.shape(y_pred)}")
     sums = {name: terms.sum() for name, terms in clip_terms(y_true, y_pred, scheme).items()}
     return {name: float(value) for name, value in metrics_of_sums(sums, scheme).items()}
+
+
+def swapped_f1(y_true, y_pred, scheme: str) -> dict[str, float]:
+    """Each F1 of ``scheme`` with its arguments swapped (`SWAPPED_F1`); takes and raises what `regression_metrics` does.
+
+    The same clips count as in F1: those with a neutral label are left out of NP, whatever is predicted.
+    """
+    sums = {name: terms.sum() for name, terms in clip_terms(y_true, y_pred, scheme).items()}
+    found = {}
+    for name, (metric, cells) in SWAPPED_F1.items():
+        if metric in METRICS[scheme]:
+            swapped = {**sums, f"{cells}_fn": sums[f"{cells}_fp"], f"{cells}_fp": sums[f"{cells}_fn"]}
+            found[name] = float(_weighted_f1(swapped, cells))
+    return found
 
 
 def clip_terms(y_true, y_pred, scheme: str) -> dict[str, np.ndarray]:

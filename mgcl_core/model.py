@@ -104,10 +104,11 @@ class MGCL(System):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> MGCL:
-        """Frozen encoders stay in evaluation mode: no dropout, no statistics (decision 14)."""
+        """Frozen encoders stay in evaluation mode, without dropout, unless ``frozen_dropout`` says so (decision 14)."""
         super().train(mode)
-        for encoder in self._frozen:
-            encoder.eval()
+        if not self.config.frozen_dropout:
+            for encoder in self._frozen:
+                encoder.eval()
         return self
 
     def learning_rates(self) -> dict[str, float]:
@@ -163,12 +164,13 @@ class MGCL(System):
                 temperature=config.temperature,
                 components=config.components,
                 weighted=config.weighted,
+                weights=config.pair_weights,
                 reduction=config.reduction,
                 present=batch.present,
             )
         if config.beta > 0:
             losses["uni"] = config.beta * unimodal_loss(
-                output.unimodal, batch.labels, batch.unimodal_labels, batch.present
+                output.unimodal, batch.labels, batch.unimodal_labels, batch.present, config.unimodal_reduction
             )
         return losses
 

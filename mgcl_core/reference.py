@@ -20,12 +20,24 @@ def difference(labels: Vector, i: int, j: int) -> float:
     return abs(float(labels[i]) - float(labels[j]))
 
 
-def weight(labels: Vector, i: int, j: int, delta: float) -> float:
-    """W of samples i and j: eq. 2, with the pairs of eq. 1."""
+def weight(labels: Vector, i: int, j: int, delta: float, weights: str = "printed") -> float:
+    """W of samples i and j: eq. 2, with the pairs of eq. 1; or its other readings of decision 8."""
+    if weights == "mean":
+        return _mean_weight(labels, i, j, delta)
     e = difference(labels, i, j)
-    if e <= delta + EPSILON:
-        return 1.5 * abs(math.tanh(e - delta))
-    return 1.5 * abs(math.tanh(e))
+    if e > delta + EPSILON:
+        return 1.5 * abs(math.tanh(e))
+    return 1.5 * (math.tanh(2 * delta - e) if weights == "clgsi" else abs(math.tanh(e - delta)))
+
+
+def _mean_weight(labels: Vector, i: int, j: int, delta: float) -> float:
+    """Mean of eq. 2 over all pairs that are positive as (i, j) is, or negative as it is."""
+    alike = []
+    for k in range(len(labels)):
+        for m in range(len(labels)):
+            if (difference(labels, k, m) <= delta + EPSILON) == (difference(labels, i, j) <= delta + EPSILON):
+                alike.append(weight(labels, k, m, delta))
+    return sum(alike) / len(alike)
 
 
 def pairs(i: int, labels: Vector, delta: float, components: Collection[str]) -> tuple[list, list]:
@@ -69,6 +81,7 @@ def contrastive_loss(
     temperature: float = 0.5,
     components: Collection[str] = ("C1", "C2", "C3"),
     weighted: bool = True,
+    weights: str = "printed",
     reduction: str = "mean",
     present: Sequence[Mask] | None = None,
 ) -> float:
@@ -88,7 +101,7 @@ def contrastive_loss(
 
         def exponential(pair, i=i):
             anchor, other, j = pair
-            w = weight(labels, i, j, delta) if weighted else 1.0
+            w = weight(labels, i, j, delta, weights) if weighted else 1.0
             return math.exp(w * cosine(features[anchor][i], features[other][j]) / temperature)
 
         numerator = sum(exponential(pair) for pair in positives)
@@ -103,7 +116,11 @@ def _both_present(pair: tuple[str, str, int], i: int, present: Sequence[Mask]) -
 
 
 def unimodal_loss(
-    predictions: Matrix, labels: Vector, unimodal_labels: Matrix, present: Sequence[Mask] | None = None
+    predictions: Matrix,
+    labels: Vector,
+    unimodal_labels: Matrix,
+    present: Sequence[Mask] | None = None,
+    reduction: str = "sum",
 ) -> float:
     """L_uni (eq. 21): predictions (6, n), labels (n,), unimodal labels (3, n), ``present`` (3, n) as for L_con."""
     total = 0.0
@@ -114,7 +131,7 @@ def unimodal_loss(
             for k, u in enumerate(targets)
             if present is None or present[k % 3][i]
         )
-    return total / len(labels)
+    return total / len(labels) / (6 if reduction == "mean" else 1)
 
 
 def squared_error(predictions: Vector, labels: Vector) -> float:

@@ -12,19 +12,27 @@ from .losses import prediction_loss
 from .system import Output, System
 
 
+def learns_own_label(granularity: str, config: Config) -> bool:
+    """Whether features of ``granularity`` ("macro", "micro") learn the label of their modality, not y (decision 13)."""
+    return config.stage_one_target == "unimodal" or (config.stage_one_target == "split" and granularity == "micro")
+
+
 class UnimodalRegressor(System):
     """Stage one: an encoder with a fresh head (decision 13).
 
     A macro encoder reads [CLS] or the attention-pooled state and learns y; a micro encoder reads the mean of the
-    enhanced states and learns y_T, y_V or y_A. A shared encoder does both at once; its prediction is the macro one.
+    enhanced states and learns y_T, y_V or y_A; ``stage_one_target`` has other targets. A shared encoder does both at
+    once; its prediction is the macro one. With ``text_layers``, only these last layers of a text model learn.
     Of a clip that lacks its modality it learns nothing, and predicts 0 (decision 19).
     """
 
     def __init__(self, name: EncoderName, config: Config, *, pretrained: bool = True):
         super().__init__()
-        self.name, self.chunk = name, config.encoder_chunk
+        self.name, self.chunk, self.config = name, config.encoder_chunk, config
         self.rate = config.text_lr if name.modality == "T" and config.reads_words else config.sequence_lr
         self.encoder = build_encoder(name.modality, config, pretrained=pretrained)
+        if name.modality == "T" and config.reads_words and config.text_layers is not None:
+            self.encoder.train_last_layers(config.text_layers)
         factors, self.enhancement = {"macro": 1}, None
         if "micro" in name.granularities:
             self.enhancement = MicroEnhancement(config.micro, config.window)
@@ -59,6 +67,6 @@ class UnimodalRegressor(System):
         return self._label(self.name.granularities[0], batch)
 
     def _label(self, granularity: str, batch: Batch) -> Tensor:
-        if granularity == "macro":
-            return batch.labels
-        return batch.unimodal_labels[MODALITIES.index(self.name.modality)]
+        if learns_own_label(granularity, self.config):
+            return batch.unimodal_labels[MODALITIES.index(self.name.modality)]
+        return batch.labels

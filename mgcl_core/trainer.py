@@ -12,7 +12,7 @@ import math
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from .data.batches import DeviceSplit
+from .metrics import regression_metrics
 from .support.errors import RunError
 from .support.files import atomic, write_json, write_json_lines
 from .support.integrity import regular_size
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 CHECKPOINT, WEIGHTS, HISTORY, SELECTION = "checkpoint.pt", "weights.safetensors", "metrics.jsonl", "selection.json"
 #: A checkpoint holds weights, optimiser and history: 1.3 GB for an epoch of MGCL that may take a quarter of a second.
 SECONDS_BETWEEN_CHECKPOINTS = 300.0
+#: By what the epoch is chosen (decision 16): the column of the history, and whether higher is better.
+SELECTIONS = {"mae": ("valid_mae", False), "acc2": ("valid_acc2", True), "loss": ("valid_loss", False)}
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,12 @@ class Schedule:
     patience: int | None = None
     precision: str = "fp32"
     length_buckets: int = 1
+    selection: str = "mae"
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What training leaves: a row per epoch, and the epoch with the best validation MAE."""
+    """What training leaves: a row per epoch, and the epoch that was chosen on validation."""
 
     history: list[dict[str, Any]]
     chosen_epoch: int
@@ -74,9 +78,10 @@ def fit(
     seed: int,
     directory: Path,
     label: str = "",
+    scheme: str = "sims",
     after_epoch: Callable[[int, System], None] | None = None,
 ) -> Fit:
-    """Train ``system`` and leave it with the weights of the epoch whose validation MAE is lowest.
+    """Train ``system`` and leave it with the weights of the best epoch on validation, by the schedule's ``selection``.
 
     Every random choice of an epoch follows from the seed and the epoch's number, so a run that was
     stopped repeats the epochs since ``directory``'s checkpoint bit for bit, and ends as if it had never
@@ -90,12 +95,13 @@ def fit(
         seed: decides the order of clips and the dropout.
         directory: where checkpoint, weights, history and selection are kept.
         label: the run's name in errors.
+        scheme: of the labels, "sims" or "mosi", by which the validation Acc-2 is computed.
         after_epoch: called with the number of each epoch and the system, once the epoch stands in the history
             file and before a checkpoint of it. What it raises stops the training.
 
     Raises:
         NonFiniteLoss: a loss term is NaN or infinite; names epoch, batch and term.
-        RunError: no epoch has a finite validation MAE.
+        RunError: no epoch has a finite value of what it is chosen by.
     """
     device, size = train.device, schedule.batch_size
     if device.type == "cpu":
@@ -103,6 +109,8 @@ def fit(
     optimizer = make_optimizer(system, schedule)
     system.begin_fit(train)
     history, best = _resume(directory / CHECKPOINT, system, optimizer)
+    if history:
+        write_json_lines(directory / HISTORY, history)
     steps = train.batch_count(size)  # of an epoch
     factor = functools.partial(rate_factor, steps=steps, schedule=schedule)
     rates = LambdaLR(optimizer, factor, last_epoch=len(history) * steps - 1)
@@ -112,7 +120,8 @@ def fit(
 
     with deterministic(device), matrix_precision(device, schedule.precision):
         for epoch in range(len(history) + 1, schedule.epochs + 1):
-            if schedule.patience is not None and epoch - 1 - _best(history) >= schedule.patience:
+            waited = epoch - 1 - best_epoch(history, schedule.selection)
+            if schedule.patience is not None and waited >= schedule.patience:
                 break
             started = time.perf_counter()
             torch.manual_seed(derive_seed(seed, "dropout", epoch))
@@ -133,11 +142,10 @@ def fit(
             row = {"epoch": epoch, **_epoch_means(records, epoch, label, kept)}
 
             predicted = predict(system, valid, schedule)["prediction"]  # (N,)
-            row["valid_mae"] = float(np.abs(predicted - target).mean())
-            row["valid_corr"] = correlation(predicted, target)
+            row |= validation_scores(predicted, target, scheme)
             row["seconds"] = time.perf_counter() - started
             history.append(row)
-            if _best(history) == epoch:
+            if best_epoch(history, schedule.selection) == epoch:
                 best = {name: values.detach().clone() for name, values in system.state_dict().items()}
             write_json_lines(directory / HISTORY, history)
             if after_epoch is not None:
@@ -146,11 +154,11 @@ def fit(
                 _checkpoint(directory / CHECKPOINT, system, optimizer, history, best)
                 kept, last_checkpoint = epoch, time.monotonic()
 
-    chosen = _best(history)
+    chosen = best_epoch(history, schedule.selection)
     if chosen == 0:
-        raise RunError(f"{label}: no epoch has a finite validation MAE")
+        raise RunError(f"{label}: no epoch has a finite {SELECTIONS[schedule.selection][0]}")
     save_weights(best, directory / WEIGHTS)
-    selection = {"rule": "validation", "epoch": chosen, "epochs_run": len(history)}
+    selection = {"rule": selection_rule(schedule.selection), "epoch": chosen, "epochs_run": len(history)}
     write_json(directory / SELECTION, {**selection, "valid_mae": history[chosen - 1]["valid_mae"]})
     load_weights(system, directory / WEIGHTS)
     return Fit(history, chosen)
@@ -175,6 +183,21 @@ def predict(system: System, split: DeviceSplit, schedule: Schedule) -> dict[str,
                     parts.setdefault(name, []).append(values.float())
     # Gathered on the device: one transfer of each, not one a batch.
     return {name: torch.cat(values, axes[name]).cpu().numpy() for name, values in parts.items()}
+
+
+def validation_scores(predicted: np.ndarray, target: np.ndarray, scheme: str) -> dict[str, float]:
+    """What a row of the history says of the validation clips: MAE, Corr, squared error (eq. 18), and Acc-2.
+
+    Acc-2 is the one without the neutral clips (NP) where ``scheme`` is "mosi"; NaN where a prediction is not finite.
+    """
+    finite = np.isfinite(predicted).all()
+    acc2 = "acc2" if scheme == "sims" else "acc2_np"
+    return {
+        "valid_mae": float(np.abs(predicted - target).mean()),
+        "valid_corr": correlation(predicted, target),
+        "valid_loss": float(np.square(predicted - target).mean()),
+        "valid_acc2": regression_metrics(target, predicted, scheme)[acc2] if finite else math.nan,
+    }
 
 
 def correlation(predicted: np.ndarray, target: np.ndarray) -> float:
@@ -287,10 +310,35 @@ def _epoch_means(
     }
 
 
-def _best(history: list[dict[str, Any]]) -> int:
-    """The epoch with the lowest validation MAE, the earliest of equals; 0 where none is finite."""
-    finite = [row for row in history if math.isfinite(row["valid_mae"])]
-    return min(finite, key=lambda row: row["valid_mae"])["epoch"] if finite else 0
+def hand_over(
+    path: Path, system: System, schedule: Schedule, history: list[dict[str, Any]], best: Mapping[str, Tensor]
+) -> None:
+    """Write a checkpoint after the last epoch, from which `fit` has only the choice of the epoch left to make.
+
+    Args:
+        path: of the checkpoint.
+        system: whose training ended, with the weights of any epoch.
+        schedule: of the training that will take it up, whose rule of selection may be another.
+        history: of all epochs.
+        best: the weights of the epoch that this rule chooses.
+    """
+    optimizer = make_optimizer(system, schedule)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]  # a schedule of rates that goes on asks for it; no step follows
+    _checkpoint(path, system, optimizer, history, best)
+
+
+def selection_rule(selection: str) -> str:
+    """A rule of `SELECTIONS` by the name that records and tables give it; "validation" is the one by MAE."""
+    return "validation" if selection == "mae" else f"validation, {selection}"
+
+
+def best_epoch(history: Sequence[Mapping[str, Any]], selection: str = "mae") -> int:
+    """The epoch that a rule of `SELECTIONS` chooses, the earliest of equals; 0 where no value is finite."""
+    column, higher = SELECTIONS[selection]
+    values = [(row["epoch"], row.get(column)) for row in history]
+    finite = [(epoch, value) for epoch, value in values if value is not None and math.isfinite(value)]
+    return min(finite, key=lambda pair: -pair[1] if higher else pair[1])[0] if finite else 0
 
 
 def _checkpoint(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..config import VARIANTS, preset
+from ..config import CONTROLS, VARIANTS, preset
 from ..data.known_files import KNOWN_CORPORA, known_name
 from ..support.errors import MGCLError
 from ..support.files import read_json
@@ -113,7 +113,7 @@ def _changes(record: Mapping[str, Any]) -> dict[str, Any]:
     stage, corpus = stage_from_record(record), record["corpus"]
     known = known_name(corpus["name"])
     dataset = (KNOWN_CORPORA[known].dataset if known else None) or corpus["scheme"]
-    usual = preset(dataset, record["profile"]).override(VARIANTS.get(stage.variant, {}))
+    usual = preset(dataset, record["profile"]).override((VARIANTS | CONTROLS).get(stage.variant, {}))
     if isinstance(stage, EncoderStage):  # of the settings in its record, those of stage two did not matter
         own, expected = stage.settings, dataclasses.replace(stage, config=usual).settings
     elif isinstance(stage, ComparedStage):

@@ -55,7 +55,7 @@ class Range:
 #: What is searched: real settings by their range, others by their choices (label → value). All belong to stage two;
 #: `micro` also decides how micro encoders are pretrained, once for each of its readings.
 SPACE: dict[str, Range | dict[str, Any]] = {
-    "temperature": Range(0.05, 2.0, log=True),  # decision 12
+    "temperature": Range(0.02, 2.0, log=True),  # decision 12; CLGSI, whose loss L_con is made from, has .03
     "alpha": Range(0.01, 1.0, log=True),  # 12
     "beta": Range(0.001, 1.0, log=True),  # 12
     "mgcl_lr": Range(2e-5, 2e-3, log=True),

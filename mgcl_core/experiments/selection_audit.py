@@ -2,7 +2,9 @@
 
 Every reported number follows one rule, "validation": the epoch with the lowest validation MAE, and the mean
 over all seeds. Much of the field picks epochs, per metric at times, and seeds on the test set instead; the
-audit trains each run once more, scores every epoch on test, and shows how much such rules raise a metric.
+audit trains each run once more, scores every epoch on test, and shows how much such rules raise a metric. Beside
+them stand rules that are honest too (the epoch by validation Acc-2, by validation loss), and F1 with its arguments
+swapped.
 """
 
 from __future__ import annotations
@@ -16,12 +18,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..metrics import HIGHER_IS_BETTER, METRICS, regression_metrics
+from ..metrics import HIGHER_IS_BETTER, METRICS, SWAPPED_F1, regression_metrics, swapped_f1
 from ..support.errors import RunError
 from ..support.files import read_json_lines
 from ..support.integrity import read_sealed, write_sealed
 from ..support.parallel import cpu_threads
-from ..trainer import HISTORY, load_weights, predict, save_weights
+from ..trainer import HISTORY, SELECTIONS, best_epoch, load_weights, predict, save_weights
 from .claims import claim
 from .progress import Watched, shown
 from .run_records import AUDIT, training_seconds
@@ -30,8 +32,11 @@ from .study import Study
 
 log = logging.getLogger(__name__)
 
-#: Rules of selection, from the honest one to the one that leans most on test; each starts from the one before it.
-RULES = ("validation", "oracle epoch (MAE)", "oracle epoch, per metric", "+ best seed")
+#: Two more rules that look at validation alone, by what they choose the epoch (`mgcl_core.trainer.SELECTIONS`).
+ON_VALIDATION = {"validation Acc-2": "acc2", "validation loss": "loss"}
+#: Rules of selection: the one of every reported number, others on validation, and those that lean on test, each of
+#: which starts from the one before it.
+RULES = ("validation", *ON_VALIDATION, "oracle epoch (MAE)", "oracle epoch, per metric", "+ best seed")
 
 
 def audit_runs(study: Study, runs: Iterable[Run]) -> pd.DataFrame:
@@ -41,9 +46,10 @@ def audit_runs(study: Study, runs: Iterable[Run]) -> pd.DataFrame:
     training sees no test data, the kept weights are scored on it afterwards and thrown away. The scores stay as
     ``audit.json`` in the run's directory, which is read when asked again.
 
-    Columns: ``run``, ``seed``, ``epoch``, ``metric``; ``valid`` and ``test``, the metric at that epoch;
-    ``reported``, the run's reported number on test; ``reproduced``, whether the second training gave the recorded
-    history to the last bit, and ``largest_difference`` of the validation MAE between the two trainings.
+    Columns: ``run``, ``seed``, ``epoch``, ``metric`` (those of tables, and F1 with its arguments swapped); ``valid``
+    and ``test``, the metric at that epoch; ``reported``, the run's reported number on test; ``chosen_acc2`` and
+    ``chosen_loss``, the epochs that validation Acc-2 and loss choose; ``reproduced``, whether the second training gave
+    the recorded history to the last bit, and ``largest_difference`` of the validation MAE between the two trainings.
 
     Raises:
         RunError: none of the runs is finished.
@@ -51,7 +57,7 @@ def audit_runs(study: Study, runs: Iterable[Run]) -> pd.DataFrame:
     finished = [run for run in runs if run.done]
     if not finished:
         raise RunError("nothing to audit: none of the runs is finished")
-    missing = [run for run in finished if not (run.directory / AUDIT).exists()]
+    missing = [run for run in finished if not _is_audited(run)]
     watched = [
         Watched(f"audit of {run.stage.label} {run.seed}", "audit", run.directory / "audit", run.stage.schedule.epochs,
                 run.directory / AUDIT)
@@ -78,7 +84,12 @@ def selection(epochs: pd.DataFrame) -> pd.DataFrame:
         seeds = by_run["seed"].first()
         at_best_mae = of_metric[of_metric["epoch"] == of_metric["run"].map(best_mae)].set_index("run")["test"]
         per_metric = by_run["test"].agg(best)
-        for rule, values in zip(RULES, (by_run["reported"].first(), at_best_mae, per_metric), strict=False):
+        on_validation = [
+            of_metric[of_metric["epoch"] == of_metric[f"chosen_{by}"]].set_index("run")["test"]
+            for by in ON_VALIDATION.values()
+        ]
+        by_rule = (by_run["reported"].first(), *on_validation, at_best_mae, per_metric)
+        for rule, values in zip(RULES, by_rule, strict=False):
             rows += [(metric, rule, seeds[run], value) for run, value in values.items()]
         winner = getattr(per_metric, f"idx{best}")() if per_metric.notna().any() else per_metric.index[0]
         rows.append((metric, RULES[-1], seeds[winner], per_metric[winner]))
@@ -97,14 +108,22 @@ def changes(selected: pd.DataFrame) -> pd.DataFrame:
 
 def _write_audit(study: Study, run: Run) -> str:
     with claim(run.directory):
-        if not (run.directory / AUDIT).exists():
+        if not _is_audited(run):
             write_sealed(run.directory / AUDIT, _score_every_epoch(study, run))
     return run.name
 
 
+def _is_audited(run: Run) -> bool:
+    """Whether its audit is there; one of an earlier version, which lacks a rule, is not."""
+    return (run.directory / AUDIT).exists() and "chosen" in _read(run)
+
+
+def _read(run: Run) -> dict[str, Any]:
+    return read_sealed(run.directory / AUDIT, "Delete it, and the run is audited again where it is asked for")
+
+
 def _frame(study: Study, run: Run) -> pd.DataFrame:
-    path = run.directory / AUDIT
-    scored = read_sealed(path, "Delete it, and the run is audited again where it is asked for")
+    scored = _read(run)
     if not scored["reproduced"]:
         log.warning(
             "audit of %s: the second training differs from the recorded one (validation MAE by up to %s)",
@@ -122,11 +141,12 @@ def _frame(study: Study, run: Run) -> pd.DataFrame:
             "valid": row["valid"][metric],
             "test": row["test"][metric],
             "reported": reported[metric],
+            **{f"chosen_{by}": scored["chosen"][by] for by in ON_VALIDATION.values()},
             "reproduced": scored["reproduced"],
             "largest_difference": scored["largest_difference"],
         }
         for row in scored["epochs"]
-        for metric in METRICS[study.corpus.scheme]
+        for metric in reported
     ]
     numbers = ("valid", "test", "reported", "largest_difference")
     return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))  # NaN is null in JSON
@@ -161,15 +181,18 @@ def _score_every_epoch(study: Study, run: Run) -> dict[str, Any]:
     compared = _compare(read_json_lines(run.file(HISTORY)), read_json_lines(folder / HISTORY))
     seconds = training_seconds(folder)
     shutil.rmtree(folder)
-    return {"run": run.name, "chosen_epoch": run.chosen_epoch, "seconds": seconds, **compared, "epochs": epochs}
+    chosen = {rule: best_epoch(again.history, rule) for rule in SELECTIONS}
+    return {"run": run.name, "chosen_epoch": run.chosen_epoch, "chosen": chosen, "seconds": seconds, **compared,
+            "epochs": epochs}  # fmt: skip
 
 
 def _compare(recorded: list[dict[str, Any]], again: list[dict[str, Any]]) -> dict[str, Any]:
-    """Whether two histories are equal but for the seconds, and how far their validation MAE is apart."""
-    plain = [
-        [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
-        for rows in (recorded, again)
-    ]
+    """Whether two histories are equal but for the seconds, and how far their validation MAE is apart.
+
+    What an earlier version of this package did not record is not compared.
+    """
+    names = set(recorded[0] if recorded else ()) - {"seconds"}
+    plain = [[{name: row.get(name) for name in names} for row in rows] for rows in (recorded, again)]
     differences = [
         abs(a["valid_mae"] - b["valid_mae"])
         for a, b in zip(recorded, again, strict=False)
@@ -180,5 +203,6 @@ def _compare(recorded: list[dict[str, Any]], again: list[dict[str, Any]]) -> dic
 
 def _scores(labels: np.ndarray, predicted: np.ndarray, scheme: str) -> dict[str, float]:
     if not np.isfinite(predicted).all():  # an epoch that the rule "validation" cannot choose either
-        return dict.fromkeys(METRICS[scheme], float("nan"))
-    return regression_metrics(labels, predicted, scheme)
+        swapped = [name for name, (metric, _) in SWAPPED_F1.items() if metric in METRICS[scheme]]
+        return dict.fromkeys((*METRICS[scheme], *swapped), float("nan"))
+    return {**regression_metrics(labels, predicted, scheme), **swapped_f1(labels, predicted, scheme)}

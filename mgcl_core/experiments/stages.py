@@ -5,6 +5,7 @@ What a run depends on besides is its data and the stage-one runs that it starts 
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,12 +25,13 @@ from ..config import (
     TextEncoderSettings,
     TextFeatureEncoderSettings,
     TextFeatureInput,
+    named_settings,
     plain_settings,
 )
 from ..data.corpus import MODALITIES, EncoderName, Split
 from ..encoders import encoder_names, frozen_encoders
 from ..model import MGCL
-from ..stage_one import UnimodalRegressor
+from ..stage_one import UnimodalRegressor, learns_own_label
 from ..support.errors import RunError
 from ..support.provenance import source_digest
 from ..support.runtime import derive_seed
@@ -176,9 +178,9 @@ class EncoderStage(Stage):
         kind = TextEncoderSettings if self.reads_text_model else SequenceEncoderSettings
         if self.encoder.modality == "T" and not self.reads_text_model:
             kind = TextFeatureEncoderSettings
-        settings = plain_settings(self.config.part(kind))
+        settings = named_settings(self.config.part(kind))
         if "micro" in self.encoder.granularities:
-            settings |= plain_settings(self.config.part(MicroSettings))
+            settings |= named_settings(self.config.part(MicroSettings))
         return settings
 
     @property
@@ -193,14 +195,14 @@ class EncoderStage(Stage):
     @property
     def is_frozen_later(self) -> bool:
         """Whether stage two reads its features and does not train it."""
-        return self.encoder in frozen_encoders(self.config)
+        return self.encoder in frozen_encoders(self.config) and not self.config.frozen_dropout
 
     @property
     def schedule(self) -> Schedule:
         return _schedule(self.config, "text" if self.reads_text_model else "sequence")
 
     def labels(self, split: Split) -> np.ndarray:
-        if self.encoder.granularity == "micro" and split.unimodal_labels is not None:
+        if learns_own_label(self.encoder.granularities[0], self.config) and split.unimodal_labels is not None:
             return split.unimodal_labels[MODALITIES.index(self.encoder.modality)]
         return split.labels
 
@@ -225,11 +227,11 @@ class MGCLStage(Stage):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return plain_settings(self.config.part(MGCLSettings))
+        return named_settings(self.config.part(MGCLSettings))
 
     @property
     def schedule(self) -> Schedule:
-        return _schedule(self.config, "mgcl")
+        return dataclasses.replace(_schedule(self.config, "mgcl"), selection=self.config.selection)
 
     @property
     def parents(self) -> tuple[EncoderName, ...]:
@@ -237,7 +239,7 @@ class MGCLStage(Stage):
 
     @property
     def frozen_parents(self) -> tuple[EncoderName, ...]:
-        return frozen_encoders(self.config)
+        return () if self.config.frozen_dropout else frozen_encoders(self.config)
 
     def _system(self, shapes: Shapes, parent_weights: Mapping[EncoderName, Path], *, pretrained: bool) -> System:
         held = [name for name in self.parents if name not in self.frozen_parents]
@@ -268,8 +270,8 @@ class ComparedStage(Stage):
     @property
     def settings(self) -> dict[str, Any]:
         # Runs on words are named as they always were.
-        text = {} if self.config.reads_words else plain_settings(self.config.part(TextFeatureInput))
-        common = plain_settings(self.config.part(ComparedSettings))
+        text = {} if self.config.reads_words else named_settings(self.config.part(TextFeatureInput))
+        common = named_settings(self.config.part(ComparedSettings))
         return {**common, **text, "system": plain_settings(self.own_settings)}
 
     @property
@@ -286,7 +288,8 @@ class ComparedStage(Stage):
 
     @property
     def schedule(self) -> Schedule:
-        return self._own_schedule("", self.own_settings.patience)
+        own = self._own_schedule("", self.own_settings.patience)
+        return dataclasses.replace(own, selection=self.config.selection)
 
     @property
     def pretraining_schedule(self) -> Schedule:

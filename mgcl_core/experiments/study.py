@@ -22,14 +22,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..config import DATASETS, VARIANTS, Config
+from ..config import DATASETS, VARIANTS, Config, variant_settings
 from ..data import Corpus, Split, load_corpus
 from ..data.batches import DeviceSplit
 from ..data.text_model import text_model_sha256
 from ..data.validation import decide_scheme
 from ..encoders import encoder_names
 from ..support.devices import check_precision, choose_device, describe_device
-from ..support.errors import ConfigError, Interrupted, RunError, nearest
+from ..support.errors import ConfigError, Interrupted, RunError
 from ..support.faces import Face
 from ..support.files import remove_leftovers, write_json
 from ..support.parallel import choose_workers, run_parallel, workers_that_fit
@@ -212,10 +212,8 @@ class Study(Face):
     # What there is to run
 
     def config(self, seed: int, variant: str = "MGCL") -> Config:
-        """Settings of one run of ``variant``."""
-        if variant not in VARIANTS:
-            raise ConfigError(f"unknown variant {variant!r}: {nearest(variant, VARIANTS)}")
-        return self.base.override({**VARIANTS[variant], "seed": seed})
+        """Settings of one run of ``variant``, of the tables or a control."""
+        return self.base.override({**variant_settings(variant), "seed": seed})
 
     def encoder_runs(self, config: Config) -> tuple[Run, ...]:
         """The stage-one runs of a configuration, six with dual encoders."""
@@ -235,10 +233,10 @@ class Study(Face):
             systems = [name for name in compared_systems() if self.base.reads_words or not needs_words(name)]
         return [self.system_run(name, seed) for name in systems for seed in self.seeds]
 
-    def system_run(self, name: str, seed: int, variant: str = "MGCL") -> Run:
-        """The run of one system, MGCL (in ``variant``) or a compared one, with one seed."""
+    def system_run(self, name: str, seed: int, variant: str = "MGCL", changes: Mapping[str, Any] | None = None) -> Run:
+        """The run of one system, MGCL (in ``variant``, with ``changes``) or a compared one, with one seed."""
         if name == "mgcl":
-            stage: Stage = MGCLStage(self.config(seed, variant), variant)
+            stage: Stage = MGCLStage(self.config(seed, variant).override(changes or {}), variant)
         else:
             if needs_words(name) and not self.base.reads_words:
                 raise ConfigError(f"{name} needs words: it trains a text model, and text_source='features' has none")
@@ -429,11 +427,11 @@ class Study(Face):
         else:
             yield from run_parallel(functools.partial(_worker, self._recipe, work), runs, workers)
 
-    def finish(self, run: Run, *, test: bool = True) -> Run:
+    def finish(self, run: Run, *, test: bool = True, after_epoch: Callable[[int, System], None] | None = None) -> Run:
         """Run what is missing of ``run``. Of two processes that ask for it, one does it and the other waits.
 
         Without ``test`` it stops when the run is trained: no test data is read, and a later call has only
-        the test predictions left to make.
+        the test predictions left to make. ``after_epoch`` is what `mgcl_core.trainer.fit` takes.
         """
         if run.done or (run.trained and not test):
             return run
@@ -444,7 +442,7 @@ class Study(Face):
         run.directory.mkdir(parents=True, exist_ok=True)
         with claim(run.directory), self._explained(run):
             remove_leftovers(run.directory)  # of a process that was killed while it wrote
-            system = None if run.trained else self._train(run)
+            system = None if run.trained else self._train(run, after_epoch)
             for path in run.directory.rglob(CHECKPOINT):
                 path.unlink()
             if test and not run.done:
@@ -484,7 +482,7 @@ class Study(Face):
             if not usable_checkpoint(directory / CHECKPOINT):
                 part.to(self.device)  # its head was made after the system was moved
                 fit(part, train, valid, run.stage.pretraining_schedule, seed=derive_seed(seed, name),
-                    directory=directory / name, label=f"{label} {name}")  # fmt: skip
+                    directory=directory / name, label=f"{label} {name}", scheme=self.corpus.scheme)  # fmt: skip
         return system, fit(
             system,
             train,
@@ -494,6 +492,7 @@ class Study(Face):
             directory=directory,
             after_epoch=after_epoch,
             label=label,
+            scheme=self.corpus.scheme,
         )
 
     def _explained(self, run: Run) -> contextlib.AbstractContextManager[None]:
@@ -505,7 +504,7 @@ class Study(Face):
 
         return explained(run, need, self.device, self.workers)
 
-    def _train(self, run: Run) -> System:
+    def _train(self, run: Run, after_epoch: Callable[[int, System], None] | None = None) -> System:
         # Epochs of a process that was stopped before its record was written are part of the cost.
         earlier, started = training_seconds(run.directory), time.time()
         self.splits.check_vocabulary()
@@ -514,7 +513,7 @@ class Study(Face):
         write_json(run.directory / "config.json", run.stage.recorded_settings)
         if self.splits.scaler is not None:
             self.splits.scaler.save(run.directory / SCALER)
-        system, result = self.fit(run, run.directory)
+        system, result = self.fit(run, run.directory, after_epoch=after_epoch)
         self._write_predictions(run, system, "valid")
         for name in ("train", "valid"):
             self.splits.keep_features(run, system, name)

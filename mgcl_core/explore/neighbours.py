@@ -44,7 +44,8 @@ def neighbours(
     norms = np.linalg.norm(vectors, axis=1)
     cosines = vectors @ vectors[row] / np.maximum(norms * norms[row], np.finfo(float).tiny)
     labels = torch.tensor(np.asarray(clips.labels, np.float64) / study.corpus.bound)
-    positive, weight = (values[row].numpy() for values in intensity_pairs(labels, run.config.delta))
+    pairs = intensity_pairs(labels, run.config.delta, run.config.pair_weights)
+    positive, weight = (values[row].numpy() for values in pairs)
     order = np.argsort(-cosines, kind="stable")
     order = order[order != row]
     chosen = order if len(order) <= 2 * count else np.concatenate([order[:count], order[-count:]])

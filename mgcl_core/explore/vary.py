@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..config import VARIANTS
+from ..config import variant_settings
 from ..data.corpus import video_of
 from ..experiments.runs import Run, describe
 from ..experiments.study import Study
@@ -46,7 +46,7 @@ def vary(study: Study, variant: str = "MGCL", **values: Sequence[Any]) -> Findin
         raise ConfigError(f"vary takes one setting and its values, as alpha=[0, 0.1, 0.3]; found {list(values)}")
     ((name, asked),) = values.items()
     studies = {getattr(changed.base, name): changed for changed in (study.with_overrides({name: v}) for v in asked)}
-    if name in VARIANTS.get(variant, ()):
+    if name in variant_settings(variant):
         raise ConfigError(f"{name} is what makes the variant {variant!r}: vary it with 'MGCL'")
     own = getattr(study.base, name)
     studies[own] = study

@@ -30,8 +30,10 @@ ABLATIONS = "04"
 TABLES = "09"
 #: To read and play with, and for questions of one's own: run where they are asked for by number.
 PAPER, EXPLORE = "00", "11"
+#: Trains the ablations under every reading of the paper: run where it is asked for by number.
+MULTIVERSE = "14"
 #: All that a checkout has.
-NUMBERS = (*(f"{number:02}" for number in range(10)), EXPLORE)
+NUMBERS = (*(f"{number:02}" for number in range(10)), EXPLORE, MULTIVERSE)
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def plan_notebooks(
         load_text_model(name)
     planned = []
     for corpus, study in studies.items():
-        left_out = {PAPER, SEARCH, EXPLORE} | (set() if everything else {AUDIT, SYSTEMS})
+        left_out = {PAPER, SEARCH, EXPLORE, MULTIVERSE} | (set() if everything else {AUDIT, SYSTEMS})
         if study.corpus.scheme != "sims":
             left_out.add(ABLATIONS)
         for number, path in available.items():

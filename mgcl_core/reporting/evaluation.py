@@ -17,7 +17,7 @@ from ..experiments.runs import Run
 from ..experiments.study import Study
 from ..losses import intensity_pairs
 from ..metrics import regression_metrics
-from ..trainer import correlation, predict
+from ..trainer import correlation, predict, selection_rule
 from .cells import Result
 from .published import DATASETS
 
@@ -50,6 +50,7 @@ def results_of(study: Study, runs: Iterable[Run]) -> list[Result]:
                     y_pred=frame["prediction"].to_numpy(),
                     run=run.name,
                     profile=study.profile,
+                    selection=selection_rule(run.config.selection),
                     known_file=known_file,
                     changed=changed,
                     precision=run.config.precision,

@@ -44,3 +44,18 @@ def test_every_setting_named_in_the_decisions_exists():
     for row in rows:
         assert not [name for name in re.findall(r"`(\w+)`", row[4]) if name not in known]
         assert any(source in row[5] for source in ("paper", "lineage", "ours", "deviation"))
+
+
+def test_every_other_reading_is_a_setting_that_can_be_asked_for():
+    from mgcl_core.config import Config, parse
+
+    section = (ROOT / "docs" / "decisions.md").read_text().partition("## Other readings\n")[2]
+    rows = [line.split("|") for line in section.splitlines() if re.match(r"\| rows? \d", line)]
+    assert len(rows) == 10
+    for row in rows:
+        asked = re.findall(r"`(\w+=\S+)`", row[3])
+        assert asked and any(source in row[4] for source in ("paper", "lineage", "ours"))
+        for text in asked:
+            name, value = parse(text)
+            changed = Config().override({name: value})
+            assert changed != Config(), text

@@ -223,6 +223,22 @@ def test_the_other_readings_of_the_paper_run(study, changes):
     assert np.isfinite(run.predictions()["prediction"]).all()
 
 
+def test_the_readings_of_the_lineage_run_together_and_predict(study, corpus):
+    changes = {"pair_weights": "clgsi", "unimodal_reduction": "mean", "temperature": 0.03, "selection": "acc2"}
+    changes |= {"stage_one_target": "unimodal", "text_layers": 1, "frozen_dropout": True}
+    built = study(overrides=changes)
+    run = built.train()[0]
+    assert run.chosen_epoch == run.history["valid_acc2"].argmax() + 1
+    again = load_run(run.directory).predict(corpus.valid)["prediction"]
+    np.testing.assert_allclose(again, run.predictions("valid")["prediction"], atol=1e-5)
+    # The text encoders that it held are those of stage one, which it did not train.
+    text = run.parents[0]
+    assert text.stage.name == "macro_T" and torch.equal(
+        built.build(run, trained=True).encoders["macro_T"].bert.embeddings.word_embeddings.weight,
+        built.build(text, trained=True).encoder.bert.embeddings.word_embeddings.weight,
+    )
+
+
 def test_mistakes_are_errors_before_anything_runs(study, tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'alpha'"):
         study(overrides={"alhpa": 1.0})

@@ -15,8 +15,9 @@ import mgcl_core
 from mgcl_core.experiments import selection_audit as module
 from mgcl_core.experiments.selection_audit import AUDIT, RULES, audit_runs, changes, selection
 from mgcl_core.experiments.study import Study
-from mgcl_core.metrics import METRICS, regression_metrics
+from mgcl_core.metrics import METRICS, regression_metrics, swapped_f1
 from mgcl_core.support.errors import RunError
+from mgcl_core.support.integrity import read_sealed, write_sealed
 from mgcl_core.trainer import HISTORY
 
 pytestmark = pytest.mark.slow
@@ -49,16 +50,20 @@ def runs(study):
 def test_every_epoch_is_scored_and_the_chosen_one_has_the_reported_number(study, runs):
     before = {path: path.read_bytes() for run in runs for path in run.directory.iterdir()}
     frame = audit_runs(study, runs)
-    assert len(frame) == 2 * 3 * len(METRICS["sims"]) and frame["reproduced"].all()
+    assert len(frame) == 2 * 3 * (len(METRICS["sims"]) + 1) and frame["reproduced"].all()
     assert (frame["largest_difference"] == 0).all()
     for run in runs:
         of_run = frame[frame["run"] == run.name]
         chosen = of_run[of_run["epoch"] == run.chosen_epoch].set_index("metric")
         for split in ("valid", "test"):
             predicted = run.predictions(split)
-            expected = regression_metrics(predicted["label"], predicted["prediction"], "sims")
+            given = predicted["label"], predicted["prediction"], "sims"
+            expected = regression_metrics(*given) | swapped_f1(*given)
             assert chosen[split].to_dict() == pytest.approx(expected, abs=0, rel=0, nan_ok=True)
         np.testing.assert_array_equal(chosen["reported"], chosen["test"])
+        acc2 = of_run[of_run["metric"] == "acc2"].set_index("epoch")["valid"]
+        assert (of_run["chosen_acc2"] == acc2.idxmax()).all()
+        assert (of_run["chosen_loss"] == run.history["valid_loss"].argmin() + 1).all()
         assert of_run.groupby("metric")["test"].nunique()["mae"] == 3  # the epochs do differ
     after = {path: path.read_bytes() for run in runs for path in run.directory.iterdir() if path.name != AUDIT}
     assert after == before  # nothing of the runs changed and nothing but the audit is left
@@ -68,6 +73,15 @@ def test_a_second_audit_costs_nothing(study, runs, monkeypatch):
     first = audit_runs(study, runs)
     monkeypatch.setattr(Study, "fit", lambda *a, **k: pytest.fail("trained again"))
     pd.testing.assert_frame_equal(audit_runs(study, runs), first)
+
+
+def test_an_audit_of_an_earlier_version_is_made_again(study, runs):
+    whole = audit_runs(study, runs[:1])
+    path = runs[0].directory / AUDIT
+    earlier = read_sealed(path)
+    del earlier["chosen"]
+    write_sealed(path, earlier)
+    pd.testing.assert_frame_equal(audit_runs(study, runs[:1]), whole)
 
 
 def test_the_training_of_the_audit_sees_no_test_data(study, runs, monkeypatch):
@@ -159,7 +173,7 @@ def test_unfinished_runs_are_left_out(study, runs, tiny_corpus, tiny_overrides, 
 
 
 def epochs() -> pd.DataFrame:
-    """Two seeds of three epochs; the first epoch is the one that validation chose."""
+    """Two seeds of three epochs; validation chose the first, by Acc-2 the second and by loss the third."""
     values = {
         "acc2": ([0.6, 0.7, 0.9], [0.5, 0.8, 0.6]),
         "mae": ([0.5, 0.3, 0.4], [0.6, 0.7, 0.2]),
@@ -175,6 +189,8 @@ def epochs() -> pd.DataFrame:
                 "test": value,
                 "valid": 0.0,
                 "reported": of_seed[0],
+                "chosen_acc2": 2,
+                "chosen_loss": 3,
             }
             for metric, of_seeds in values.items()
             for seed, of_seed in zip((7, 8), of_seeds, strict=True)
@@ -191,6 +207,8 @@ def test_each_rule_picks_what_it_says():
     nan = np.nan
     expected = {
         "validation": {"acc2": [0.6, 0.5], "mae": [0.5, 0.6], "corr": [nan, 0.1]},
+        "validation Acc-2": {"acc2": [0.7, 0.8], "mae": [0.3, 0.7], "corr": [nan, nan]},
+        "validation loss": {"acc2": [0.9, 0.6], "mae": [0.4, 0.2], "corr": [nan, 0.05]},
         # Epoch 2 of seed 7 and epoch 3 of seed 8 have the lowest test MAE; every metric is theirs.
         "oracle epoch (MAE)": {"acc2": [0.7, 0.6], "mae": [0.3, 0.2], "corr": [nan, 0.05]},
         "oracle epoch, per metric": {"acc2": [0.9, 0.8], "mae": [0.3, 0.2], "corr": [nan, 0.1]},
@@ -207,9 +225,9 @@ def test_each_rule_picks_what_it_says():
 def test_changes_are_differences_of_means_and_nan_stays():
     table = changes(selection(epochs()))
     assert list(table.index) == ["acc2", "mae", "corr"]
-    assert table.loc["acc2", "mean"].tolist() == pytest.approx([0.55, 0.65, 0.85, 0.9])
-    assert table.loc["acc2", "change"].tolist() == pytest.approx([0.1, 0.3, 0.35])
-    assert table.loc["mae", "change"].tolist() == pytest.approx([-0.3, -0.3, -0.35])
+    assert table.loc["acc2", "mean"].tolist() == pytest.approx([0.55, 0.75, 0.75, 0.65, 0.85, 0.9])
+    assert table.loc["acc2", "change"].tolist() == pytest.approx([0.2, 0.2, 0.1, 0.3, 0.35])
+    assert table.loc["mae", "change"].tolist() == pytest.approx([-0.05, -0.25, -0.3, -0.3, -0.35])
     assert table.loc["corr", ("mean", "validation")] != table.loc["corr", ("mean", "validation")]
 
 

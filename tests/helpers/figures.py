@@ -59,6 +59,13 @@ def audit() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["metric", "rule", "value"])
 
 
+def specifications() -> pd.DataFrame:
+    """Two specifications of one claim, the second of which shows it."""
+    rows = [("a", 0.01, -0.01, 0.03, False, False), ("b", 0.05, 0.02, 0.08, True, False)]
+    frame = pd.DataFrame(rows, columns=["micro", "difference", "low", "high", "shown", "contrary"])
+    return frame.assign(better="MGCL", worse="w/o CL", metric="acc2")
+
+
 def trials() -> pd.DataFrame:
     """A trial pruned early, one stopped from outside, and three completed."""
     return pd.DataFrame(

@@ -7,6 +7,7 @@ registered with pyplot, so none has to be closed. `reporting.page.save_figure` s
 from .comparisons import paired_differences, score_intervals, selection_rules
 from .data import clip_signals, label_agreement, label_distributions, length_distributions
 from .embeddings import embedding_grid, tsne
+from .multiverse import specification_curve
 from .search import search_trials
 from .training import predicted_against_true, training_curves, unimodal_scores
 
@@ -21,6 +22,7 @@ __all__ = [
     "score_intervals",
     "search_trials",
     "selection_rules",
+    "specification_curve",
     "training_curves",
     "tsne",
     "unimodal_scores",

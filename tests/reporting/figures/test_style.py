@@ -9,7 +9,17 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from helpers.figures import audit, coordinates, difference_cells, history, stage_one, table_cells, three_splits, trials
+from helpers.figures import (
+    audit,
+    coordinates,
+    difference_cells,
+    history,
+    specifications,
+    stage_one,
+    table_cells,
+    three_splits,
+    trials,
+)
 from IPython.core.formatters import DisplayFormatter
 from matplotlib.figure import Figure
 
@@ -40,6 +50,7 @@ def every_figure(corpus, synthetic: bool) -> dict[str, Figure]:
         "paired_differences": figures.paired_differences(difference_cells(), **flag),
         "score_intervals": figures.score_intervals(table_cells(), **flag),
         "selection_rules": figures.selection_rules(audit(), **flag),
+        "specification_curve": figures.specification_curve(specifications(), ["micro"], "acc2", **flag),
         "search_trials": figures.search_trials(trials(), ["alpha", "micro"], logarithmic=["alpha"], **flag),
     }
 
