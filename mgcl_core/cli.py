@@ -84,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NUMBER",
         help="only this notebook, by number (may be repeated); default: the main job",
     )
-    run.add_argument("--all", action="store_true", help="the main job, the selection audit and the ten systems")
+    run.add_argument("--all", action="store_true", help="the main job, the selection audit, the ten systems, missing modalities")
     run.add_argument("--quiet", action="store_true", help="do not show what the notebooks log")
     run.set_defaults(command=_run)
     status = commands.add_parser("status", help="list what is done and what is missing")
@@ -105,7 +105,12 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"default: {DEFAULTS.corpus}",
     )
     search.set_defaults(command=_search, preset=None)
-    for command in (run, status):
+    robustness = commands.add_parser("robustness", help="finished runs on clips that lack modalities: tables and curves")
+    robustness.add_argument(
+        "--protocol", action="append", default=[], metavar="NAME", help="sets, random-sets, random-steps; default: all"
+    )
+    robustness.set_defaults(command=_robustness)
+    for command in (run, status, robustness):
         command.add_argument(
             "--corpus",
             action="append",
@@ -133,7 +138,7 @@ def build_parser() -> argparse.ArgumentParser:
             help="runs side by side on the device; default: one a core on a CPU with the profiles "
             "'demo' and 'small', else 1",
         )
-    for command in (run, status, search):
+    for command in (run, status, search, robustness):
         command.add_argument("--profile", default="auto", choices=["auto", *PROFILES])
         command.add_argument(
             "--dataset",
@@ -249,7 +254,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parameters_of(options: argparse.Namespace) -> Parameters:
-    """The options of `run`, `status` and `search` as the parameters of notebooks."""
+    """The options of `run`, `status`, `search` and `robustness` as the parameters of notebooks."""
     preset = read_preset(options.preset) if options.preset else {}
     given = {
         "profile": options.profile,
@@ -343,6 +348,18 @@ def _search(options: argparse.Namespace) -> None:
     mae = result.preset["from"]["validation_mae"]
     default = "not finite" if mae["default"] is None else f"{mae['default']:.4f}"
     print(f"validation MAE {mae['chosen']:.4f}, of the default settings {default}: {result.path}")
+
+
+def _robustness(options: argparse.Namespace) -> None:
+    from .data.absence import PROTOCOLS
+    from .reporting.robustness import report
+
+    parameters = parameters_of(options)
+    for corpus in parameters.corpora:
+        study = parameters.study(corpus)
+        for table in report(study, options.protocol or PROTOCOLS):
+            print(table.title, table.frame.to_string(), *table.footer, "", sep="\n")
+        print(f"tables and figures: {study.artifacts}")
 
 
 def _bench(options: argparse.Namespace) -> None:

@@ -144,7 +144,21 @@ class FrozenFeatureSettings:
 
 
 @dataclass(frozen=True)
-class MGCLSettings(FrozenFeatureSettings, BothStages):
+class RegimeSettings:
+    """What a system learns from: complete clips, or clips that lack something. Stage one is the same for both."""
+
+    regime: Annotated[
+        Literal["complete", "dropout"],
+        "decision 19: trained on complete clips; or half of them lose steps, at a rate from U(0, 1), each epoch",
+    ] = "complete"
+    epoch_on: Annotated[
+        Literal["complete", "masked"],
+        "decision 16: the epoch is chosen on complete validation clips, or under one mask for all epochs",
+    ] = "complete"
+
+
+@dataclass(frozen=True)
+class MGCLSettings(RegimeSettings, FrozenFeatureSettings, BothStages):
     """Stage two (Table 2). What the encoders depend on is not here: a run of MGCL names the runs it starts from."""
 
     # Projections and predictor
@@ -181,7 +195,7 @@ class MGCLSettings(FrozenFeatureSettings, BothStages):
 
 
 @dataclass(frozen=True)
-class ComparedSettings(FrozenFeatureSettings, AudioVisionInput, TextInput, EveryRun):
+class ComparedSettings(RegimeSettings, FrozenFeatureSettings, AudioVisionInput, TextInput, EveryRun):
     """What a compared system takes from here; all else it has in settings of its own."""
 
 

@@ -168,6 +168,16 @@ class LeaveOneOut:
             self.videos,
         )
 
+    def weighted(self, weights) -> LeaveOneOut:
+        """Sum over the first axis, each entry times its weight; one of weight 0 is not looked at, NaN or not."""
+        weights = np.asarray(weights, dtype=np.float64)
+        used = np.flatnonzero(weights)
+        return LeaveOneOut(
+            {metric: np.tensordot(weights[used], values[used], 1) for metric, values in self.observed.items()},
+            {metric: np.tensordot(weights[used], values[used], 1) for metric, values in self.without.items()},
+            self.videos,
+        )
+
     def take(self, seeds: Sequence[int]) -> LeaveOneOut:
         """Those of some seeds, by their positions."""
         seeds = list(seeds)

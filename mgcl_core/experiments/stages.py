@@ -20,6 +20,7 @@ from ..config import (
     Config,
     MGCLSettings,
     MicroSettings,
+    RegimeSettings,
     SequenceEncoderSettings,
     TextEncoderSettings,
     TextFeatureEncoderSettings,
@@ -38,9 +39,9 @@ from ..system import LoopSettings, Shapes, System
 from ..trainer import Schedule, check_shapes, load_weights
 from .registry import system_entry
 
-#: What computes every run; the last three without what they import, which is the registry of all systems.
+#: What computes every run; those of the second line without what they import, which is the registry of all systems.
 _EVERY_RUN = ("trainer", "data.loading", "data.scaling", "experiments.frozen_features")
-_ORCHESTRATION = ("experiments.stages", "experiments.splits", "experiments.study")
+_ORCHESTRATION = ("experiments.stages", "experiments.splits", "experiments.study", "experiments.absence")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Stage(ABC):
 
     #: Of the six variants of MGCL, "" for all else.
     variant = ""
+    #: Whether it learns from what ``regime`` says; stage one always from complete clips.
+    has_regime = True
     #: Whether it reads contextual text embeddings of a text model that is not fine-tuned (`Batch.text`).
     reads_text_embeddings = False
 
@@ -158,6 +161,7 @@ class EncoderStage(Stage):
 
     encoder: EncoderName
     module = "stage_one"
+    has_regime = False
 
     @property
     def name(self) -> str:
@@ -225,7 +229,7 @@ class MGCLStage(Stage):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return plain_settings(self.config.part(MGCLSettings))
+        return _named(plain_settings(self.config.part(MGCLSettings)))
 
     @property
     def schedule(self) -> Schedule:
@@ -269,7 +273,7 @@ class ComparedStage(Stage):
     def settings(self) -> dict[str, Any]:
         # Runs on words are named as they always were.
         text = {} if self.config.reads_words else plain_settings(self.config.part(TextFeatureInput))
-        common = plain_settings(self.config.part(ComparedSettings))
+        common = _named(plain_settings(self.config.part(ComparedSettings)))
         return {**common, **text, "system": plain_settings(self.own_settings)}
 
     @property
@@ -316,6 +320,12 @@ class ComparedStage(Stage):
 
     def _system(self, shapes: Shapes, parent_weights: Mapping[EncoderName, Path], *, pretrained: bool) -> System:
         return system_entry(self.system).build(self.own_settings, shapes)
+
+
+def _named(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without settings of regimes that are the default: such runs are named as they always were."""
+    default = plain_settings(RegimeSettings())
+    return {name: value for name, value in settings.items() if name not in default or value != default[name]}
 
 
 def stage_from_record(record: Mapping[str, Any]) -> Stage:

@@ -48,6 +48,9 @@ FIGURES = {
                  "test labels, and no table uses them."),
     "08_systems": ("All systems", "Means with 95 % intervals on the same clips; overlapping intervals do not say that "
                    "two systems are equal, the paired differences of the table do."),
+    "12_sets": ("Fixed sets of modalities", "Each system with what is left; grey are floors, to be exceeded."),
+    "12_random-sets": ("Random sets of modalities", "Over the share that is missing, masks the same for all systems."),
+    "12_random-steps": ("Missing steps", "Over the rate at which steps of all modalities are lost."),
     "07_search": ("Search on validation", "Validation MAE of each trial, and where in the space it lay."),
     "11_errors": ("Where MGCL errs", "On validation, by how far the modalities' labels contradict each other, by "
                   "intensity and by length: groups whose intervals do not overlap."),
