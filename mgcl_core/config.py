@@ -173,6 +173,9 @@ class MGCLSettings(RegimeSettings, FrozenFeatureSettings, BothStages):
     ] = "cmgf"
     fusion_heads: Annotated[int, "decision 6: attention heads of an MTM"] = 8
     fusion_feedforward: Annotated[int, "decision 6: width of the feed-forward layer of an MTM"] = 768
+    gate: Annotated[
+        bool, "ours, not in the paper's equations: each feature of equation 16 times how far the model trusts it"
+    ] = False
 
     # Objective
     alpha: Annotated[float, "decision 12: weight of L_con in equation 22; 0: w/o CL"] = 0.1
@@ -270,6 +273,7 @@ class Config(
             self.common_width,
             f"a multiple of fusion_heads={self.fusion_heads}",
         )
+        _require(not (self.gate and self.fusion == "concat"), "gate", self.gate, "False with fusion='concat'")
         for name in ("patience", "encoder_chunk"):
             value = getattr(self, name)
             _require(value is None or value >= 1, name, value, "at least 1, or None")
@@ -375,7 +379,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "w/o CL": {"alpha": 0.0},
     "w/o C3": {"components": ("C1", "C2")},
     "w/o uni": {"beta": 0.0},
-    "w/o fusion": {"fusion": "concat"},
+    "w/o fusion": {"fusion": "concat", "gate": False},
     "w/o weight": {"weighted": False},
 }
 

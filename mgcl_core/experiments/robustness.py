@@ -60,20 +60,20 @@ def title_of(run: Run) -> str:
         return TEXT_ALONE
     title = run.variant if isinstance(run.stage, MGCLStage) else system_entry(run.stage.name).title
     config = run.config
-    changed = [f"{config.regime}"] * (config.regime != "complete")
+    changed = [config.regime] * (config.regime != "complete") + ["gate"] * config.gate
     changed += ["epoch on masked clips"] * (config.epoch_on != "complete")
     return f"{title} ({', '.join(changed)})" if changed else title
 
 
 def evaluated_runs(study: Study) -> list[Run]:
-    """The finished runs that a table of robustness shows: text alone, the compared systems, MGCL, and its `dropout`.
+    """The finished runs that a table shows: text alone, the compared systems, and MGCL, also under dropout and gated.
 
-    Text alone is stage one's macro encoder of the text, without a word 0 (decision 19). Of MGCL's variants only the
-    whole one.
+    Text alone is stage one's macro encoder of the text, which predicts 0 without a word (decision 19).
     """
     runs = text_alone(study) + study.comparisons() + study.trainings(["MGCL"])
-    if study.base.regime == "complete":
-        runs += study.with_overrides({"regime": "dropout"}).trainings(["MGCL"])
+    for changes in ({"regime": "dropout"}, {"gate": True}, {"regime": "dropout", "gate": True}):
+        if all(getattr(study.base, name) != value for name, value in changes.items()):
+            runs += study.with_overrides(changes).trainings(["MGCL"])
     return [run for run in runs if run.done]
 
 

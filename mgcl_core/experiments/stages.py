@@ -20,7 +20,6 @@ from ..config import (
     Config,
     MGCLSettings,
     MicroSettings,
-    RegimeSettings,
     SequenceEncoderSettings,
     TextEncoderSettings,
     TextFeatureEncoderSettings,
@@ -42,6 +41,8 @@ from .registry import system_entry
 #: What computes every run; those of the second line without what they import, which is the registry of all systems.
 _EVERY_RUN = ("trainer", "data.loading", "data.scaling", "experiments.frozen_features")
 _ORCHESTRATION = ("experiments.stages", "experiments.splits", "experiments.study", "experiments.absence")
+#: Settings that came after runs were named.
+_LATER = ("regime", "epoch_on", "gate")
 
 
 @dataclass(frozen=True)
@@ -323,9 +324,9 @@ class ComparedStage(Stage):
 
 
 def _named(settings: dict[str, Any]) -> dict[str, Any]:
-    """Without settings of regimes that are the default: such runs are named as they always were."""
-    default = plain_settings(RegimeSettings())
-    return {name: value for name, value in settings.items() if name not in default or value != default[name]}
+    """Without later settings that have their default: such runs are named as they always were."""
+    default = plain_settings(Config())
+    return {name: value for name, value in settings.items() if name not in _LATER or value != default[name]}
 
 
 def stage_from_record(record: Mapping[str, Any]) -> Stage:
