@@ -84,7 +84,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NUMBER",
         help="only this notebook, by number (may be repeated); default: the main job",
     )
-    run.add_argument("--all", action="store_true", help="the main job, the selection audit, the ten systems, missing modalities")
+    run.add_argument(
+        "--all", action="store_true", help="the main job, the selection audit, the ten systems, missing modalities"
+    )
     run.add_argument("--quiet", action="store_true", help="do not show what the notebooks log")
     run.set_defaults(command=_run)
     status = commands.add_parser("status", help="list what is done and what is missing")
@@ -105,7 +107,9 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"default: {DEFAULTS.corpus}",
     )
     search.set_defaults(command=_search, preset=None)
-    robustness = commands.add_parser("robustness", help="finished runs on clips that lack modalities: tables and curves")
+    robustness = commands.add_parser(
+        "robustness", help="finished runs on clips that lack modalities: tables and curves"
+    )
     robustness.add_argument(
         "--protocol", action="append", default=[], metavar="NAME", help="sets, random-sets, random-steps; default: all"
     )

@@ -72,7 +72,8 @@ def evaluated_runs(study: Study) -> list[Run]:
     """
     runs = text_alone(study) + study.comparisons() + study.trainings(["MGCL"])
     for changes in ({"regime": "dropout"}, {"gate": True}, {"regime": "dropout", "gate": True}):
-        if all(getattr(study.base, name) != value for name, value in changes.items()):
+        possible = not (changes.get("gate") and study.base.fusion == "concat")
+        if possible and all(getattr(study.base, name) != value for name, value in changes.items()):
             runs += study.with_overrides(changes).trainings(["MGCL"])
     return [run for run in runs if run.done]
 
@@ -100,11 +101,10 @@ def evaluate(study: Study, runs: Sequence[Run], protocol: str, split: str = "tes
         raise RunError(f"none of the runs is finished: nothing to evaluate under {protocol!r}")
     seeds = list(dict.fromkeys(run.seed for run in runs))
     groups = [_Group(protocol, split, tuple(run for run in runs if run.seed == seed)) for seed in seeds]
-    found: dict[str, np.ndarray] = {}
-    for masks, predictions in study.side_by_side(_predict_group, groups):
-        found |= predictions
+    parts = list(study.side_by_side(_predict_group, groups))
+    found = {name: values for _, predictions in parts for name, values in predictions.items()}
     together = np.stack([found[run.name] for run in runs])
-    return Robustness(protocol, split, conditions(protocol), masks, tuple(runs), together)
+    return Robustness(protocol, split, conditions(protocol), parts[0][0], tuple(runs), together)
 
 
 @dataclass(frozen=True)

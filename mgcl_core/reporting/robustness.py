@@ -70,8 +70,8 @@ def robustness_table(study: Study, found: Robustness) -> Table:
     frame = pd.DataFrame(lines, index=labels, columns=[METRIC_NAMES[metric] for metric in columns])
     synthetic = " (synthetic)" if study.corpus.synthetic else ""
     title = f"{TITLES[found.protocol]}. {study.corpus.name!r}{synthetic}, profile {study.profile!r}."
-    return Table(f"robustness-{found.protocol}", title, frame, frame.ne(frame), tuple(_footer(study, found, cells, frame)),
-                 cells=cells)  # fmt: skip
+    footer = tuple(_footer(study, found, cells, frame))
+    return Table(f"robustness-{found.protocol}", title, frame, frame.ne(frame), footer, cells=cells)
 
 
 def robustness_figure(study: Study, table: Table) -> Figure:
@@ -168,8 +168,8 @@ def _footer(study: Study, found: Robustness, cells: pd.DataFrame, frame: pd.Data
         f"Masks: {f'{draws} draws, whose metrics are averaged; ' if draws else ''}SHA-256 {found.masks[:12]}; the same "
         "for all systems.",
         "Mean ± sample standard deviation over seeds; Acc and F1 in percent. Epochs chosen on validation.",
-        f"{CONSTANT}: the median label of the training clips for every clip. {TEXT_ALONE}: stage one's macro encoder of "
-        "the text, which predicts 0 where there is none.",
+        f"{CONSTANT}: the median label of the training clips for every clip. {TEXT_ALONE}: stage one's macro encoder "
+        "of the text, which predicts 0 where there is none.",
     ]
     if cells["p"].notna().any():
         lines.append(f"†: differs from {REFERENCE} over the same seeds and clips with p < .05, Holm-corrected over the "

@@ -36,7 +36,7 @@ def many(make_split) -> DeviceSplit:
 def test_a_number_is_a_function_of_its_name_alone():
     ids = ("a", "b", "c")
     whole = uniform(DATA, "test", ids, "A", 50, 0)
-    assert whole.shape == (3, 50) and 0 <= whole.min() and whole.max() < 1
+    assert whole.shape == (3, 50) and whole.min() >= 0 and whole.max() < 1
     np.testing.assert_array_equal(uniform(DATA, "test", ids[::-1], "A", 20, 0), whole[::-1, :20])
     others = [("cd" * 32, "test", "A", 0), (DATA, "valid", "A", 0), (DATA, "test", "V", 0), (DATA, "test", "A", 1)]
     for origin, split, modality, draw in others:

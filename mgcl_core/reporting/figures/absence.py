@@ -41,7 +41,9 @@ def absence_curves(
     Raises:
         RunError: missing columns.
     """
-    require_columns(cells, ["level", "system", "metric", "mean", "ci_low", "ci_high", "n"], "cells of missing modalities")
+    require_columns(
+        cells, ["level", "system", "metric", "mean", "ci_low", "ci_high", "n"], "cells of missing modalities"
+    )
     cells = cells.dropna(subset="level")
     systems, levels = (list(dict.fromkeys(cells[column])) for column in ("system", "level"))
     sets = isinstance(levels[0], str)
