@@ -168,6 +168,13 @@ class LeaveOneOut:
             self.videos,
         )
 
+    @classmethod
+    def stacked(cls, parts: Sequence[LeaveOneOut]) -> LeaveOneOut:
+        """Several of the same seeds and videos, along a new first axis."""
+        observed = {metric: np.stack([part.observed[metric] for part in parts]) for metric in parts[0].observed}
+        without = {metric: np.stack([part.without[metric] for part in parts]) for metric in parts[0].without}
+        return cls(observed, without, parts[0].videos)
+
     def weighted(self, weights) -> LeaveOneOut:
         """Sum over the first axis, each entry times its weight; one of weight 0 is not looked at, NaN or not."""
         weights = np.asarray(weights, dtype=np.float64)

@@ -6,12 +6,11 @@ For the evaluation (`robustness`), and for training under ``regime="dropout"``.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.absence import Loss, Words, lose, selection_loss, training_loss
 from ..data.batches import Batch, DeviceSplit
@@ -25,7 +24,7 @@ from .runs import Run
 if TYPE_CHECKING:
     from .study import Study
 
-_EMBEDDINGS = EncoderName("micro", "T")  # of a text model as it comes
+_TEXT_MODEL, _EMBEDDINGS = "text model", EncoderName("micro", "T")  # as it comes, not fine-tuned
 
 
 class LossySplit:
@@ -84,7 +83,13 @@ class Reader:
         self.study, self.run, self.kept = study, run, kept
         config = run.config
         self.words = lost_words(config.text_model) if config.reads_words else None
-        self._encoders: dict[str, Any] = {}
+        self._encoders: dict[str, nn.Module] = {}
+
+    def prepare(self) -> Reader:
+        """Load what encodes; later it would be loaded in the middle of an epoch, and draw on its random numbers."""
+        for key in self._needed():
+            self._encoder(key)
+        return self
 
     def read(self, split: DeviceSplit, loss: Loss) -> LossySplit:
         """``split`` (`Study.split` of this run) without what ``loss`` takes."""
@@ -93,25 +98,34 @@ class Reader:
         bare = copy.copy(split)
         bare.features, bare.text = {}, split.text if self.words is None else None
         left = LossySplit(bare, loss, self.words)
-        features: dict[str, Tensor] = {}
-        for parent in self.run.frozen_parents:
-            build = lambda parent=parent: self.study.build(parent, trained=True).encoder  # noqa: E731
-            features |= self._encode(parent.name, parent.stage.encoder, left, parent.config, build)
-        text = None
-        if split.text is not None and self.words is not None and not self.study.splits.own_text_dim:
-            config = self.run.config.override({"micro": "sequence"})
-            build = lambda: TextEncoder(config.text_model).to(self.study.device)  # noqa: E731
-            text = self._encode("text model", _EMBEDDINGS, left, config, build)[str(_EMBEDDINGS)]
+        encoded = {key: self._encode(key, left) for key in self._needed()}
+        text = encoded.pop(_TEXT_MODEL, {}).get(str(_EMBEDDINGS))
+        features = {name: values for of_parent in encoded.values() for name, values in of_parent.items()}
         return LossySplit(split, loss, self.words, features=features, text=text)
 
-    def _encode(
-        self, key: str, name: EncoderName, left: LossySplit, config: Any, build: Callable[[], torch.nn.Module]
-    ) -> dict[str, Tensor]:
+    def _needed(self) -> list[str]:
+        """Frozen encoders by the names of their runs; the text model as it comes, where its embeddings are read."""
+        own = self.words is None or self.study.splits.own_text_dim
+        embeds = self.run.stage.reads_text_embeddings and not own
+        return [parent.name for parent in self.run.frozen_parents] + [_TEXT_MODEL] * embeds
+
+    def _encoder(self, key: str) -> nn.Module:
+        if key not in self._encoders:
+            parents = {parent.name: parent for parent in self.run.frozen_parents}
+            if key in parents:
+                self._encoders[key] = self.study.build(parents[key], trained=True).encoder
+            else:
+                self._encoders[key] = TextEncoder(self.run.config.text_model).to(self.study.device)
+        return self._encoders[key]
+
+    def _encode(self, key: str, left: LossySplit) -> dict[str, Tensor]:
         if self.kept is not None and key in self.kept:
             return self.kept[key]
-        if key not in self._encoders:
-            self._encoders[key] = build()
-        encoded = encode_frozen(self._encoders[key], name, left, config)
+        parents = {parent.name: parent for parent in self.run.frozen_parents}
+        name, config = _EMBEDDINGS, self.run.config.override({"micro": "sequence"})
+        if key in parents:
+            name, config = parents[key].stage.encoder, parents[key].config
+        encoded = encode_frozen(self._encoder(key), name, left, config)
         if self.kept is not None:
             self.kept[key] = encoded
         return encoded
@@ -149,7 +163,7 @@ def under_regime(study: Study, run: Run, train: DeviceSplit, valid: DeviceSplit)
     config = run.config
     if not run.stage.has_regime or (config.regime == "complete" and config.epoch_on == "complete"):
         return train, valid
-    reader = Reader(study, run)
+    reader = Reader(study, run).prepare()
     if config.epoch_on == "masked":
         valid = reader.read(valid, selection_loss(study.corpus.sha256, "valid", valid))
     return DropoutSplit(train, reader) if config.regime == "dropout" else train, valid

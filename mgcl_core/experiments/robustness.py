@@ -157,5 +157,5 @@ def _predicted(
                 values = predict(systems[run.name], left, run.stage.schedule)["prediction"]
             if not np.isfinite(values).all():
                 raise RunError(f"{run.name}: a prediction with {condition.level!r} is not finite")
-            made[run.name].append(torch.from_numpy(values))
+            made[run.name].append(torch.tensor(values))
     return {name: {"predictions": torch.stack(values, 1)} for name, values in made.items()}

@@ -159,7 +159,7 @@ def compute_cells(number: int, blocks: Sequence[Block], metrics: Sequence[str]) 
             for cell in column:
                 if cell["model"] in block.paired:
                     difference = _difference(block, left, cell["model"], REFERENCE).estimate(metric)
-                    cell |= paired_numbers(difference)
+                    cell |= _paired_numbers(difference)
                     tested.append((cell, difference))
             rows += column
             ran = [cell for cell in column if cell["n"]]
@@ -251,8 +251,7 @@ def _cell(number: int, block: Block, left: dict[str, LeaveOneOut], model: str, m
     return cell
 
 
-def paired_numbers(difference: Estimate) -> dict[str, float]:
-    """The columns of a cell that say how far it is from the reference."""
+def _paired_numbers(difference: Estimate) -> dict[str, float]:
     low, high = difference.interval() if difference.seeds > 1 else (NAN, NAN)  # one seed says nothing about systems
     return {
         "paired_difference": float(difference.value), "paired_low": float(low), "paired_high": float(high),

@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..data.absence import PROTOCOLS, SETS
+from ..data.absence import PROTOCOLS
 from ..data.corpus import video_of
 from ..experiments.robustness import TEXT_ALONE, Robustness, evaluate, evaluated_runs, title_of
 from ..experiments.study import Study
 from ..metrics import METRIC_NAMES, METRICS
-from ..statistics import LeaveOneOut, holm, holm_levels, summary
+from ..statistics import LeaveOneOut, holm, holm_levels
 from . import figures
-from .cells import ALPHA, NAN, REFERENCE, paired_numbers
+from .cells import ALPHA, NAN, REFERENCE
 from .page import save_figure
 from .rendering import Table
 from .tables import COLUMNS
@@ -35,6 +35,9 @@ TITLES = {
     "random-steps": "Missing steps of all modalities",
 }
 _LEVELS = {"sets": "Kept", "random-sets": "Missing", "random-steps": "Missing"}
+_COLUMNS = ("protocol", "line", "level", "system", "metric", "mean", "sd", "n", "ci_low", "ci_high", "pairs",
+            "paired_difference", "paired_low", "paired_high", "df", "seed_share", "p", "p_holm", "detectable",
+            "masks")  # fmt: skip
 #: What is drawn: one metric of each kind.
 DRAWN = {"sims": ("acc2", "mae", "corr"), "mosi": ("acc2_np", "mae", "corr")}
 
@@ -88,62 +91,70 @@ def robustness_figure(study: Study, table: Table) -> Figure:
 def robustness_cells(study: Study, found: Robustness) -> pd.DataFrame:
     """A row a line, system and metric, in the units of `regression_metrics`.
 
-    Columns: ``line``, ``level`` (the rate, the kept modalities, or None for a sum over several), ``system``,
+    Columns: ``line``, ``level`` (the rate, the modalities that are left, or None for a sum over several), ``system``,
     ``metric``, ``mean``, ``sd``, ``n``, ``ci_low``, ``ci_high``; against MGCL ``pairs`` and what a cell of the paper's
     tables has (`compute_cells`); ``masks``.
     """
     clips = getattr(study.corpus, found.split)
-    videos = np.array([video_of(clip) for clip in clips.ids])
     constant = np.full((1, *found.predictions.shape[1:]), np.median(study.corpus.train.labels), np.float32)
     predictions = np.concatenate([constant, found.predictions]).swapaxes(0, 1)  # (C, 1 + R, N)
     of_systems: dict[str, dict[int | None, int]] = {CONSTANT: {None: 0}}  # seeds and their positions
     for position, run in enumerate(found.runs, 1):
         of_systems.setdefault(title_of(run), {})[run.seed] = position
-    rows, tested = [], []
-    for line, level, left in _lines(found, clips.labels, predictions, study.corpus.scheme, videos):
-        for system, seeds in of_systems.items():
-            own = left.take(seeds.values())
-            common = [seed for seed in seeds if seed in of_systems.get(REFERENCE, {})] if system != REFERENCE else []
-            paired = None
-            if common:
-                theirs = left.take(of_systems[REFERENCE][seed] for seed in common)
-                paired = left.take(seeds[seed] for seed in common) - theirs
-            for metric in METRICS[study.corpus.scheme]:
-                mean, of_seeds = own.estimate(metric), summary(own.observed[metric])
-                low, high = mean.interval()
-                row = {"protocol": found.protocol, "line": line, "level": level, "system": system, "metric": metric,
-                       "mean": of_seeds.mean, "sd": of_seeds.sd, "n": of_seeds.n, "ci_low": float(low),
-                       "ci_high": float(high), "pairs": len(common), "paired_difference": NAN, "paired_low": NAN,
-                       "paired_high": NAN, "df": NAN, "seed_share": NAN, "p": NAN, "p_holm": NAN, "detectable": NAN,
-                       "masks": found.masks}  # fmt: skip
-                if paired is not None:
-                    difference = paired.estimate(metric)
-                    row |= paired_numbers(difference)
-                    tested.append((row, difference))
-                rows.append(row)
-    p_values = [difference.p_to_correct for _, difference in tested]
-    for (row, difference), p, held in zip(tested, holm(p_values), holm_levels(p_values), strict=True):
-        row |= {"p_holm": p, "detectable": float(difference.detectable(held))}
-    return pd.DataFrame(rows)
+    names, levels, left = _lines(found, clips.labels, predictions, study.corpus.scheme, list(map(video_of, clips.ids)))
+    theirs = of_systems.get(REFERENCE, {})
+    frames, tested = [], []
+    for system, seeds in of_systems.items():
+        own, common = left.take(seeds.values()), [seed for seed in seeds if seed in theirs and system != REFERENCE]
+        paired = None
+        if common:
+            paired = left.take(seeds[seed] for seed in common) - left.take(theirs[seed] for seed in common)
+        for metric in METRICS[study.corpus.scheme]:
+            mean, observed = own.estimate(metric), own.observed[metric]  # (lines,), (lines, seeds)
+            low, high = mean.interval()
+            sd = observed.std(axis=1, ddof=1) if len(seeds) > 1 else NAN
+            columns = {"protocol": found.protocol, "line": names, "level": levels, "system": system, "metric": metric,
+                       "mean": mean.value, "sd": sd, "n": len(seeds), "ci_low": low, "ci_high": high,
+                       "pairs": len(common), "masks": found.masks}  # fmt: skip
+            if paired is not None:
+                difference = paired.estimate(metric)
+                tested.append((len(frames), difference))
+                low, high = difference.interval() if difference.seeds > 1 else (NAN, NAN)  # as in `compute_cells`
+                columns |= {"paired_difference": difference.value, "paired_low": low, "paired_high": high,
+                            "df": difference.df, "seed_share": difference.seed_share, "p": difference.p}  # fmt: skip
+            frames.append(pd.DataFrame(columns))
+    p_values = [difference.p_to_correct for _, difference in tested]  # (lines,) each
+    corrected, held = holm(np.ravel(p_values)), holm_levels(np.ravel(p_values))
+    for number, (place, difference) in enumerate(tested):
+        part = slice(number * len(names), (number + 1) * len(names))
+        frames[place] = frames[place].assign(p_holm=corrected[part], detectable=difference.detectable(held[part]))
+    cells = pd.concat(frames).reindex(columns=_COLUMNS)
+    order = {name: position for position, name in enumerate(names)}
+    return cells.sort_values("line", key=lambda lines: lines.map(order), kind="stable", ignore_index=True)
 
 
-def _lines(found: Robustness, labels: np.ndarray, predictions: np.ndarray, scheme: str, videos: np.ndarray):
-    """Name, level and `LeaveOneOut` over runs of each line of a table."""
+def _lines(
+    found: Robustness, labels: np.ndarray, predictions: np.ndarray, scheme: str, videos: list[str]
+) -> tuple[list[str], list[float | str | None], LeaveOneOut]:
+    """Names and levels of the lines of a table, and their metrics (lines, runs)."""
     every = LeaveOneOut.of(labels, predictions, scheme, videos)  # observed (C, runs)
-    levels = np.array([str(condition.level) for condition in found.conditions])
     known = list(dict.fromkeys(condition.level for condition in found.conditions))
-    at = {level: (levels == str(level)) / (levels == str(level)).sum() for level in known}  # (C,) each
-    for level in known:
-        yield ("".join(level) if isinstance(level, str) else f"{level:.2g}"), level, every.weighted(at[level])
+    of_level = np.array([[condition.level == level for condition in found.conditions] for level in known])
+    at = dict(zip(known, of_level / of_level.sum(1, keepdims=True), strict=True))  # (C,) each
+    lines = [(level if isinstance(level, str) else f"{level:.2g}", level, every.weighted(at[level])) for level in known]
     if found.protocol == "sets":
-        six = [position for position, level in enumerate(levels) if level != SETS[0]]
-        yield MEAN_OF_SIX, None, every.weighted(sum(at[level] for level in SETS[1:]) / len(six))
+        six = [position for position, condition in enumerate(found.conditions) if not condition.complete]
+        lines.append((MEAN_OF_SIX, None, every.weighted(sum(at[level] for level in known[1:]) / len(six))))
         pooled = predictions[six].swapaxes(0, 1).reshape(predictions.shape[1], -1)  # (runs, 6·N)
-        yield POOLED, None, LeaveOneOut.of(np.tile(labels, len(six)), pooled, scheme, np.tile(videos, len(six)))
+        together = LeaveOneOut.of(np.tile(labels, len(six)), pooled, scheme, np.tile(videos, len(six)))
+        lines.append((POOLED, None, together))
     if found.protocol == "random-steps":
-        yield "mean 0 to 0.9", None, every.weighted(sum(at[level] for level in known[:-1]) / len(known[:-1]))
+        lines.append(("mean 0 to 0.9", None, every.weighted(sum(at[level] for level in known[:-1]) / len(known[:-1]))))
         for end in (1.0, 0.5):
-            yield f"AUILC 0 to {end:g}", None, every.weighted(_area([rate for rate in known if rate <= end], at))
+            area = _area([rate for rate in known if rate <= end], at)
+            lines.append((f"AUILC 0 to {end:g}", None, every.weighted(area)))
+    names, levels, left = zip(*lines, strict=True)
+    return list(names), list(levels), LeaveOneOut.stacked(left)
 
 
 def _area(rates: Sequence[float], at: dict[float, np.ndarray]) -> np.ndarray:
