@@ -174,7 +174,7 @@ class MGCLSettings(RegimeSettings, FrozenFeatureSettings, BothStages):
     fusion_heads: Annotated[int, "decision 6: attention heads of an MTM"] = 8
     fusion_feedforward: Annotated[int, "decision 6: width of the feed-forward layer of an MTM"] = 768
     gate: Annotated[
-        bool, "ours, not in the paper's equations: each feature of equation 16 times how far the model trusts it"
+        bool, "ours, not in the paper's equations: each feature of equation 16 (cmgf) times how far it is trusted"
     ] = False
 
     # Objective
@@ -273,7 +273,6 @@ class Config(
             self.common_width,
             f"a multiple of fusion_heads={self.fusion_heads}",
         )
-        _require(not (self.gate and self.fusion == "concat"), "gate", self.gate, "False with fusion='concat'")
         for name in ("patience", "encoder_chunk"):
             value = getattr(self, name)
             _require(value is None or value >= 1, name, value, "at least 1, or None")
@@ -379,7 +378,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "w/o CL": {"alpha": 0.0},
     "w/o C3": {"components": ("C1", "C2")},
     "w/o uni": {"beta": 0.0},
-    "w/o fusion": {"fusion": "concat", "gate": False},
+    "w/o fusion": {"fusion": "concat"},
     "w/o weight": {"weighted": False},
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -20,9 +20,7 @@ from ..encoders import TextEncoder
 from ..support.runtime import derive_seed
 from .frozen_features import encode_frozen
 from .runs import Run
-
-if TYPE_CHECKING:
-    from .study import Study
+from .splits import StudySplits
 
 _TEXT_MODEL, _EMBEDDINGS = "text model", EncoderName("micro", "T")  # as it comes, not fine-tuned
 
@@ -71,16 +69,16 @@ class LossySplit:
 
 
 class Reader:
-    """What ``run`` of ``study`` reads of clips that lack something.
+    """What ``run`` reads of clips that lack something.
 
     Args:
-        study: of the run.
+        splits: of its study.
         run: its parents in stage one are finished.
         kept: encodings by what encodes them, for runs that share them under one loss; the caller empties it.
     """
 
-    def __init__(self, study: Study, run: Run, kept: dict[str, dict[str, Tensor]] | None = None):
-        self.study, self.run, self.kept = study, run, kept
+    def __init__(self, splits: StudySplits, run: Run, kept: dict[str, dict[str, Tensor]] | None = None):
+        self.splits, self.run, self.kept = splits, run, kept
         config = run.config
         self.words = lost_words(config.text_model) if config.reads_words else None
         self._encoders: dict[str, nn.Module] = {}
@@ -105,7 +103,7 @@ class Reader:
 
     def _needed(self) -> list[str]:
         """Frozen encoders by the names of their runs; the text model as it comes, where its embeddings are read."""
-        own = self.words is None or self.study.splits.own_text_dim
+        own = self.words is None or self.splits.own_text_dim
         embeds = self.run.stage.reads_text_embeddings and not own
         return [parent.name for parent in self.run.frozen_parents] + [_TEXT_MODEL] * embeds
 
@@ -113,9 +111,10 @@ class Reader:
         if key not in self._encoders:
             parents = {parent.name: parent for parent in self.run.frozen_parents}
             if key in parents:
-                self._encoders[key] = self.study.build(parents[key], trained=True).encoder
+                shapes = self.splits.shapes(parents[key])
+                self._encoders[key] = parents[key].build(shapes, self.splits.device, trained=True).encoder
             else:
-                self._encoders[key] = TextEncoder(self.run.config.text_model).to(self.study.device)
+                self._encoders[key] = TextEncoder(self.run.config.text_model).to(self.splits.device)
         return self._encoders[key]
 
     def _encode(self, key: str, left: LossySplit) -> dict[str, Tensor]:
@@ -158,12 +157,12 @@ class DropoutSplit:
         yield from chosen.batches(size, seed=seed, buckets=buckets)
 
 
-def under_regime(study: Study, run: Run, train: DeviceSplit, valid: DeviceSplit) -> tuple[Any, Any]:
+def under_regime(splits: StudySplits, run: Run, train: DeviceSplit, valid: DeviceSplit) -> tuple[Any, Any]:
     """The splits that ``run`` learns from and is judged on, as its settings ``regime`` and ``epoch_on`` say."""
     config = run.config
     if not run.stage.has_regime or (config.regime == "complete" and config.epoch_on == "complete"):
         return train, valid
-    reader = Reader(study, run).prepare()
+    reader = Reader(splits, run).prepare()
     if config.epoch_on == "masked":
-        valid = reader.read(valid, selection_loss(study.corpus.sha256, "valid", valid))
+        valid = reader.read(valid, selection_loss(splits.corpus.sha256, "valid", valid))
     return DropoutSplit(train, reader) if config.regime == "dropout" else train, valid

@@ -72,8 +72,7 @@ def evaluated_runs(study: Study) -> list[Run]:
     """
     runs = text_alone(study) + study.comparisons() + study.trainings(["MGCL"])
     for changes in ({"regime": "dropout"}, {"gate": True}, {"regime": "dropout", "gate": True}):
-        possible = not (changes.get("gate") and study.base.fusion == "concat")
-        if possible and all(getattr(study.base, name) != value for name, value in changes.items()):
+        if all(getattr(study.base, name) != value for name, value in changes.items()):
             runs += study.with_overrides(changes).trainings(["MGCL"])
     return [run for run in runs if run.done]
 
@@ -145,7 +144,7 @@ def _predicted(
     log.info("%s: %d runs of seed %d under %d masks", study.corpus.name, len(runs), runs[0].seed, len(masks))
     encodings: dict[str, dict[str, Tensor]] = {}  # of the text under one mask
     systems = {run.name: study.build(run, trained=True) for run in runs}
-    readers = {run.name: Reader(study, run, encodings) for run in runs}
+    readers = {run.name: Reader(study.splits, run, encodings) for run in runs}
     made: dict[str, list[Tensor]] = {run.name: [] for run in runs}
     for condition, loss in masks:
         encodings.clear()

@@ -486,7 +486,7 @@ class Study(Face):
                 part.to(self.device)  # its head was made after the system was moved
                 fit(part, train, valid, run.stage.pretraining_schedule, seed=derive_seed(seed, name),
                     directory=directory / name, label=f"{label} {name}")  # fmt: skip
-        train, valid = under_regime(self, run, train, valid)
+        train, valid = under_regime(self.splits, run, train, valid)
         return system, fit(
             system,
             train,
