@@ -48,9 +48,6 @@ FIGURES = {
                  "test labels, and no table uses them."),
     "08_systems": ("All systems", "Means with 95 % intervals on the same clips; overlapping intervals do not say that "
                    "two systems are equal, the paired differences of the table do."),
-    "12_sets": ("Fixed sets of modalities", "Each system with what is left; grey are floors, to be exceeded."),
-    "12_random-sets": ("Random sets of modalities", "Over the share that is missing, masks the same for all systems."),
-    "12_random-steps": ("Missing steps", "Over the rate at which steps of all modalities are lost."),
     "07_search": ("Search on validation", "Validation MAE of each trial, and where in the space it lay."),
     "11_errors": ("Where MGCL errs", "On validation, by how far the modalities' labels contradict each other, by "
                   "intensity and by length: groups whose intervals do not overlap."),
@@ -60,6 +57,9 @@ FIGURES = {
                    "part."),
     "11_alpha": ("The weight of L_con", "On validation: paired differences from the default value, a thin line for "
                  "each seed."),
+    "12_sets": ("Fixed sets of modalities", "Each system with what is left; grey are floors, to be exceeded."),
+    "12_random-sets": ("Random sets of modalities", "Over the share that is missing, masks the same for all systems."),
+    "12_random-steps": ("Missing steps", "Over the rate at which steps of all modalities are lost."),
 }  # fmt: skip
 #: Beside the PNG that a screen shows: vector files for a paper, with fonts that publishers take (Type 42).
 FORMATS = {"png": {"dpi": 150}, "pdf": {"metadata": {"CreationDate": None}}, "svg": {"metadata": {"Date": None}}}
