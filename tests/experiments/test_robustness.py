@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from helpers.corpus_files import make_content, write
 
-from mgcl_core.data.absence import PROTOCOLS, uniform
+from mgcl_core.data.absence import PROTOCOLS, conditions, uniform
 from mgcl_core.data.corpus import Split
 from mgcl_core.experiments import robustness as module
 from mgcl_core.experiments.robustness import Robustness, evaluate, evaluated_runs, title_of
@@ -18,6 +18,7 @@ from mgcl_core.metrics import regression_metrics
 from mgcl_core.notebooks.parameters import Parameters
 from mgcl_core.notebooks.runner import plan_notebooks, run_notebooks
 from mgcl_core.reporting.robustness import robustness_cells, robustness_figure, robustness_table
+from mgcl_core.statistics import LeaveOneOut
 from mgcl_core.support.errors import ConfigError, RunError
 
 pytestmark = pytest.mark.slow
@@ -189,7 +190,7 @@ def test_the_notebook_runs_on_a_file_of_ones_own(tiny_overrides, tmp_path):
         del split["text_bert"]
     path = write(tmp_path / "own.pkl", content)
     parameters = Parameters(
-        corpora=[str(path)], profile="demo", seeds=[1, 2, 3], results=tmp_path / "results", overrides=tiny_overrides,
+        corpora=[str(path)], profile="demo", seeds=[1], results=tmp_path / "results", overrides=tiny_overrides,
         device="cpu", workers=1,
     )  # fmt: skip
     run_notebooks(plan_notebooks(parameters, ["12"]), verbose=False)
@@ -198,9 +199,24 @@ def test_the_notebook_runs_on_a_file_of_ones_own(tiny_overrides, tmp_path):
         assert (folder / "figures" / f"12_{protocol}.png").stat().st_size > 10_000
         text = (folder / "tables" / f"robustness-{protocol}.csv").read_text()
         assert "MGCL" in text and "text alone" in text and "constant" in text
-        cells = pd.read_csv(folder / "tables" / f"robustness-{protocol}_cells.csv")
-        alone = cells[(cells["system"] == "text alone") & (cells["metric"] == "mae")]
-        assert (alone["n"] == 3).all() and alone["paired_difference"].notna().all() and alone["p_holm"].notna().all()
+
+
+def test_with_three_seeds_every_line_has_an_interval_and_a_paired_test(tiny_corpus, tiny_overrides, tmp_path):
+    planned = Study(tiny_corpus, "demo", seeds=[1, 2, 3], overrides=tiny_overrides, device="cpu", results=tmp_path)
+    runs, masks = module.text_alone(planned) + planned.trainings(), conditions("random-sets")
+    y, random = tiny_corpus.test.labels, np.random.default_rng(0)
+    noise = random.normal(size=(len(runs), len(masks), len(y))) * np.repeat([0.5, 0.1], 3)[:, None, None]
+    found = Robustness("random-sets", "test", masks, "ab" * 32, tuple(runs), (y + noise).astype(np.float32))
+    cells = robustness_cells(planned, found)
+    mae = cells[cells["metric"] == "mae"].set_index(["line", "system"])
+    assert mae.loc[("0.3", "MGCL"), "ci_low"] < mae.loc[("0.3", "MGCL"), "mean"] < mae.loc[("0.3", "MGCL"), "ci_high"]
+    one = LeaveOneOut.of(y, np.stack([found.predictions[:, c] for c in range(11, 16)]), "sims", range(len(y)))
+    expected = (one.take([0, 1, 2]) - one.take([3, 4, 5])).weighted([0.2] * 5).estimate("mae")
+    got = mae.loc[("0.3", "text alone")]
+    assert got["paired_difference"] == pytest.approx(expected.value) and got["p"] == pytest.approx(expected.p)
+    assert got["p"] <= got["p_holm"] and got["paired_low"] > 0 and got["detectable"] > 0
+    tested = cells.loc[cells["system"] == "text alone"]
+    assert tested["p_holm"].count() == tested["p"].count() == cells["p"].count() > 0
 
 
 def test_a_table_says_what_it_rests_on(study, found):
