@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from helpers.corpus_files import make_content, write
 
+from mgcl_core.cli import main
 from mgcl_core.data.absence import PROTOCOLS, conditions, uniform
 from mgcl_core.data.corpus import Split
 from mgcl_core.experiments import robustness as module
@@ -183,7 +184,7 @@ def test_means_pooled_scores_and_areas_are_what_they_say(study, found):
     assert line(cells, "AUILC 0 to 0.5")["mae"] == pytest.approx(np.trapezoid(curve[:6], rates[:6]))
 
 
-def test_the_notebook_runs_on_a_file_of_ones_own(tiny_overrides, tmp_path):
+def test_the_notebook_runs_on_a_file_of_ones_own_and_the_command_shows_its_tables(tiny_overrides, tmp_path, capsys):
     """As `mgcl run --notebook 12` does; the tables and figures of all protocols are saved."""
     content = make_content(sizes=(24, 8, 12), text=False)
     for split in content.values():
@@ -199,6 +200,13 @@ def test_the_notebook_runs_on_a_file_of_ones_own(tiny_overrides, tmp_path):
         assert (folder / "figures" / f"12_{protocol}.png").stat().st_size > 10_000
         text = (folder / "tables" / f"robustness-{protocol}.csv").read_text()
         assert "MGCL" in text and "text alone" in text and "constant" in text
+    given = {"corpus": path, "profile": "demo", "seeds": 1, "results": tmp_path / "results", "device": "cpu"}
+    changed = [f"--set={name}={value}" for name, value in tiny_overrides.items()]
+    assert (
+        main(["robustness", "--protocol=sets", *(f"--{name}={value}" for name, value in given.items()), *changed]) == 0
+    )
+    shown = capsys.readouterr().out
+    assert "fixed sets" in shown and "mean of the six" in shown and str(folder) in shown and "random" not in shown
 
 
 def test_with_three_seeds_every_line_has_an_interval_and_a_paired_test(tiny_corpus, tiny_overrides, tmp_path):
