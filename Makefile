@@ -30,7 +30,7 @@ $(MMSA)/.installed:
 reproduce: $(INSTALLED)
 	$(BIN)/mgcl run
 
-# The selection audit and the ten compared systems too.
+# The selection audit, the ten compared systems and missing modalities too.
 reproduce-all: $(INSTALLED)
 	$(BIN)/mgcl run --all
 

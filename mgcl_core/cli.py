@@ -84,7 +84,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NUMBER",
         help="only this notebook, by number (may be repeated); default: the main job",
     )
-    run.add_argument("--all", action="store_true", help="the main job, the selection audit and the ten systems")
+    run.add_argument(
+        "--all", action="store_true", help="the main job, the selection audit, the ten systems, missing modalities"
+    )
     run.add_argument("--quiet", action="store_true", help="do not show what the notebooks log")
     run.set_defaults(command=_run)
     status = commands.add_parser("status", help="list what is done and what is missing")
@@ -108,7 +110,14 @@ def build_parser() -> argparse.ArgumentParser:
             metavar="NAME_OR_FILE",
             help=f"default: {DEFAULTS.corpus}",
         )
-    for command in (run, status):
+    robustness = commands.add_parser(
+        "robustness", help="finished runs on clips that lack modalities: tables and curves"
+    )
+    robustness.add_argument(
+        "--protocol", action="append", default=[], metavar="NAME", help="sets, random-sets, random-steps; default: all"
+    )
+    robustness.set_defaults(command=_robustness)
+    for command in (run, status, robustness):
         command.add_argument(
             "--corpus",
             action="append",
@@ -137,7 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
             help="runs side by side on the device; default: one a core on a CPU with the profiles "
             "'demo' and 'small', else 1",
         )
-    for command in (run, status, search, multiverse):
+    for command in (run, status, search, multiverse, robustness):
         command.add_argument("--profile", default="auto", choices=["auto", *PROFILES])
         command.add_argument(
             "--dataset",
@@ -253,7 +262,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parameters_of(options: argparse.Namespace) -> Parameters:
-    """The options of `run`, `status`, `search` and `multiverse` as the parameters of notebooks."""
+    """The options of `run`, `status`, `search`, `multiverse` and `robustness` as the parameters of notebooks."""
     preset = read_preset(options.preset) if options.preset else {}
     given = {
         "profile": options.profile,
@@ -355,6 +364,18 @@ def _multiverse(options: argparse.Namespace) -> None:
     parameters = parameters_of(options)
     made = run_multiverse(parameters.study(parameters.corpora[0]))
     print(made.summary.to_string(index=False, float_format="{:.4f}".format), made.path, sep="\n")
+
+
+def _robustness(options: argparse.Namespace) -> None:
+    from .data.absence import PROTOCOLS
+    from .reporting.robustness import report
+
+    parameters = parameters_of(options)
+    for corpus in parameters.corpora:
+        study = parameters.study(corpus)
+        for table in report(study, options.protocol or PROTOCOLS):
+            print(table.title, table.frame.to_string(), *table.footer, "", sep="\n")
+        print(f"tables and figures: {study.artifacts}")
 
 
 def _bench(options: argparse.Namespace) -> None:

@@ -176,7 +176,23 @@ class FrozenFeatureSettings:
 
 
 @dataclass(frozen=True)
-class MGCLSettings(FrozenFeatureSettings, EpochSelection, BothStages):
+class RegimeSettings:
+    """What a system learns from: complete clips, or clips that lack something. Stage one is the same for both."""
+
+    regime: Annotated[
+        Literal["complete", "dropout"],
+        "decision 19: trained on complete clips; or half of them lose steps, at a rate from U(0, 1), each epoch",
+        LATER,
+    ] = "complete"
+    epoch_on: Annotated[
+        Literal["complete", "masked"],
+        "decision 16: the epoch is chosen on complete validation clips, or under one mask for all epochs",
+        LATER,
+    ] = "complete"
+
+
+@dataclass(frozen=True)
+class MGCLSettings(RegimeSettings, FrozenFeatureSettings, EpochSelection, BothStages):
     """Stage two (Table 2). What the encoders depend on is not here: a run of MGCL names the runs it starts from."""
 
     # Projections and predictor
@@ -191,6 +207,11 @@ class MGCLSettings(FrozenFeatureSettings, EpochSelection, BothStages):
     ] = "cmgf"
     fusion_heads: Annotated[int, "decision 6: attention heads of an MTM"] = 8
     fusion_feedforward: Annotated[int, "decision 6: width of the feed-forward layer of an MTM"] = 768
+    gate: Annotated[
+        bool,
+        "ours, not in the paper's equations: each feature of equation 16 (cmgf) times how far it is trusted",
+        LATER,
+    ] = False
 
     # Objective
     alpha: Annotated[float, "decision 12: weight of L_con in equation 22; 0: w/o CL"] = 0.1
@@ -225,7 +246,7 @@ class MGCLSettings(FrozenFeatureSettings, EpochSelection, BothStages):
 
 
 @dataclass(frozen=True)
-class ComparedSettings(FrozenFeatureSettings, AudioVisionInput, TextInput, EpochSelection, EveryRun):
+class ComparedSettings(RegimeSettings, FrozenFeatureSettings, AudioVisionInput, TextInput, EpochSelection, EveryRun):
     """What a compared system takes from here; all else it has in settings of its own."""
 
 

@@ -67,19 +67,29 @@ class CMGF(nn.Module):
     """F of equation 16: the three enhanced macro features, concatenated.
 
     ``forward(macro (3, B, d), micro, masks)``, the last two lists over T, V, A of (B, L, d) and (B, L), gives (B, 3d).
+    With ``gate`` (ours) each feature is multiplied by 0 to 2, as far as the three and what is present say to trust it.
     """
 
-    def __init__(self, width: int, heads: int, feedforward: int, dropout: float):
+    def __init__(self, width: int, heads: int, feedforward: int, dropout: float, *, gate: bool = False):
         super().__init__()
         self.blocks = nn.ModuleList(MTM(width, heads, feedforward, dropout) for _ in MODALITIES)
         self.out_features = 3 * width
+        self.gate = nn.Linear(3 * width + 3, 3) if gate else None
+        if gate:  # starts as equation 16
+            nn.init.zeros_(self.gate.weight)
+            nn.init.zeros_(self.gate.bias)
 
     def forward(self, macro: Tensor, micro: list[Tensor], masks: list[Tensor]) -> Tensor:
         (T_a, V_a, A_a), (T_i, V_i, A_i), (T_mask, V_mask, A_mask) = macro, micro, masks
         text = self.blocks[0](T_a, [V_i, A_i], [V_mask, A_mask])  # eq. 13
         vision = self.blocks[1](V_a, [T_i, A_i], [T_mask, A_mask])  # eq. 14
         audio = self.blocks[2](A_a, [T_i, V_i], [T_mask, V_mask])  # eq. 15
-        return torch.cat([text, vision, audio], -1)  # eq. 16
+        F = torch.cat([text, vision, audio], -1)  # eq. 16
+        if self.gate is None:
+            return F
+        present = torch.stack([mask.any(1) for mask in masks], 1)  # (B, 3)
+        trust = 2 * self.gate(torch.cat([F, present.to(F.dtype)], -1)).sigmoid()  # (B, 3)
+        return (F.unflatten(-1, (3, -1)) * trust[:, :, None]).flatten(1)
 
     def weights(self, macro: Tensor, micro: list[Tensor], masks: list[Tensor]) -> dict[tuple[str, str], Tensor]:
         """Attention weights (B, heads, L) by query and source: ``["T", "V"]`` are those of T_a on the steps of V_i."""

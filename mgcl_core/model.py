@@ -93,7 +93,8 @@ class MGCL(System):
             {m: micro_projection(widths[m] * self.enhancement.factor, config) for m in MODALITIES}
         )
         if config.fusion == "cmgf":
-            self.fusion = CMGF(config.common_width, config.fusion_heads, config.fusion_feedforward, config.dropout)
+            sizes = config.common_width, config.fusion_heads, config.fusion_feedforward
+            self.fusion = CMGF(*sizes, config.dropout, gate=config.gate)
         else:
             self.fusion = Concatenation(config.common_width)
         self.predictor = perceptron(self.fusion.out_features, *config.predictor_hidden)

@@ -168,6 +168,23 @@ class LeaveOneOut:
             self.videos,
         )
 
+    @classmethod
+    def stacked(cls, parts: Sequence[LeaveOneOut]) -> LeaveOneOut:
+        """Several of the same seeds and videos, along a new first axis."""
+        observed = {metric: np.stack([part.observed[metric] for part in parts]) for metric in parts[0].observed}
+        without = {metric: np.stack([part.without[metric] for part in parts]) for metric in parts[0].without}
+        return cls(observed, without, parts[0].videos)
+
+    def weighted(self, weights) -> LeaveOneOut:
+        """Sum over the first axis, each entry times its weight; one of weight 0 is not looked at, NaN or not."""
+        weights = np.asarray(weights, dtype=np.float64)
+        used = np.flatnonzero(weights)
+        return LeaveOneOut(
+            {metric: np.tensordot(weights[used], values[used], 1) for metric, values in self.observed.items()},
+            {metric: np.tensordot(weights[used], values[used], 1) for metric, values in self.without.items()},
+            self.videos,
+        )
+
     def take(self, seeds: Sequence[int]) -> LeaveOneOut:
         """Those of some seeds, by their positions."""
         seeds = list(seeds)

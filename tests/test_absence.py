@@ -11,6 +11,7 @@ import torch
 
 from mgcl_core import reference as naive
 from mgcl_core.config import VARIANTS
+from mgcl_core.data.absence import Loss, Words, lose
 from mgcl_core.data.batches import DeviceSplit
 from mgcl_core.data.corpus import EncoderName
 from mgcl_core.experiments.registry import compared_systems, system_entry
@@ -88,6 +89,25 @@ def test_a_clip_that_lacks_something_is_predicted_as_if_alone(name, tiny_config,
         for row in range(len(LACKING)):
             batch = dataclasses.replace(split.batch(np.array([row])), labels=None, unimodal_labels=None)
             assert system(batch).prediction.item() == pytest.approx(together[row].item(), abs=2e-5)
+
+
+@pytest.mark.parametrize("name", [*VARIANTS, *compared_systems()])
+def test_a_modality_that_is_lost_is_one_that_was_never_there(name, tiny_config, make_split):
+    """The one transform of a batch, for every system; with lost steps nothing is NaN either."""
+    never = without_cached_text(name, lacking_split(make_split, LACKING))
+    complete = without_cached_text(name, lacking_split(make_split, ("",) * len(LACKING)))
+    if complete.features:
+        complete.features["macro_T"][:] = torch.where(ABSENT[0, :, None], 9.0, never.features["macro_T"])
+    system = build(name, tiny_config, len(LACKING)).eval()
+    words = Words(unknown=1, special=(0, 2, 3))
+    batch = dataclasses.replace(complete.batch(), labels=None, unimodal_labels=None)
+    sets = Loss({m: ~ABSENT["TVA".index(m), :, None].numpy() for m in "TVA"}, modalities=True)
+    random = np.random.default_rng(0)
+    steps = Loss({m: random.random((len(LACKING), 10)) > 0.7 for m in "TVA"}, modalities=False)
+    with torch.no_grad():
+        expected = system(dataclasses.replace(never.batch(), labels=None, unimodal_labels=None)).prediction
+        assert system(lose(batch, sets, words)).prediction.tolist() == pytest.approx(expected.tolist(), abs=2e-5)
+        assert system(lose(batch, steps, words)).prediction.isfinite().all()
 
 
 @pytest.mark.parametrize("modality", "TVA")

@@ -126,3 +126,25 @@ def test_concatenation_puts_the_six_features_side_by_side():
     assert not list(fusion.parameters())
     assert torch.equal(joined[:, :18], torch.cat(list(macro), -1))
     assert torch.equal(joined[:, 18:], torch.cat([masked_mean(s, m) for s, m in zip(micro, masks, strict=True)], -1))
+
+
+def test_a_gate_starts_as_equation_16_and_weighs_each_feature_by_what_is_present():
+    torch.manual_seed(0)
+    plain = CMGF(6, 2, 10, 0.0).double().eval()
+    gated = CMGF(6, 2, 10, 0.0, gate=True).double().eval()
+    gated.load_state_dict(
+        plain.state_dict() | {name: gated.state_dict()[name] for name in ("gate.weight", "gate.bias")}
+    )
+    macro, micro, masks = inputs()
+    F = plain(macro, micro, masks)
+    torch.testing.assert_close(gated(macro, micro, masks), F)
+    with torch.no_grad():
+        gated.gate.weight[1, -2] = 3.0  # vision is trusted where it is present
+    masks[1][2] = False
+    F = plain(macro, micro, masks)
+    scale = (gated(macro, micro, masks) / F).unflatten(1, (3, 6))
+    expected = torch.ones(3, 3, 1, dtype=torch.float64)
+    expected[:2, 1] = 2 * torch.tensor(3.0).sigmoid().double()
+    torch.testing.assert_close(scale, expected.expand(3, 3, 6), rtol=1e-6, atol=1e-6)
+    gated(macro, micro, masks).sum().backward()
+    assert gated.gate.weight.grad.isfinite().all() and gated.gate.weight.grad.any()

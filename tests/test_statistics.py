@@ -313,3 +313,17 @@ def test_other_bad_arguments_are_typed_errors():
         mean_estimates(np.zeros(5), np.zeros((1, 5)), "sims", np.arange(4))
     with pytest.raises(ConfigError, match="scheme"):
         mean_estimates(np.zeros(5), np.zeros((1, 5)), "simz", np.arange(5))
+
+
+def test_a_weighted_sum_of_scores_is_that_of_every_seed_and_video():
+    y_true, _ = simulated()
+    pred = np.stack([simulated(seed=seed)[1] for seed in (1, 2, 3)])  # (masks, seeds, clips)
+    pred[2] = 0.5  # constant: no Corr
+    videos = in_videos(len(y_true))
+    left = LeaveOneOut.of(y_true, pred, "sims", videos)
+    mean = left.weighted([0.5, 0.5, 0])
+    one, two = (LeaveOneOut.of(y_true, values, "sims", videos) for values in pred[:2])
+    for metric in METRICS["sims"]:
+        np.testing.assert_allclose(mean.observed[metric], (one.observed[metric] + two.observed[metric]) / 2)
+        np.testing.assert_allclose(mean.without[metric], (one.without[metric] + two.without[metric]) / 2)
+    assert np.isfinite(mean.estimate("corr").p) and np.isnan(left.weighted([0.5, 0, 0.5]).estimate("corr").value)

@@ -20,6 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..support.errors import ConfigError, CorpusError, shorten
 from ..support.integrity import digest_of, sha256_of
+from .absence import Words
 from .corpus import Split
 
 disable_progress_bar()  # of loading weights, which takes less than a second
@@ -396,6 +397,18 @@ def _unknown_share(name: str, tokens: np.ndarray) -> float:
     ids = ids[~np.isin(ids, sorted(_special_ids(name)))]
     unknown = load_tokenizer(name).unk_token_id
     return float((ids == unknown).mean()) if len(ids) and unknown is not None else 0.0
+
+
+def lost_words(name: str) -> Words:
+    """How the text model ``name`` marks words that are lost.
+
+    Raises:
+        ConfigError: Its vocabulary has no [UNK].
+    """
+    unknown = load_tokenizer(name).unk_token_id
+    if unknown is None:
+        raise ConfigError(f"the text model {name!r} has no token for unknown words, which lost ones would become")
+    return Words(unknown, tuple(sorted(_special_ids(name))))
 
 
 def _special_ids(name: str) -> set[int]:

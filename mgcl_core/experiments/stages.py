@@ -40,9 +40,9 @@ from ..system import LoopSettings, Shapes, System
 from ..trainer import Schedule, check_shapes, load_weights
 from .registry import system_entry
 
-#: What computes every run; the last three without what they import, which is the registry of all systems.
+#: What computes every run; those of the second line without what they import, which is the registry of all systems.
 _EVERY_RUN = ("trainer", "data.loading", "data.scaling", "experiments.frozen_features")
-_ORCHESTRATION = ("experiments.stages", "experiments.splits", "experiments.study")
+_ORCHESTRATION = ("experiments.stages", "experiments.splits", "experiments.study", "experiments.absence")
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Stage(ABC):
 
     #: Of the six variants of MGCL, "" for all else.
     variant = ""
+    #: Whether it learns from what ``regime`` says; stage one always from complete clips.
+    has_regime = True
     #: Whether it reads contextual text embeddings of a text model that is not fine-tuned (`Batch.text`).
     reads_text_embeddings = False
 
@@ -160,6 +162,7 @@ class EncoderStage(Stage):
 
     encoder: EncoderName
     module = "stage_one"
+    has_regime = False
 
     @property
     def name(self) -> str:

@@ -37,6 +37,7 @@ from ..support.paths import project_root
 from ..support.runtime import derive_seed
 from ..system import System
 from ..trainer import CHECKPOINT, Fit, fit, predict, usable_checkpoint
+from .absence import under_regime
 from .claims import claim
 from .directories import artifact_directory, corpus_folder, digest
 from .listing import experiments
@@ -483,6 +484,7 @@ class Study(Face):
                 part.to(self.device)  # its head was made after the system was moved
                 fit(part, train, valid, run.stage.pretraining_schedule, seed=derive_seed(seed, name),
                     directory=directory / name, label=f"{label} {name}", scheme=self.corpus.scheme)  # fmt: skip
+        train, valid = under_regime(self.splits, run, train, valid)
         return system, fit(
             system,
             train,

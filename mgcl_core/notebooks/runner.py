@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 #: Notebooks by number. About the data alone, so no setting changes what it makes:
 DATA = "01"
 #: Left out of the main job, since they take longer: the tables show as not run what they would fill.
-AUDIT, SEARCH, SYSTEMS = "06", "07", "08"
+AUDIT, SEARCH, SYSTEMS, ROBUSTNESS = "06", "07", "08", "12"
 #: Tables 5 and 6 are about CH-SIMS, so the main job runs the ablations where labels follow its scheme.
 ABLATIONS = "04"
 TABLES = "09"
@@ -33,7 +33,7 @@ PAPER, EXPLORE = "00", "11"
 #: Trains the ablations under every reading of the paper: run where it is asked for by number.
 MULTIVERSE = "14"
 #: All that a checkout has.
-NUMBERS = (*(f"{number:02}" for number in range(10)), EXPLORE, MULTIVERSE)
+NUMBERS = (*(f"{number:02}" for number in range(10)), EXPLORE, ROBUSTNESS, MULTIVERSE)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def plan_notebooks(
         load_text_model(name)
     planned = []
     for corpus, study in studies.items():
-        left_out = {PAPER, SEARCH, EXPLORE, MULTIVERSE} | (set() if everything else {AUDIT, SYSTEMS})
+        left_out = {PAPER, SEARCH, EXPLORE, MULTIVERSE} | (set() if everything else {AUDIT, SYSTEMS, ROBUSTNESS})
         if study.corpus.scheme != "sims":
             left_out.add(ABLATIONS)
         for number, path in available.items():

@@ -57,6 +57,9 @@ FIGURES = {
                    "part."),
     "11_alpha": ("The weight of L_con", "On validation: paired differences from the default value, a thin line for "
                  "each seed."),
+    "12_sets": ("Fixed sets of modalities", "Each system with what is left; grey are floors, to be exceeded."),
+    "12_random-sets": ("Random sets of modalities", "Over the share that is missing, masks the same for all systems."),
+    "12_random-steps": ("Missing steps", "Over the rate at which steps of all modalities are lost."),
     "14_multiverse": ("Multiverse, Acc-2", "The claims of Table 5 under every reading of what the paper leaves open, "
                       "each a point; above 0 it agrees. They share trainings and clips: counting them is no test."),
     "14_multiverse_mae": ("Multiverse, MAE", "The same for MAE."),

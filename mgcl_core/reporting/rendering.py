@@ -26,7 +26,7 @@ _FOLDED = "The whole table: the paper's numbers, intervals, paired differences, 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Table ``number`` of the paper beside ours.
+    """Table ``number`` of the paper beside ours, or a table of ours alone, whose ``number`` is its name.
 
     - ``frame``: what is displayed, strings; ``bold``: the same shape, True where a cell is bold
     - ``cells``: one row a (dataset, model, metric), numbers in the units of `regression_metrics`
@@ -37,7 +37,7 @@ class Table:
     - ``compact``: what a reader sees first, a row a model that was run; the table itself is then folded below it
     """
 
-    number: int
+    number: int | str
     title: str
     frame: pd.DataFrame
     bold: pd.DataFrame
@@ -69,8 +69,9 @@ class Table:
         for ending, frame in (("_cells.csv", self.cells), ("_seeds.csv", self.seed_rows)):
             if len(frame):
                 texts[ending] = frame.to_csv(index=False)
+        stem = f"table{self.number}" if isinstance(self.number, int) else self.number
         for ending, text in texts.items():
-            with atomic(Path(directory) / "tables" / f"table{self.number}{ending}") as temporary:
+            with atomic(Path(directory) / "tables" / f"{stem}{ending}") as temporary:
                 temporary.write_text(text, encoding="utf-8")
         return self
 

@@ -4,6 +4,7 @@ A figure of generated data says "synthetic" in its title. No global setting of m
 registered with pyplot, so none has to be closed. `reporting.page.save_figure` saves one.
 """
 
+from .absence import absence_curves
 from .comparisons import paired_differences, score_intervals, selection_rules
 from .data import clip_signals, label_agreement, label_distributions, length_distributions
 from .embeddings import embedding_grid, tsne
@@ -12,6 +13,7 @@ from .search import search_trials
 from .training import predicted_against_true, training_curves, unimodal_scores
 
 __all__ = [
+    "absence_curves",
     "clip_signals",
     "embedding_grid",
     "label_agreement",
