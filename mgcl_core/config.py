@@ -209,7 +209,7 @@ class MGCLSettings(RegimeSettings, FrozenFeatureSettings, EpochSelection, BothSt
     fusion_feedforward: Annotated[int, "decision 6: width of the feed-forward layer of an MTM"] = 768
     gate: Annotated[
         bool,
-        "ours, not in the paper's equations: each feature of equation 16 (cmgf) times how far it is trusted",
+        "beside decision 6, not in the paper: each feature of equation 16 (cmgf) times a learned trust in its modality",
         LATER,
     ] = False
 

@@ -31,6 +31,9 @@ READINGS = {
     "stage_one_target": "unimodal",
     "text_layers": 1,
     "selection": "acc2",
+    "regime": "dropout",
+    "epoch_on": "masked",
+    "gate": True,
 }
 #: Of stages with the settings of the paper, as they were named before these settings came.
 NAMES = {
@@ -57,6 +60,8 @@ def test_each_names_the_runs_that_it_decides_and_no_others(setting, value):
         "stage_one_target": {"macro_T", "micro_T", "macro_V", "micro_A"},
         "text_layers": {"macro_T", "micro_T"},
         "selection": {"mgcl", "misa"},
+        "regime": {"mgcl", "misa"},
+        "epoch_on": {"mgcl", "misa"},
     }.get(setting, {"mgcl"})
 
 
