@@ -135,7 +135,7 @@ def _binary_accuracy(sums: dict[str, np.ndarray], name: str) -> np.ndarray:
 
 
 def weighted_f1(sums: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """scikit-learn's ``f1_score(true, predicted, average="weighted")`` from ``NAME_tp``, ``_fn``, ``_fp`` and ``_tn``."""
+    """scikit-learn's ``f1_score(true, predicted, average="weighted")`` from ``NAME_tp``, ``_fn``, ``_fp``, ``_tn``."""
     tp, fn, fp, tn = (sums[f"{name}_{cell}"] for cell in ("tp", "fn", "fp", "tn"))
     positive = np.nan_to_num(_ratio(2 * tp, 2 * tp + fp + fn))  # 0 where the class never occurs
     negative = np.nan_to_num(_ratio(2 * tn, 2 * tn + fp + fn))

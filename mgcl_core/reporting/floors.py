@@ -42,8 +42,8 @@ def report(source: str, text_models: Sequence[str], device: str, out: Path | Non
         floors_table(sentences, found).to_string(),
         f"{len(ids)} test clips of {len(set(map(video_of, ids)))} videos of {synthetic}{sentences.name!r}, "
         + (f"the paper's own of {dataset}" if dataset else "not the paper's")
-        + "; Acc and F1 in percent. Fitted on train, the penalty chosen by validation MAE; in brackets the 95 % interval "
-        "for other videos.",
+        + "; Acc and F1 in percent. Fitted on train, the penalty chosen by validation MAE; in brackets the 95 % "
+        "interval for other videos.",
     ]
     if not text_models and not default:
         lines.append(f"{DEFAULT} does not know the language: --text-model names an encoder that does.")

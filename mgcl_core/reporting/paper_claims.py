@@ -121,7 +121,7 @@ def judge(claims: Sequence[Claim], results: Iterable[Result]) -> pd.DataFrame:
 
     Args:
         claims: of the paper.
-        results: of one corpus, of any system and variant. A claim is asked of the corpus that stands beside its dataset.
+        results: of one corpus, of any system and variant; a claim is asked of the one that stands beside its dataset.
 
     Returns:
         One row a comparison that could be made: ``claim``, ``better``, ``worse``, ``metric``; ``difference`` in the

@@ -243,7 +243,7 @@ def _nearest(percent: float | np.ndarray, steps: int) -> np.ndarray:
 
 @functools.cache
 def _share(steps: int, unit: float, reach: float) -> float:
-    """Share of the numbers from 0 to 100 in steps of ``unit`` that lie within ``reach`` of a multiple of 100 / steps."""
+    """Share of 0, unit, 2·unit … 100 that lies within ``reach`` of a multiple of 100 / steps."""
     numbers = np.arange(round(100 / unit) + 1) * unit
     return float((np.abs(_nearest(numbers, steps) - numbers) <= reach + _TINY).mean())
 
