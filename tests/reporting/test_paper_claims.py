@@ -15,7 +15,7 @@ from mgcl_core.reporting.paper_claims import CONTRADICTED, HOLDS, UNDECIDED, jud
 from mgcl_core.reporting.published import RESULT_TABLES, SCHEMES, paper_models
 from mgcl_core.reporting.tables import table5
 
-SEEDS = (1111, 1112, 1113)
+SEEDS = (1111, 1112, 1113, 1114, 1115)
 CLAIMS = {claim.name: claim for claim in read_claims()}
 
 
@@ -48,7 +48,7 @@ def results(noise: dict[str, float], *, seeds=SEEDS, paper_dataset="sims", syste
     return made
 
 
-VARIANTS = {"MGCL": 0.3, "w/o CL": 0.9, "w/o C3": 0.3, "w/o uni": 0.9, "w/o fusion": 0.9, "w/o weight": 0.9}
+VARIANTS = {"MGCL": 0.1, "w/o CL": 1.5, "w/o C3": 0.1, "w/o uni": 1.5, "w/o fusion": 1.5, "w/o weight": 1.5}
 
 
 def test_the_claims_name_rows_and_columns_of_their_table():
@@ -67,7 +67,8 @@ def test_the_quotes_are_the_papers_words(shared_data):
     text = " ".join(paper.read_text(encoding="utf-8").split())
     for claim in CLAIMS.values():
         for part in re.sub(r"\[.*?\]", "", claim.quote).split("…"):
-            assert " ".join(part.split()) in text, (claim.name, part)
+            words = " ".join(part.split())
+            assert words in text, (claim.name, words)
 
 
 def test_what_the_papers_own_tables_say_of_its_text():
@@ -96,7 +97,7 @@ def test_a_claim_holds_is_contradicted_or_stays_open():
     decided = {name: verdict(claim, judged)[0] for name, claim in CLAIMS.items() if claim.table in (5, 6)}
     assert decided == {"8": UNDECIDED, "9a": HOLDS, "9b": UNDECIDED, "9c": UNDECIDED, "10": HOLDS, "11a": UNDECIDED,
                        "11b": HOLDS, "12": HOLDS, "13": HOLDS, "14": HOLDS}  # fmt: skip
-    turned = judge([CLAIMS["8"], CLAIMS["10"]], results(VARIANTS | {"MGCL": 0.9, "w/o CL": 0.2}))
+    turned = judge([CLAIMS["8"], CLAIMS["10"]], results(VARIANTS | {"MGCL": 1.5, "w/o CL": 0.1}))
     assert verdict(CLAIMS["8"], turned)[0] == verdict(CLAIMS["10"], turned)[0] == CONTRADICTED
 
 
@@ -104,9 +105,9 @@ def test_most_of_a_claim():
     most = dataclasses.replace(CLAIMS["8"], rule="most")
     good = judge([most], results(VARIANTS))
     assert verdict(most, good)[0] == HOLDS  # three of four rows, so 18 of 24 comparisons
-    bad = judge([most], results(VARIANTS | {"MGCL": 0.9, "w/o CL": 0.3, "w/o uni": 0.3}))
+    bad = judge([most], results(VARIANTS | {"MGCL": 1.5, "w/o CL": 0.1, "w/o uni": 0.1}))
     assert verdict(most, bad)[0] == CONTRADICTED
-    assert "12 the other way" in verdict(most, bad)[1] or "18 the other way" in verdict(most, bad)[1]
+    assert verdict(most, bad)[1].startswith("0 of 24 found, ")
 
 
 def test_the_differences_are_those_of_the_tables():
@@ -123,7 +124,7 @@ def test_the_differences_are_those_of_the_tables():
 
 def test_what_was_not_run_or_too_seldom_is_not_decided():
     claims = list(CLAIMS.values())
-    some = judge(claims, results({"MGCL": 0.3, "w/o CL": 0.9}))
+    some = judge(claims, results({"MGCL": 0.1, "w/o CL": 1.5}))
     assert verdict(CLAIMS["10"], some)[0] == HOLDS
     assert verdict(CLAIMS["8"], some) == (UNDECIDED, "6 of 24 found, 0 the other way, 18 not run")
     two = judge(claims, results(VARIANTS, seeds=SEEDS[:2]))
@@ -134,10 +135,10 @@ def test_what_was_not_run_or_too_seldom_is_not_decided():
 
 def test_a_corpus_of_the_other_scheme_decides_table_4():
     claims = list(CLAIMS.values())
-    rows = {"TFN": 0.9, "LMF": 0.9, "MGCL": 0.3}
+    rows = {"TFN": 1.5, "LMF": 1.5, "MGCL": 0.1}
     judged = judge(claims, [
         *results({name: noise for name, noise in rows.items() if name != "MGCL"}, paper_dataset="mosi", system="x"),
-        *results({"MGCL": 0.3}, paper_dataset="mosi"),
+        *results({"MGCL": 0.1}, paper_dataset="mosi"),
     ])  # fmt: skip
     assert set(judged["claim"]) == {"4", "5", "7b"} and set(judged["worse"]) == {"TFN", "LMF"}
     assert verdict(CLAIMS["7b"], judged) == (UNDECIDED, "2 of 10 found, 0 the other way, 8 not run")
