@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import VARIANTS
+from ..data.corpus import BOUNDS
 from ..metrics import HIGHER_IS_BETTER, METRIC_NAMES, METRICS
 from ..statistics import holm, holm_levels
 from .cells import ALPHA, REFERENCE, Result, compare, make_block
@@ -22,6 +23,8 @@ from .published import DATASETS, SCHEMES, paper_file, paper_text, paper_value
 HOLDS, CONTRADICTED, UNDECIDED = "holds here", "contradicted here", "not decided here"
 #: Runs that a number of the paper is the mean of (section 4.1).
 PAPER_RUNS = 3
+#: The columns of the paper's ablations, which are on CH-SIMS, where labels lie in [-3, 3]; Acc-3 has none.
+ELSEWHERE = {"acc2": "acc2_np", "f1": "f1_np", "acc5": "acc5", "mae": "mae", "corr": "corr"}
 
 
 @dataclass(frozen=True)
@@ -117,41 +120,47 @@ def printed_comparisons(claims: Sequence[Claim]) -> pd.DataFrame:
 
 
 def judge(claims: Sequence[Claim], results: Iterable[Result]) -> pd.DataFrame:
-    """What finished runs say of each comparison whose rows were all run.
+    """What finished runs say of each comparison.
 
     Args:
         claims: of the paper.
-        results: of one corpus, of any system and variant; a claim is asked of the one that stands beside its dataset.
+        results: of one corpus, of any system and variant. Claims of Tables 3 and 4 are asked of the corpus that stands
+            beside their dataset; those of the ablations of any corpus, with labels in [-3, 3] by `ELSEWHERE`.
 
     Returns:
-        One row a comparison that could be made: ``claim``, ``better``, ``worse``, ``metric``; ``difference`` in the
-        claim's direction with ``low`` and ``high``, ``p_holm``, ``detectable``, and ``power``: the probability that
-        this test would have found the paper's difference.
+        One row a comparison that the corpus is asked for: ``claim``, ``better``, ``worse``, ``metric``; ``difference``
+        in the claim's direction with ``low`` and ``high``, ``p_holm``, ``detectable``, and ``power``: the probability
+        that this test would have found the paper's difference. NaN where a row was not run.
     """
     results, rows = list(results), []
     paper = printed_comparisons(claims).set_index(["claim", "better", "worse", "metric"])["effect"]
     for (table, dataset), group in _by_table(claims).items():
-        scheme = SCHEMES[dataset]
-        matching = [result for result in results if DATASETS[result.paper_dataset] == dataset]
+        ablations = table in (5, 6)
+        matching = [result for result in results if ablations or DATASETS[result.paper_dataset] == dataset]
         if not matching:
             continue
+        scheme = matching[0].scheme
+        here = {metric: metric for metric in METRICS[scheme]} if scheme == SCHEMES[dataset] else ELSEWHERE
+        scale = BOUNDS[scheme] / BOUNDS[SCHEMES[dataset]]  # of MAE
         block = make_block(table, matching, matching[0].paper_dataset, _row_of(table))
-        asked = list(dict.fromkeys(item for claim in group for item in claim.comparisons))
+        asked = dict.fromkeys((a, b, here[m]) for claim in group for a, b, m in claim.comparisons if m in here)
         found = compare(block, dict.fromkeys((a, b) for a, b, _ in asked), METRICS[scheme])
         estimates = {item: found[item] for item in asked if item in found}
         p_values = [estimate.p_to_correct for estimate in estimates.values()]
         corrected = dict(zip(estimates, zip(holm(p_values), holm_levels(p_values), strict=True), strict=True))
         for claim in group:
-            for item in filter(estimates.__contains__, claim.comparisons):
-                estimate, (p, level), metric = estimates[item], corrected[item], item[2]
-                low, high = estimate.interval()
-                ends = sorted([_towards(metric, low, 0), _towards(metric, high, 0)])
-                rows.append(
-                    {"claim": claim.name, "better": item[0], "worse": item[1], "metric": metric}
-                    | {"difference": _towards(metric, float(estimate.value), 0), "low": ends[0], "high": ends[1]}
-                    | {"p_holm": p, "detectable": float(estimate.detectable(level))}
-                    | {"power": float(estimate.power(paper[(claim.name, *item)], level))}
-                )
+            for a, b, printed in claim.comparisons:
+                if (metric := here.get(printed)) is None:
+                    continue
+                row = {"claim": claim.name, "better": a, "worse": b, "metric": metric}
+                if (estimate := estimates.get((a, b, metric))) is not None:
+                    p, level = corrected[a, b, metric]
+                    ends = sorted(_towards(metric, float(end), 0) for end in estimate.interval())
+                    effect = paper[claim.name, a, b, printed] * (scale if metric == "mae" else 1)
+                    row |= {"difference": _towards(metric, float(estimate.value), 0), "low": ends[0], "high": ends[1]}
+                    row |= {"p_holm": p, "detectable": float(estimate.detectable(level))}
+                    row["power"] = float(estimate.power(effect, level))
+                rows.append(row)
     columns = ["claim", "better", "worse", "metric", "difference", "low", "high", "p_holm", "detectable", "power"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -164,11 +173,13 @@ def verdict(claim: Claim, judged: pd.DataFrame) -> tuple[str, str]:
         judged: of `judge`; rows of other claims are left out.
     """
     rows = judged[judged["claim"] == claim.name]
-    total, sure = len(claim.comparisons), rows["p_holm"] < ALPHA
+    if rows.empty:
+        return UNDECIDED, f"a claim about {claim.dataset}"
+    total, sure = len(rows), rows["p_holm"] < ALPHA
     towards, against = (int((sure & side).sum()) for side in (rows["difference"] > 0, rows["difference"] < 0))
     wanted, refuted = (total, 1) if claim.rule == "every" else (total // 2 + 1, (total + 1) // 2)
     why = f"{towards} of {total} found, {against} the other way"
-    if missing := total - len(rows):
+    if missing := int(rows["difference"].isna().sum()):
         why += f", {missing} not run"
     elif rows["p_holm"].isna().all():
         why += "; too few seeds or videos for a p"

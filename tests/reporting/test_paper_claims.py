@@ -138,7 +138,7 @@ def test_what_was_not_run_or_too_seldom_is_not_decided():
     two = judge(claims, results(pair, seeds=SEEDS[:2]))
     assert verdict(CLAIMS["10"], two) == (UNDECIDED, "0 of 6 found, 0 the other way; too few seeds or videos for a p")
     none = judge(list(CLAIMS.values()), [])
-    assert none.empty and verdict(CLAIMS["4"], none)[0] == UNDECIDED
+    assert none.empty and verdict(CLAIMS["4"], none) == (UNDECIDED, "a claim about CMU-MOSI")
 
 
 def test_a_corpus_of_the_other_scheme_decides_table_4():
@@ -148,8 +148,19 @@ def test_a_corpus_of_the_other_scheme_decides_table_4():
         *results({name: noise for name, noise in rows.items() if name != "MGCL"}, paper_dataset="mosi", system="x"),
         *results({"MGCL": 0.1}, paper_dataset="mosi"),
     ])  # fmt: skip
-    assert set(judged["claim"]) == {"4", "5", "7b"} and set(judged["worse"]) == {"TFN", "LMF"}
+    run = judged.dropna(subset=["difference"])
+    assert set(run["claim"]) == {"4", "5", "7b"} and set(run["worse"]) == {"TFN", "LMF"}
     assert verdict(CLAIMS["7b"], judged) == (UNDECIDED, "2 of 10 found, 0 the other way, 8 not run")
+    assert verdict(CLAIMS["6"], judged) == (UNDECIDED, "a claim about CMU-MOSEI")
+
+
+def test_ablations_are_judged_on_labels_up_to_3_too():
+    judged = judge([CLAIMS["10"], CLAIMS["2"]], results({"MGCL": 0.1, "w/o CL": 1.5}, paper_dataset="mosi"))
+    assert judged["metric"].tolist() == ["acc2_np", "f1_np", "acc5", "mae", "corr"]  # and no Acc-3
+    assert verdict(CLAIMS["10"], judged) == (HOLDS, "5 of 5 found, 0 the other way")
+    mae = judged.set_index("metric").loc["mae"]
+    narrow = judge([CLAIMS["10"]], results({"MGCL": 0.1, "w/o CL": 1.5})).set_index("metric").loc["mae"]
+    assert mae["difference"] > 2.5 * narrow["difference"] and mae["power"] == pytest.approx(narrow["power"], abs=0.05)
 
 
 def test_the_summary_has_a_row_a_claim_and_says_where_text_and_table_differ(judged):

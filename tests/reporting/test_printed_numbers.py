@@ -35,7 +35,7 @@ def test_w_o_weight_of_table_6_is_no_mean_of_three_runs_and_mgcl_is(accuracies):
     assert own["printed"].to_dict() == {"Acc-2": "80.63", "Acc-3": "69.52", "Acc-5": "42.56"}
     assert (accuracies[accuracies["model"] == "MGCL"]["can_be"] == "yes").all()
     starred = accuracies[accuracies["model"].str.endswith("*") & (accuracies["can_be"] == "no")]
-    assert set(starred["model"]) == {"Self-MM*", "ConFEDE*", "SFTTR*"}
+    assert set(starred["model"]) == {"Self-MM*", "ConFEDE*", "SFTTR*"} and len(starred) == 10  # data/paper/notes.md
 
 
 def test_means_of_runs_that_were_rounded_first_are_never_ruled_out():
@@ -105,6 +105,8 @@ def test_origins_compare_to_the_printed_digit():
     assert (one.loc[("CMU-MOSI", "MGCL"), "stated"] == "own").all()
     starred = one.loc[("CMU-MOSEI", "Self-MM*")]
     assert (starred["stated"] == "replicated").all() and (starred["equal"] == "almt").all()
+    of_mmsa = one.loc[("CH-SIMS", ["MFN", "LMF", "TFN", "MuT"]), :]["equal"].str.contains("mmsa")
+    assert (len(of_mmsa), of_mmsa.sum()) == (24, 23)  # data/paper/notes.md: all but one
     counts = printed_numbers.origin_counts(cells)
     assert counts[["equal", "different", "not found", "own"]].to_numpy().sum() == len(cells)
     assert set(cells["equal"].str.split(", ").explode()) - {""} <= set(printed_numbers.sources().index)
