@@ -75,7 +75,7 @@ def paper_value(number: int, dataset: str, model: str, metric: str) -> float:
 
 
 def paper_file(name: str) -> pd.DataFrame:
-    """``data/paper/NAME.csv``, all cells as text: "test_sets", "claims", "sources" or "elsewhere".
+    """``data/paper/NAME.csv``, all cells as text: such as "test_sets", "claims" or "sources".
 
     Raises:
         RunError: the file is missing.

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.demo_ceiling import best_correlations
 
+from mgcl_core.data.synthetic import DEMOS
 from mgcl_core.metrics import METRIC_NAMES
 from mgcl_core.reporting.paper_claims import printed_comparisons, read_claims
 from mgcl_core.reporting.published import paper_value
@@ -59,6 +61,12 @@ def test_what_is_said_of_the_demos_differences():
     assert (first["model"], first["metric"]) == ("w/o weight", "corr") and len(tested) == int(count)
     assert f"{first['paired_difference']:.3f}" == f"0.{higher}" and f"{first['p_holm']:.3f}" == f"0.{p}"
     assert (tested["p_holm"] < 0.05).sum() == 1 and tested["p_holm"].iloc[1] >= float(f"0.{others}")
+
+
+def test_the_generators_own_best_predictors():
+    said = re.search(r"Corr of (\.\d+) on the test clips of `demo` and (\.\d+) on those of `demo-mosi`", README)
+    found = [f"{best_correlations(DEMOS[name])['all']:.3f}".removeprefix("0") for name in ("demo", "demo-mosi")]
+    assert list(said.groups()) == found
 
 
 def test_what_the_small_real_test_set_can_show_is_what_the_page_of_statistics_says():

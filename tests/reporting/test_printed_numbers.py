@@ -105,6 +105,7 @@ def test_origins_compare_to_the_printed_digit():
     assert (one.loc[("CMU-MOSI", "MGCL"), "stated"] == "own").all()
     starred = one.loc[("CMU-MOSEI", "Self-MM*")]
     assert (starred["stated"] == "replicated").all() and (starred["equal"] == "almt").all()
+    pd.testing.assert_frame_equal(paper_file("origins"), cells.astype(str))  # CONTRIBUTING.md says how it is made
     of_mmsa = one.loc[("CH-SIMS", ["MFN", "LMF", "TFN", "MuT"]), :]["equal"].str.contains("mmsa")
     assert (len(of_mmsa), of_mmsa.sum()) == (24, 23)  # data/paper/notes.md: all but one
     counts = printed_numbers.origin_counts(cells)
