@@ -7,18 +7,18 @@ looked at (`criterion`). The intervals and tests are those of the tables (`cells
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from ..config import VARIANTS
 from ..data.corpus import BOUNDS
 from ..metrics import HIGHER_IS_BETTER, METRIC_NAMES, METRICS
 from ..statistics import holm, holm_levels
-from .cells import ALPHA, REFERENCE, Result, compare, make_block
+from .cells import ALPHA, Result, compare, make_block
 from .published import DATASETS, SCHEMES, paper_file, paper_text, paper_value
+from .tables import system_row, variant_row
 
 HOLDS, CONTRADICTED, UNDECIDED = "holds here", "contradicted here", "not decided here"
 #: Runs that a number of the paper is the mean of (section 4.1).
@@ -142,7 +142,7 @@ def judge(claims: Sequence[Claim], results: Iterable[Result]) -> pd.DataFrame:
         scheme = matching[0].scheme
         here = {metric: metric for metric in METRICS[scheme]} if scheme == SCHEMES[dataset] else ELSEWHERE
         scale = BOUNDS[scheme] / BOUNDS[SCHEMES[dataset]]  # of MAE
-        block = make_block(table, matching, matching[0].paper_dataset, _row_of(table))
+        block = make_block(table, matching, matching[0].paper_dataset, variant_row if ablations else system_row)
         asked = dict.fromkeys((a, b, here[m]) for claim in group for a, b, m in claim.comparisons if m in here)
         found = compare(block, dict.fromkeys((a, b) for a, b, _ in asked), METRICS[scheme])
         estimates = {item: found[item] for item in asked if item in found}
@@ -231,13 +231,6 @@ def _by_table(claims: Sequence[Claim]) -> dict[tuple[int, str], list[Claim]]:
     for claim in claims:
         groups.setdefault((claim.table, claim.dataset), []).append(claim)
     return groups
-
-
-def _row_of(table: int) -> Callable[[Result], str | None]:
-    """The row of a table that a result belongs to."""
-    if table in (5, 6):
-        return lambda result: result.variant if result.system == REFERENCE and result.variant in VARIANTS else None
-    return lambda result: None if result.system == REFERENCE and result.variant != REFERENCE else result.system
 
 
 def _short(claim: Claim, row: tuple) -> str:
