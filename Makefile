@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MMSA := .venv-mmsa
 
-.PHONY: install reproduce reproduce-all bench statistics test check mutations lint lab reference clean
+.PHONY: install reproduce reproduce-all bench statistics paper-power test check mutations lint lab reference clean
 
 install: $(INSTALLED)
 
@@ -42,6 +42,11 @@ bench: $(INSTALLED) $(MMSA)/.installed
 # CH-SIMS/labels.csv and CMU-MOSI/labels.csv; without it, labels are drawn from an approximation.
 statistics: $(INSTALLED)
 	$(BIN)/mgcl statistics
+
+# What the paper's comparisons could show, data/paper/power.csv: minutes.
+paper-power: $(INSTALLED)
+	$(BIN)/python -m mgcl_core.bench.paper_power > power.csv.new
+	mv power.csv.new data/paper/power.csv
 
 test: lint
 	$(BIN)/python -X warn_default_encoding -m pytest tests

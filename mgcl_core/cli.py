@@ -217,6 +217,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     power.set_defaults(command=_power)
 
+    floors = commands.add_parser("floors", help="what a linear model on frozen text reaches: the least to beat")
+    floors.add_argument("source", help="feature file, known name, or a CSV: video_id, clip_id, text, label, mode")
+    floors.add_argument(
+        "--text-model", action="append", default=[], metavar="NAME",
+        help="frozen encoder of the text's language: hub id, folder or minilm (may be repeated); default: minilm",
+    )  # fmt: skip
+    floors.add_argument("--out", type=Path, default=None, metavar="CSV", help="the numbers, in full")
+    floors.add_argument("--device", default="auto")
+    floors.set_defaults(command=_floors)
+
     simulation = commands.add_parser("statistics", help="hold intervals and tests against a known truth: a simulation")
     simulation.add_argument(
         "--data-sets", type=int, default=2000, metavar="N", help="of each cell; default: %(default)s"
@@ -395,6 +405,12 @@ def _power(options: argparse.Namespace) -> None:
     print(frame.to_string(float_format="{:.3f}".format))
     if frame.isna().any(axis=None):
         print(f"NaN: no p is given below {MIN_SEEDS} seeds or {MIN_VIDEOS:g} effective videos (docs/statistics.md)")
+
+
+def _floors(options: argparse.Namespace) -> None:
+    from .reporting.floors import report
+
+    print(report(options.source, options.text_model, options.device, options.out))
 
 
 def _statistics(options: argparse.Namespace) -> None:

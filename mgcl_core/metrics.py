@@ -100,16 +100,16 @@ def metrics_of_sums(sums: dict[str, np.ndarray], scheme: str) -> dict[str, np.nd
     if scheme == "sims":
         values = {
             "acc2": _binary_accuracy(sums, "pn"),
-            "f1": _weighted_f1(sums, "pn"),
+            "f1": weighted_f1(sums, "pn"),
             "acc3": sums["acc3"] / n,
             "acc5": sums["acc5"] / n,
         }
     else:
         values = {
             "acc2_nn": _binary_accuracy(sums, "nn"),
-            "f1_nn": _weighted_f1(sums, "nn"),
+            "f1_nn": weighted_f1(sums, "nn"),
             "acc2_np": _binary_accuracy(sums, "np"),
-            "f1_np": _weighted_f1(sums, "np"),
+            "f1_np": weighted_f1(sums, "np"),
             "acc5": sums["acc5"] / n,
             "acc7": sums["acc7"] / n,
         }
@@ -152,8 +152,8 @@ def _binary_accuracy(sums: dict[str, np.ndarray], name: str) -> np.ndarray:
     return _ratio(tp + tn, tp + fn + fp + tn)
 
 
-def _weighted_f1(sums: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """scikit-learn's ``f1_score(true, predicted, average="weighted")`` from the confusion matrix."""
+def weighted_f1(sums: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """scikit-learn's ``f1_score(true, predicted, average="weighted")`` from ``NAME_tp``, ``_fn``, ``_fp``, ``_tn``."""
     tp, fn, fp, tn = (sums[f"{name}_{cell}"] for cell in ("tp", "fn", "fp", "tn"))
     positive = np.nan_to_num(_ratio(2 * tp, 2 * tp + fp + fn))  # 0 where the class never occurs
     negative = np.nan_to_num(_ratio(2 * tn, 2 * tn + fp + fn))

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import nctdtrinc
+from scipy.special import nctdtr, nctdtrinc
 from scipy.stats import t as student
 
 from .metrics import clip_terms, metrics_of_sums
@@ -112,6 +112,15 @@ class Estimate:
         """
         factor = nctdtrinc(self.df, 1 - power, self.critical(alpha))
         return np.where(np.isnan(self.p), np.nan, factor * self.standard_error)[()]
+
+    def power(self, true: float | np.ndarray, alpha: float | np.ndarray = 0.05) -> np.ndarray:
+        """Probability that the test `p_to_correct` at ``alpha`` finds a true value ``true``, in its own direction.
+
+        The inverse of `detectable`; NaN where `p` is, and where there is no noise to speak of.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shift = np.where(self.standard_error > 0, np.abs(true) / self.standard_error, np.nan)
+        return np.where(np.isnan(self.p), np.nan, 1 - nctdtr(self.df, shift, self.critical(alpha)))[()]
 
 
 def summary(values: Iterable[float]) -> Summary:

@@ -43,6 +43,7 @@ def test_power_says_what_a_design_could_show(capsys):
         (["run", "--device", "cuda:77"], "not available"),
         (["predict", "nowhere", "demo", "--out", "x.csv"], "no finished run"),
         (["corpus", "nowhere.pkl"], "nowhere.pkl"),
+        (["floors", "nowhere.csv"], "the table of labels cannot be read"),
         (["power", "--clips", "10", "--videos", "20"], "10 clips, 20 videos, 3 seeds"),
         (["power", "--clips", "100", "--videos", "20", "--comparisons", "0"], "comparisons=0"),
     ],

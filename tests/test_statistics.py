@@ -288,6 +288,15 @@ def test_detectable_difference_of_known_degrees():
     assert nct.sf(9.924843, 2, estimate.detectable(0.01, power=0.5) / error) == pytest.approx(0.5, abs=1e-5)
 
 
+def test_power_is_the_inverse_of_detectable_and_the_chance_of_noncentral_t():
+    estimate = mean_estimates(*simulated(), "sims", np.arange(120) % 12)["mae"]
+    for alpha, power in ((0.05, 0.8), (0.002, 0.3)):
+        assert estimate.power(estimate.detectable(alpha, power), alpha) == pytest.approx(power, abs=1e-6)
+    shift = 0.03 / estimate.standard_error
+    assert estimate.power(-0.03) == pytest.approx(nct.sf(estimate.critical(0.05), estimate.df, shift), abs=1e-6)
+    assert np.isnan(mean_estimates(*simulated(seeds=2), "sims", np.arange(120) % 12)["mae"].power(0.03))  # as p
+
+
 def test_detectable_difference_is_found_four_times_in_five():
     random = np.random.default_rng(0)
     y_true = np.zeros((1000, 1, 30))

@@ -184,15 +184,27 @@ def power(
     for metric in METRICS[scheme]:
         of_kinds = {}
         for kind in KINDS[1:]:
-            cell = Cell(design, kind, metric, ratio)
-            # Of each test set, the difference that it would take to be rejected there.
-            needed = [
-                np.where(np.isnan(e.p), np.nan, e.critical(0.05 / comparisons) * e.standard_error - e.value)
-                for e in _estimates(cell, _seed_deviation(cell), data_sets, 0)
-            ]
-            of_kinds[kind] = float(np.quantile(np.concatenate(needed), 0.8))
+            needed = _needed(Cell(design, kind, metric, ratio), comparisons, data_sets)
+            of_kinds[kind] = float(np.quantile(needed, 0.8))
         rows[METRIC_NAMES[metric]] = of_kinds
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def needed_quantiles(cell: Cell, levels: Sequence[float], data_sets: int) -> np.ndarray:
+    """True differences that a test of a single comparison at 5 % finds with the probabilities ``levels``.
+
+    `power` gives that of .8. NaN where no p would be given.
+    """
+    return np.quantile(_needed(cell, 1, data_sets), levels)
+
+
+def _needed(cell: Cell, comparisons: int, data_sets: int) -> np.ndarray:
+    """Of each simulated test set (data_sets,), the true difference that it would take to be rejected there."""
+    needed = [
+        np.where(np.isnan(e.p), np.nan, e.critical(0.05 / comparisons) * e.standard_error - e.value)
+        for e in _estimates(cell, _seed_deviation(cell), data_sets, 0)
+    ]
+    return np.concatenate(needed)
 
 
 def as_markdown(frame: pd.DataFrame) -> str:

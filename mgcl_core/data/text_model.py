@@ -27,7 +27,7 @@ disable_progress_bar()  # of loading weights, which takes less than a second
 
 _local_only: contextvars.ContextVar[bool] = contextvars.ContextVar("local_files_only", default=False)
 #: Share of unknown tokens above which a text model is taken to be of another language.
-_MOST_UNKNOWN = 0.1
+MOST_UNKNOWN = 0.1
 #: Sizes beyond which a configuration is damaged or a trap.
 _LARGEST = {"hidden_size": 1 << 15, "num_hidden_layers": 1 << 8, "intermediate_size": 1 << 17, "vocab_size": 1 << 22,
             "max_position_embeddings": 1 << 20, "num_attention_heads": 1 << 10}  # fmt: skip
@@ -321,14 +321,14 @@ def check_text(name: str, splits: Sequence[Split], file: Path, source: str, *, c
     for split in splits:
         if from_file:
             _compare_sentences(name, split, file)
-        share = _unknown_share(name, tokens[split.name])
-        if share > _MOST_UNKNOWN:
+        share = unknown_share(name, tokens[split.name])
+        if share > MOST_UNKNOWN:
             raise CorpusError(
                 "the text model does not know the language of the text",
                 file=file,
                 split=split.name,
                 key="text_bert" if from_file else "raw_text",
-                expected=f"at most {_MOST_UNKNOWN:.0%} unknown tokens; {name!r} is no text_model of that language",
+                expected=f"at most {MOST_UNKNOWN:.0%} unknown tokens; {name!r} is no text_model of that language",
                 found=f"{share:.0%}",
             )
 
@@ -386,12 +386,12 @@ def _same_words(text_bert: np.ndarray, sentence: list[int], special: set[int]) -
 def _expected_ids(name: str, split: Split) -> str:
     """What to do about ids of another vocabulary; to tokenise again is no help where the model knows too few words."""
     sample = tokenize(name, split.raw_text[:200], _steps(split, name))
-    if _unknown_share(name, sample) > _MOST_UNKNOWN:
+    if unknown_share(name, sample) > MOST_UNKNOWN:
         return f"ids of {name!r}, which does not know the sentences either: choose a text_model of their language"
     return f"ids of {name!r} (set tokens='raw_text' to tokenise raw_text with it, or choose the text_model of the file)"
 
 
-def _unknown_share(name: str, tokens: np.ndarray) -> float:
+def unknown_share(name: str, tokens: np.ndarray) -> float:
     """Share of [UNK] among the word pieces of (N, 3, L)."""
     ids = tokens[:, 0][tokens[:, 1] > 0]
     ids = ids[~np.isin(ids, sorted(_special_ids(name)))]

@@ -28,12 +28,14 @@ AUDIT, SEARCH, SYSTEMS, ROBUSTNESS = "06", "07", "08", "12"
 #: Tables 5 and 6 are about CH-SIMS, so the main job runs the ablations where labels follow its scheme.
 ABLATIONS = "04"
 TABLES = "09"
+#: What the paper claims and what its numbers say, beside the finished runs: trains nothing, run where asked for.
+CLAIMS = "10"
 #: To read and play with, and for questions of one's own: run where they are asked for by number.
 PAPER, EXPLORE = "00", "11"
 #: Trains the ablations under every reading of the paper: run where it is asked for by number.
 MULTIVERSE = "14"
 #: All that a checkout has.
-NUMBERS = (*(f"{number:02}" for number in range(10)), EXPLORE, ROBUSTNESS, MULTIVERSE)
+NUMBERS = (*(f"{number:02}" for number in range(10)), CLAIMS, EXPLORE, ROBUSTNESS, MULTIVERSE)
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def plan_notebooks(
         if number not in available:
             raise ConfigError(f"no notebook has the number {number!r}: {nearest(number, available)}")
     studies = {corpus: parameters.study(corpus) for corpus in parameters.corpora}
-    trains = not numbers or not set(numbers) <= {DATA, TABLES}
+    trains = not numbers or not set(numbers) <= {DATA, TABLES, CLAIMS}
     untrained: set[str] = set()  # text models
     for study in studies.values():
         if trains and not all(run.done for run in study.trainings()):
@@ -95,7 +97,8 @@ def plan_notebooks(
         load_text_model(name)
     planned = []
     for corpus, study in studies.items():
-        left_out = {PAPER, SEARCH, EXPLORE, MULTIVERSE} | (set() if everything else {AUDIT, SYSTEMS, ROBUSTNESS})
+        asked_for = {PAPER, SEARCH, CLAIMS, EXPLORE, MULTIVERSE}
+        left_out = asked_for | (set() if everything else {AUDIT, SYSTEMS, ROBUSTNESS})
         if study.corpus.scheme != "sims":
             left_out.add(ABLATIONS)
         for number, path in available.items():

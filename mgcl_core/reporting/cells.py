@@ -175,6 +175,20 @@ def compute_cells(number: int, blocks: Sequence[Block], metrics: Sequence[str]) 
     return pd.DataFrame(rows)
 
 
+def compare(
+    block: Block, pairs: Iterable[tuple[str, str]], metrics: Sequence[str]
+) -> dict[tuple[str, str, str], Estimate]:
+    """Paired differences a − b of models, over the seeds that both have and the same clips.
+
+    Returns:
+        (a, b, metric) to the estimate, in the units of `regression_metrics`; pairs without a common seed are left out.
+    """
+    left = _leave_one_out(block)
+    known = [(a, b) for a, b in pairs if {a, b} <= block.models.keys() and block.common_seeds(a, b)]
+    differences = {(a, b): _difference(block, left, a, b) for a, b in known}
+    return {(*pair, metric): left.estimate(metric) for pair, left in differences.items() for metric in metrics}
+
+
 def seed_rows(blocks: Sequence[Block]) -> pd.DataFrame:
     """One row a run: every metric of its scheme, and where it came from."""
     rows = []

@@ -1,4 +1,7 @@
-"""The paper's Tables 1 to 6 as printed (``data/paper/table1.csv`` to ``table6.csv``), and their numbers."""
+"""The paper's Tables 1 to 6 as printed (``data/paper/table1.csv`` to ``table6.csv``), and their numbers.
+
+Beside them lie what belongs to the tables: the paper's test sets, its claims, and its numbers printed elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -69,6 +72,15 @@ def paper_value(number: int, dataset: str, model: str, metric: str) -> float:
     if text is None or text == "-":
         return float("nan")
     return float(text) if metric in ("mae", "corr") else float(text) / 100
+
+
+def paper_file(name: str) -> pd.DataFrame:
+    """``data/paper/NAME.csv``, all cells as text: such as "test_sets", "claims" or "sources".
+
+    Raises:
+        RunError: the file is missing.
+    """
+    return _read(shipped("data", "paper", f"{name}.csv")).copy()
 
 
 def paper_notes() -> list[str]:

@@ -13,14 +13,24 @@ from safetensors import safe_open
 
 from ..config import DATASETS, VARIANTS, Config
 from ..data.text_model import load_text_model
+from ..experiments.directories import write_overrides
 from ..experiments.registry import paper_dataset
 from ..experiments.run_records import AUDIT, RECORD, records_in, training_seconds
 from ..experiments.runs import Run
 from ..experiments.study import Study
 from ..support.errors import DamagedFile
+from ..support.files import atomic
 from ..support.integrity import read_sealed
 from ..trainer import HISTORY, WEIGHTS
 from .tables import corpus_label
+
+
+def save_frames(study: Study, folder: str, **frames: pd.DataFrame) -> None:
+    """Write each frame as ``FOLDER/NAME.csv`` among the study's artifacts; an index is written where it has a name."""
+    write_overrides(study.artifacts, study.changes)
+    for name, frame in frames.items():
+        with atomic(study.artifacts / folder / f"{name}.csv") as temporary:
+            frame.to_csv(temporary, index=frame.index.name is not None)
 
 
 def settings_used(studies: Sequence[Study]) -> list[dict[str, Any]]:

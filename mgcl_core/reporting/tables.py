@@ -70,12 +70,12 @@ def table2(settings: Sequence[Mapping[str, Any]]) -> Table:
 
 def table3(results: Iterable[Result]) -> Table:
     """Table 3: all systems on CH-SIMS, from the results that stand beside "sims"."""
-    return results_table(3, results, ["sims"], _system)
+    return results_table(3, results, ["sims"], system_row)
 
 
 def table4(results: Iterable[Result]) -> Table:
     """Table 4: all systems on CMU-MOSI and CMU-MOSEI, one block below the other."""
-    return results_table(4, results, ["mosi", "mosei"], _system)
+    return results_table(4, results, ["mosi", "mosei"], system_row)
 
 
 def table5(results: Iterable[Result], paper_dataset: str = "sims") -> Table:
@@ -84,13 +84,13 @@ def table5(results: Iterable[Result], paper_dataset: str = "sims") -> Table:
     The paper's are on CH-SIMS only; ``paper_dataset`` "mosi" or "mosei" shows ours there without its numbers.
     """
     elsewhere = set(paper_models(6)) - set(paper_models(5))
-    return results_table(5, results, [paper_dataset], lambda r: None if r.variant in elsewhere else _variant(r))
+    return results_table(5, results, [paper_dataset], lambda r: None if r.variant in elsewhere else variant_row(r))
 
 
 def table6(results: Iterable[Result], paper_dataset: str = "sims") -> Table:
     """Table 6: ablations of the intensity weights; ``paper_dataset`` as in `table5`."""
     printed = paper_models(6)
-    return results_table(6, results, [paper_dataset], lambda r: _variant(r) if r.variant in printed else None)
+    return results_table(6, results, [paper_dataset], lambda r: variant_row(r) if r.variant in printed else None)
 
 
 def results_table(
@@ -120,13 +120,14 @@ def results_table(
                  seed_rows=seed_rows(blocks))  # fmt: skip
 
 
-def _system(result: Result) -> str | None:
+def system_row(result: Result) -> str | None:
     """A row of Tables 3 and 4: a system, not MGCL's ablations."""
     ablation = result.system == REFERENCE and result.variant != REFERENCE
     return None if ablation else result.system
 
 
-def _variant(result: Result) -> str | None:
+def variant_row(result: Result) -> str | None:
+    """A row of Tables 5 and 6: a variant of MGCL."""
     return result.variant if result.system == REFERENCE else None
 
 

@@ -19,7 +19,7 @@ BOLD = (
 )
 
 
-def _number(metric: str, value: float, sign: str = "") -> str:
+def number_text(metric: str, value: float, sign: str = "") -> str:
     """As the paper prints it: accuracies and F1 in percent with two decimals, MAE and Corr with three."""
     if np.isnan(value):
         return "NaN"
@@ -27,25 +27,25 @@ def _number(metric: str, value: float, sign: str = "") -> str:
 
 
 def mean_text(cell: dict) -> str:
-    mean = _number(cell["metric"], cell["mean"])
-    return mean if np.isnan(cell["sd"]) else f"{mean} ± {_number(cell['metric'], cell['sd'])}"
+    mean = number_text(cell["metric"], cell["mean"])
+    return mean if np.isnan(cell["sd"]) else f"{mean} ± {number_text(cell['metric'], cell['sd'])}"
 
 
 def interval_text(cell: dict, low: str, high: str) -> str:
     if np.isnan(cell[low]):
         return "–"
-    return f"[{_number(cell['metric'], cell[low])}, {_number(cell['metric'], cell[high])}]"
+    return f"[{number_text(cell['metric'], cell[low])}, {number_text(cell['metric'], cell[high])}]"
 
 
 def beside_paper(cell: dict) -> str:
     if np.isnan(cell["paper"]):
         return "–"
     inside = {True: " in", False: " out", None: ""}[cell["paper_inside"]]
-    return _number(cell["metric"], cell["difference"], "+") + inside
+    return number_text(cell["metric"], cell["difference"], "+") + inside
 
 
 def paired_text(cell: dict) -> str:
-    difference = _number(cell["metric"], cell["paired_difference"], "+")
+    difference = number_text(cell["metric"], cell["paired_difference"], "+")
     return (
         difference
         if np.isnan(cell["paired_low"])
@@ -54,7 +54,7 @@ def paired_text(cell: dict) -> str:
 
 
 def detectable_text(cell: dict) -> str:
-    return "–" if np.isnan(cell["detectable"]) else _number(cell["metric"], cell["detectable"])
+    return "–" if np.isnan(cell["detectable"]) else number_text(cell["metric"], cell["detectable"])
 
 
 def p_text(value: float) -> str:

@@ -6,8 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mgcl_core.bench import simulation
-from mgcl_core.bench.simulation import DESIGNS, KINDS, WITHHELD, Cell, as_markdown, power, simulate, simulate_all
+from mgcl_core.bench import paper_power, simulation
+from mgcl_core.bench.simulation import (
+    DESIGNS,
+    KINDS,
+    WITHHELD,
+    Cell,
+    Design,
+    as_markdown,
+    needed_quantiles,
+    power,
+    simulate,
+    simulate_all,
+)
+from mgcl_core.reporting.published import paper_file
 
 
 @pytest.mark.slow
@@ -67,3 +79,21 @@ def test_labels_of_a_folder_are_drawn_as_they_are(tmp_path, monkeypatch):
     monkeypatch.delenv("MGCL_LABELS")
     drawn = simulation.label_quantiles("sims")(np.linspace(0.001, 0.999, 999))
     assert set(np.round(drawn * 5)) == set(range(-5, 6))
+
+
+def test_the_papers_power_is_of_its_three_test_sets(monkeypatch):
+    """The file that is kept has the rows and columns that the code makes, and values that it makes too."""
+    kept = paper_file("power")
+    cell = Cell(Design("sims", 457, 59, 3), "pair, shared encoders", "acc2", paper_power.RATIO)
+    (found,) = needed_quantiles(cell, [0.8], 100)
+    row = kept.query("dataset == 'CH-SIMS' and pair == 'shared encoders' and metric == 'acc2'")
+    assert float(row["0.8"].item()) == pytest.approx(found, rel=0.15)
+    monkeypatch.setattr(paper_power, "needed_quantiles", lambda cell, levels, data_sets: np.zeros(len(levels)))
+    made = paper_power.paper_power()
+    assert made.columns.tolist() == kept.columns.tolist()
+    assert (
+        made[["dataset", "pair", "metric"]].to_numpy().tolist()
+        == kept[["dataset", "pair", "metric"]].to_numpy().tolist()
+    )
+    levels = kept.drop(columns=["dataset", "pair", "metric"]).astype(float)
+    assert (levels.diff(axis=1).iloc[:, 1:] > 0).all(axis=None)

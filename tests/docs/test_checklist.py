@@ -8,9 +8,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_checklist_has_twenty_rows():
+def test_the_checklist_has_all_its_rows():
     rows = re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "reproducibility.md").read_text(), re.M)
-    assert rows == [str(number) for number in range(1, 21)]
+    assert rows == [str(number) for number in range(1, 23)]
 
 
 PAGES = [

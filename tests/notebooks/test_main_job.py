@@ -164,7 +164,7 @@ def test_plain_papermill_from_another_folder_stops_before_anything_runs(tmp_path
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize("name", ["00_paper", "11_explore"])
+@pytest.mark.parametrize("name", ["00_paper", "10_claims", "11_explore"])
 def test_the_notebooks_to_play_with_run_on_the_results(results, tmp_path, name):
     """After the main job: what is trained there is not trained again. `explore.vary` trains two further values."""
     executed = tmp_path / f"{name}.ipynb"
@@ -173,6 +173,12 @@ def test_the_notebooks_to_play_with_run_on_the_results(results, tmp_path, name):
         "-p", "results", str(results), cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    if name == "10_claims":
+        made = {path.stem for path in (results / "demo" / "demo" / "claims").glob("*.csv")}
+        assert made == {"summary", "printed", "judged", "accuracies", "f1", "origins", "equal"}
+        summary = pd.read_csv(results / "demo" / "demo" / "claims" / "summary.csv", index_col="claim")
+        assert summary.loc["1", "verdict"] == "not decided here" and "54 not run" in summary.loc["1", "why"]
+        assert not summary.loc["8":"14", "why"].str.contains("not run").any()
     if name == "11_explore":
         made = (results / "demo" / "demo" / "figures").glob("11_*")
         figures = {path.name for path in made if path.suffix in (".png", ".html")}  # beside them PDF and SVG
