@@ -59,7 +59,7 @@ def swapped_f1(y_true, y_pred, scheme: str) -> dict[str, float]:
     for name, (metric, cells) in SWAPPED_F1.items():
         if metric in METRICS[scheme]:
             swapped = {**sums, f"{cells}_fn": sums[f"{cells}_fp"], f"{cells}_fp": sums[f"{cells}_fn"]}
-            found[name] = float(_weighted_f1(swapped, cells))
+            found[name] = float(weighted_f1(swapped, cells))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Numbers of README and docs/measured.md that the repository itself holds: the demo's tables, their tests, and what a design shows."""
+"""Numbers of README and docs/measured.md that the repository holds: tables of the demo, tests, what a design shows."""
 
 from __future__ import annotations
 
