@@ -30,7 +30,7 @@ from ..data.corpus import MODALITIES, EncoderName, Split
 from ..encoders import encoder_names, frozen_encoders
 from ..model import MGCL
 from ..stage_one import UnimodalRegressor
-from ..support.errors import RunError
+from ..support.errors import ConfigError, RunError
 from ..support.provenance import source_digest
 from ..support.runtime import derive_seed
 from ..support.typed_values import read_fields
@@ -257,6 +257,15 @@ class ComparedStage(Stage):
     system: str
     own_settings: LoopSettings
 
+    def __post_init__(self) -> None:
+        wanted = {"scaling": "none", "precision": "fp32"}  # features as the file has them, in mmsa's precision
+        if self.own_settings.published is not None:
+            for name, value in wanted.items():
+                if getattr(self.config, name) != value:
+                    raise ConfigError(
+                        f"protocol='published' of {self.system} needs {name}={value!r} (--set {name}={value})"
+                    )
+
     @property
     def name(self) -> str:
         return self.system
@@ -270,7 +279,10 @@ class ComparedStage(Stage):
         # Runs on words are named as they always were.
         text = {} if self.config.reads_words else plain_settings(self.config.part(TextFeatureInput))
         common = plain_settings(self.config.part(ComparedSettings))
-        return {**common, **text, "system": plain_settings(self.own_settings)}
+        own = plain_settings(self.own_settings)
+        if own.get("protocol") == "ours":
+            del own["protocol"]
+        return {**common, **text, "system": own}
 
     @property
     def system_settings(self) -> LoopSettings:
@@ -299,7 +311,7 @@ class ComparedStage(Stage):
             getattr(settings, f"{prefix}{name}") for name in ("epochs", "batch_size", "warmup_epochs")
         )
         return Schedule(epochs, batch_size, settings.weight_decay, warmup, settings.clip_norm, patience,
-                        self.config.precision)  # fmt: skip
+                        self.config.precision, published=settings.published)  # fmt: skip
 
     @property
     def parents(self) -> tuple[EncoderName, ...]:
