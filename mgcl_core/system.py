@@ -94,8 +94,8 @@ class ReferenceSettings(LoopSettings):
     """Of a system whose first steps equal those of mmsa's own trainer (``tests/baselines/test_published_training.py``).
 
     Attributes:
-        protocol: "ours" trains by the one loop. "published" follows mmsa 2.2.1 in the model and in training, on features
-            as the file has them (``scaling="none"``); the epoch is still the one with the best validation MAE.
+        protocol: "ours" trains by the one loop. "published" follows mmsa 2.2.1 in the model and in training, on
+            features as the file has them (``scaling="none"``); the epoch is still the best by validation MAE.
     """
 
     protocol: Literal["ours", "published"] = "ours"

@@ -44,7 +44,7 @@ SPACE: Space = {
     "micro": {"sequence": "sequence", "pooled": "pooled"},  # 4
     "trained_encoders": {"V,A": ("V", "A"), "none": ()},  # 14
 }
-#: Of a compared system: mmsa's tuner chooses among the first four weight decays, and dropouts up to .7.
+#: Of a compared system: the weight decays that mmsa's tuner chooses among, and dropouts up to its largest.
 WEIGHT_DECAYS = (0.0, 1e-4, 1e-3, 5e-3, 1e-2)
 DROPOUT = Range(0.0, 0.7)
 

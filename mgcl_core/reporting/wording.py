@@ -15,7 +15,7 @@ NAN_NOTE = "NaN: undefined for at least one seed, such as Corr of constant predi
 STARRED = "*: replicated by the paper's authors."
 TUNED = "Tuned"
 TUNED_NOTE = (
-    "Tuned: trials of a search of the system's own settings on validation that chose them (`mgcl search --system NAME`, "
+    "Tuned: trials of the search, on validation, that chose the system's settings (`mgcl search --system NAME`, "
     "docs/baselines.md); no: published settings, or given by hand. Only rows with equal trials had the same chance."
 )
 BOLD = (

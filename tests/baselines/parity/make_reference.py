@@ -15,9 +15,9 @@ Every file ``reference/<system>.safetensors`` holds, for tiny random models in e
 - ``input.<case>.<name>``: text (B, L, D) or tokens (B, 3, L), audio, vision, lengths, labels
 - ``output.<case>.<name>``: what the model returned; ``loss.<case>.<name>``: auxiliary losses; ``grad.<case>.<name>``:
   gradients of their weighted sum
-- ``input.steps.<name>``, ``steps.prediction`` (epochs, clips) and ``trained.<name>``, for the systems of ``TRAINED``: clips
-  in the order of their batches, what the model predicted of each before the optimiser's step, and its state after 20
-  steps of mmsa's own ``do_train``, without dropout
+- ``input.steps.<name>``, ``steps.prediction`` (epochs, clips) and ``trained.<name>``, for the systems of ``TRAINED``:
+  clips in the order of their batches, what the model predicted of each before the optimiser's step, and its state after
+  20 steps of mmsa's own ``do_train``, without dropout
 - one piece of metadata, ``json``: mmsa's ``args``, and ``bert`` (config and vocabulary), null where there is none
 
 Cases: ``full`` has no padding, ``padded`` has clips of different lengths, ``aligned`` has the same steps everywhere.
@@ -149,7 +149,7 @@ TRAINED: dict[str, dict] = {
     "mfn": {"learning_rate": 5e-3, "weight_decay": 1e-2},
     "lmf": {"learning_rate": 5e-3, "factor_lr": 2e-3, "weight_decay": 1e-2},
     "tfn": {"learning_rate": 5e-3},
-    "misa": {"learning_rate": 1e-3, "grad_clip": 0.02, "update_epochs": 2},
+    "misa": {"learning_rate": 1e-4, "grad_clip": 0.02, "update_epochs": 2},
 }
 TRAINED_CLIPS, STEPS_TRAINED = 20, 20  # five batches of four clips; for MISA two steps an epoch and a batch left over
 
