@@ -148,6 +148,8 @@ class SystemEntry:
         text: "frozen" reads contextual embeddings from ``batch.text``, "finetuned" holds a text encoder of its own,
             "pretrained" reads features of stage one's text encoder from ``batch.features``.
         reference: The paper that proposed it.
+        reads_means: Whether all that it reads of audio and vision is their mean over the valid steps, so that batches
+            may carry that alone (`DeviceSplit.averaged`).
     """
 
     title: str
@@ -155,3 +157,4 @@ class SystemEntry:
     published: dict[str, Any]
     text: Literal["frozen", "finetuned", "pretrained"]
     reference: str
+    reads_means: bool = False

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from ..data.batches import Batch
 from ..data.valid_steps import lengths, masked_mean
@@ -87,6 +88,18 @@ class LSTM(nn.LSTM):
         with torch.autocast(values.device.type, enabled=False):
             return super().forward(values.float())
 
+    def last(self, values: Tensor, mask: Tensor) -> Tensor:
+        """State at the last valid step, at the first where none is valid: (B, L, D), (B, L) → (B, H)."""
+        if values.device.type != "cpu":  # to pack, the host would have to ask for the lengths
+            return last_state(self(values)[0], mask)
+        counts = lengths(mask)
+        order = counts.argsort(descending=True, stable=True)
+        valid = torch.arange(int(counts.max()))[:, None] < counts[order]  # (L, B)
+        time, place = valid.nonzero(as_tuple=True)  # step by step, as torch packs
+        with torch.autocast("cpu", enabled=False):
+            steps = PackedSequence(values[order[place], time].float(), valid.sum(1))
+            return super().forward(steps)[1][0][0][order.argsort()]
+
 
 class LSTMVector(nn.Module):
     """LSTM, then a projection of its state at the last valid step: (B, L, D), (B, L) → (B, out).
@@ -100,9 +113,8 @@ class LSTMVector(nn.Module):
         self.dropout, self.projection = nn.Dropout(dropout), nn.Linear(hidden, out_features)
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
-        states, _ = self.lstm(values)
-        # A clip without any valid step is zeros: the first step that `last_state` gives is its padding.
-        state = last_state(states, mask) * mask.any(1, keepdim=True)
+        # A clip without any valid step is zeros: the first step, whose state it is given, is its padding.
+        state = self.lstm.last(values, mask) * mask.any(1, keepdim=True)  # (B, hidden)
         return self.projection(self.dropout(state))
 
 

@@ -86,4 +86,5 @@ ENTRY = SystemEntry(
     published=PUBLISHED,
     text="frozen",
     reference="Liu et al. 2018, Efficient Low-rank Multimodal Fusion with Modality-Specific Factors, ACL",
+    reads_means=True,
 )

@@ -20,11 +20,15 @@ from torch import Tensor, nn
 
 from ..data.batches import Batch
 from ..data.corpus import MODALITIES
-from ..data.valid_steps import lengths, masked_mean
+from ..data.valid_steps import lengths, masked_mean, read_by_length
 from ..encoders import Readout, TextEncoder
 from ..losses import prediction_loss
 from ..system import Output, PublishedTraining, ReferenceSettings, Shapes, System, SystemEntry
 from .layers import LSTM, last_state
+
+
+#: Clips of a group on a CPU: enough for the products of wide LSTMs, few enough to be of similar length.
+UTTERANCES = 32
 
 
 @dataclass(frozen=True)
@@ -150,11 +154,16 @@ class MISA(System):
             masks = {name: torch.arange(mask.shape[1], device=mask.device) < count for name, mask in masks.items()}
         vectors = {
             "T": masked_mean(states, tokens),
-            "V": self.vision(batch.vision, masks["vision"]),
-            "A": self.audio(batch.audio, masks["audio"]),
+            "V": self._encode(self.vision, batch.vision, masks["vision"]),
+            "A": self._encode(self.audio, batch.audio, masks["audio"]),
         }
         utterances = torch.stack([self.projections[m](vectors[m]) for m in MODALITIES], 1)
         return utterances * batch.present.T[:, :, None]
+
+    @staticmethod
+    def _encode(encoder: Utterance, values: Tensor, mask: Tensor) -> Tensor:
+        """(B, L, D), (B, L) → (B, 4·D), in groups of clips of similar length."""
+        return read_by_length(mask, lambda rows, steps: encoder(values[rows, :steps], mask[rows, :steps]), UTTERANCES)
 
     def _losses(
         self,

@@ -110,4 +110,5 @@ ENTRY = SystemEntry(
     published=PUBLISHED,
     text="frozen",
     reference="Zadeh et al. 2017, Tensor Fusion Network for Multimodal Sentiment Analysis, EMNLP",
+    reads_means=True,
 )

@@ -130,7 +130,7 @@ class StudySplits:
                 split.features[key] = place(values, self.device, self._room_left())
         if run.stage.reads_text_embeddings and self.config.reads_words:
             split.text = place(self._text_embeddings(run, name, split), self.device, self._room_left())
-        return split
+        return split.averaged() if run.stage.reads_means else split
 
     def _room_left(self) -> int | None:
         return (

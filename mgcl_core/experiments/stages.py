@@ -53,6 +53,8 @@ class Stage(ABC):
     variant = ""
     #: Whether it reads contextual text embeddings of a text model that is not fine-tuned (`Batch.text`).
     reads_text_embeddings = False
+    #: Whether it reads nothing of audio and vision but their means (`DeviceSplit.averaged`).
+    reads_means = False
 
     @property
     @abstractmethod
@@ -295,6 +297,11 @@ class ComparedStage(Stage):
     @property
     def reads_text_embeddings(self) -> bool:
         return system_entry(self.system).text == "frozen"
+
+    @property
+    def reads_means(self) -> bool:
+        # What follows mmsa's model takes means over padding too.
+        return system_entry(self.system).reads_means and not getattr(self.own_settings, "follows_reference", False)
 
     @property
     def schedule(self) -> Schedule:
