@@ -13,11 +13,11 @@ from pathlib import Path
 
 from .config import DATASETS, PROFILES, VARIANTS, Config, parse
 from .data.loading import LENGTH_RULES, NONFINITE_RULES
-from .experiments.presets import read_preset
+from .experiments.presets import read_preset, read_system_overrides
 from .experiments.study import SEEDS
 from .notebooks.parameters import Parameters
 from .support.ends import AGAIN, explain
-from .support.errors import DEBUG, RunError
+from .support.errors import DEBUG, ConfigError, RunError
 from .support.parallel import available_cores
 from .support.paths import project_root
 
@@ -93,6 +93,13 @@ def build_parser() -> argparse.ArgumentParser:
     status.set_defaults(command=_status)
     search = commands.add_parser("search", help="search settings on validation, and write the best as a preset")
     search.add_argument(
+        "--system",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="what is searched, each with the same budget (may be repeated): mgcl, or a compared system; default: mgcl",
+    )
+    search.add_argument(
         "--out",
         type=Path,
         default=None,
@@ -126,9 +133,10 @@ def build_parser() -> argparse.ArgumentParser:
         )
         command.add_argument(
             "--preset",
-            default=None,
+            action="append",
             metavar="FILE",
-            help="settings of a preset file, as `mgcl search` writes it; --set goes before them",
+            help="settings of a preset file, as `mgcl search` writes it (may be repeated, a system each); --set goes "
+            "before them",
         )
     for command, where in ((run, "of notebook 7: "), (search, "")):
         command.add_argument(
@@ -273,7 +281,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def parameters_of(options: argparse.Namespace) -> Parameters:
     """The options of `run`, `status`, `search`, `multiverse` and `robustness` as the parameters of notebooks."""
-    preset = read_preset(options.preset) if options.preset else {}
+    overrides, systems = {}, {}
+    for path in options.preset or ():
+        overrides |= read_preset(path)
+        systems |= read_system_overrides(path)
     given = {
         "profile": options.profile,
         "seeds": options.seeds,
@@ -281,7 +292,8 @@ def parameters_of(options: argparse.Namespace) -> Parameters:
         "precision": options.precision,
         "dataset": options.dataset,
         "results": options.results,
-        "overrides": {**preset, **dict(parse(text) for text in options.overrides)},
+        "overrides": {**overrides, **dict(parse(text) for text in options.overrides)},
+        "system_overrides": systems,
     }
     given |= {name: getattr(options, name) for name in ("trials", "workers") if name in options}
     if options.corpus:
@@ -361,11 +373,15 @@ def _search(options: argparse.Namespace) -> None:
 
     parameters = parameters_of(options)
     study = parameters.study(parameters.corpora[0])
-    result = run_search(study, parameters.trials, out=options.out)
-    print(result.trials.to_string(index=False))
-    mae = result.preset["from"]["validation_mae"]
-    default = "not finite" if mae["default"] is None else f"{mae['default']:.4f}"
-    print(f"validation MAE {mae['chosen']:.4f}, of the default settings {default}: {result.path}")
+    systems = options.system or ["mgcl"]
+    if options.out is not None and len(systems) > 1:
+        raise ConfigError("--out names one preset, and several systems are to be searched: leave it out")
+    for system in systems:
+        result = run_search(study, parameters.trials, out=options.out, system=system)
+        print(result.trials.to_string(index=False))
+        mae = result.preset["from"]["validation_mae"]
+        default = "not finite" if mae["default"] is None else f"{mae['default']:.4f}"
+        print(f"{system}: validation MAE {mae['chosen']:.4f}, of the default settings {default}: {result.path}")
 
 
 def _multiverse(options: argparse.Namespace) -> None:

@@ -190,6 +190,11 @@ class RegimeSettings:
         LATER,
     ] = "complete"
 
+    @property
+    def loses_steps(self) -> bool:
+        """Whether clips lose steps in training or where the epoch is chosen."""
+        return self.regime != "complete" or self.epoch_on != "complete"
+
 
 @dataclass(frozen=True)
 class MGCLSettings(RegimeSettings, FrozenFeatureSettings, EpochSelection, BothStages):

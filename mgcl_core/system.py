@@ -46,6 +46,22 @@ class Shapes:
 
 
 @dataclass(frozen=True)
+class PublishedTraining:
+    """How mmsa 2.2.1 trains: Adam, its weight decay an L2 term on all parameters, at a constant learning rate.
+
+    Attributes:
+        weight_decay: Factor of the L2 term.
+        micro_batch: Clips of a forward pass. A step takes the sum of the gradients of its batch's micro-batches, and
+            there is no step for the last ones of an epoch where they fill no batch. None: the batch.
+        clip_value: Limit of each number of the gradient, applied after every micro-batch; None: there is none.
+    """
+
+    weight_decay: float = 0.0
+    micro_batch: int | None = None
+    clip_value: float | None = None
+
+
+@dataclass(frozen=True)
 class LoopSettings:
     """What the training loop reads of a compared system's settings, which inherit from this and add their own.
 
@@ -66,6 +82,27 @@ class LoopSettings:
     weight_decay: float = 1e-3
     warmup_epochs: float = 0.0
     clip_norm: float = 1.0
+
+    @property
+    def published(self) -> PublishedTraining | None:
+        """How the published trainer trains, where it is followed; None: the one loop, as all systems (decision 15)."""
+        return None
+
+
+@dataclass(frozen=True)
+class ReferenceSettings(LoopSettings):
+    """Of a system whose first steps equal those of mmsa's own trainer (``tests/baselines/test_published_training.py``).
+
+    Attributes:
+        protocol: "ours" trains by the one loop. "published" follows mmsa 2.2.1 in the model and in training, on
+            features as the file has them (``scaling="none"``); the epoch is still the best by validation MAE.
+    """
+
+    protocol: Literal["ours", "published"] = "ours"
+
+    @property
+    def published(self) -> PublishedTraining | None:
+        return PublishedTraining(self.weight_decay) if self.protocol == "published" else None
 
 
 class System(nn.Module):
@@ -111,6 +148,8 @@ class SystemEntry:
         text: "frozen" reads contextual embeddings from ``batch.text``, "finetuned" holds a text encoder of its own,
             "pretrained" reads features of stage one's text encoder from ``batch.features``.
         reference: The paper that proposed it.
+        reads_means: Whether all that it reads of audio and vision is their mean over the valid steps, so that batches
+            may carry that alone (`DeviceSplit.averaged`).
     """
 
     title: str
@@ -118,3 +157,4 @@ class SystemEntry:
     published: dict[str, Any]
     text: Literal["frozen", "finetuned", "pretrained"]
     reference: str
+    reads_means: bool = False

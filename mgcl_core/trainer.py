@@ -22,16 +22,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from .data.batches import DeviceSplit
+from .data.batches import Batch, DeviceSplit
 from .metrics import regression_metrics
 from .support.errors import RunError
 from .support.files import atomic, write_json, write_json_lines
 from .support.integrity import regular_size
 from .support.memory import keep_freed_memory
 from .support.runtime import autocast, derive_seed, deterministic, matrix_precision
-from .system import System
+from .system import Output, PublishedTraining, System
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,10 @@ SELECTIONS = {"mae": ("valid_mae", False), "acc2": ("valid_acc2", True), "loss":
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how a system is trained; `mgcl_core.config.Config` says what each means."""
+    """How long and how a system is trained; `mgcl_core.config.Config` says what each means.
+
+    Where ``published`` is given, it decides optimiser, learning rate and clipping, and batches are not trimmed.
+    """
 
     epochs: int
     batch_size: int
@@ -55,6 +59,7 @@ class Schedule:
     precision: str = "fp32"
     length_buckets: int = 1
     selection: str = "mae"
+    published: PublishedTraining | None = None
 
 
 @dataclass(frozen=True)
@@ -129,16 +134,17 @@ def fit(
             system.begin_epoch(epoch)
             records = []
             order = derive_seed(seed, "order", epoch)
-            for batch in train.batches(size, seed=order, buckets=schedule.length_buckets):
-                with autocast(device, schedule.precision):
-                    output = system(batch)
-                optimizer.zero_grad()
-                sum(output.losses.values()).backward()
-                norm = torch.nn.utils.clip_grad_norm_(parameters, schedule.clip_norm)
-                optimizer.step()
+            trimmed = schedule.published is None
+            for batch in train.batches(size, seed=order, buckets=schedule.length_buckets, trimmed=trimmed):
+                if trimmed:
+                    parts, norm = _step(system, batch, schedule, optimizer, parameters)
+                else:
+                    parts, norm = _published_step(system, batch, schedule, optimizer, parameters)
                 rates.step()
-                system.after_step(batch, output)
-                records.append((len(batch), {name: term.detach() for name, term in output.losses.items()}, norm))
+                for part, output in parts:
+                    system.after_step(part, output)
+                    losses = {name: term.detach() for name, term in output.losses.items()}
+                    records.append((len(part), losses, norm))
             row = {"epoch": epoch, **_epoch_means(records, epoch, label, kept)}
 
             predicted = predict(system, valid, schedule)["prediction"]  # (N,)
@@ -164,6 +170,38 @@ def fit(
     return Fit(history, chosen)
 
 
+def _step(
+    system: System, batch: Batch, schedule: Schedule, optimizer: Optimizer, parameters: Sequence[Tensor]
+) -> tuple[list[tuple[Batch, Output]], Tensor]:
+    """One step of the optimiser: the batch with its output, and the norm of the gradient before it was clipped."""
+    with autocast(batch.index.device, schedule.precision):
+        output = system(batch)
+    optimizer.zero_grad()
+    sum(output.losses.values()).backward()
+    norm = torch.nn.utils.clip_grad_norm_(parameters, schedule.clip_norm)
+    optimizer.step()
+    return [(batch, output)], norm
+
+
+def _published_step(
+    system: System, batch: Batch, schedule: Schedule, optimizer: Optimizer, parameters: Sequence[Tensor]
+) -> tuple[list[tuple[Batch, Output]], Tensor]:
+    """As mmsa 2.2.1 takes a step (`PublishedTraining`): every micro-batch with its output, and the gradient's norm."""
+    published, outputs = schedule.published, []
+    size = published.micro_batch or schedule.batch_size
+    optimizer.zero_grad()
+    for part in batch.parts(size):
+        with autocast(batch.index.device, schedule.precision):
+            output = system(part)
+        sum(output.losses.values()).backward()
+        if published.clip_value is not None:
+            torch.nn.utils.clip_grad_value_(parameters, published.clip_value)
+        outputs.append((part, output))
+    if len(outputs) == -(-schedule.batch_size // size):
+        optimizer.step()
+    return outputs, torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
 @torch.no_grad()
 def predict(system: System, split: DeviceSplit, schedule: Schedule) -> dict[str, np.ndarray]:
     """Predictions for every clip, in file order, without sight of the labels.
@@ -175,7 +213,7 @@ def predict(system: System, split: DeviceSplit, schedule: Schedule) -> dict[str,
     axes = {"prediction": 0, "unimodal": 1, "macro": 1, "micro": 1}  # of the clips
     parts: dict[str, list[Tensor]] = {}
     with matrix_precision(split.device, schedule.precision), autocast(split.device, schedule.precision):
-        for batch in split.batches(schedule.batch_size):
+        for batch in split.batches(schedule.batch_size, trimmed=schedule.published is None):
             output = system(dataclasses.replace(batch, labels=None, unimodal_labels=None))
             for name in axes:
                 values = getattr(output, name)
@@ -207,18 +245,22 @@ def correlation(predicted: np.ndarray, target: np.ndarray) -> float:
     return float(np.corrcoef(predicted.astype(np.float64), target.astype(np.float64))[0, 1])
 
 
-def make_optimizer(system: System, schedule: Schedule) -> torch.optim.AdamW:
+def make_optimizer(system: System, schedule: Schedule) -> Optimizer:
     """AdamW without weight decay on biases and norms, that is on anything of one dimension (decision 15).
+
+    Where the published trainer is followed, Adam with its own weight decay, on everything.
 
     Each parameter has the learning rate of the longest prefix in `System.learning_rates` that its name starts with.
     """
-    rates = system.learning_rates()
+    rates, published = system.learning_rates(), schedule.published
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in system.named_parameters():
         if parameter.requires_grad:
             rate = rates[max((prefix for prefix in rates if name.startswith(prefix)), key=len)]
-            groups.setdefault((rate, schedule.weight_decay if parameter.dim() > 1 else 0.0), []).append(parameter)
-    return torch.optim.AdamW(
+            decay = schedule.weight_decay if parameter.dim() > 1 else 0.0
+            decay = decay if published is None else published.weight_decay
+            groups.setdefault((rate, decay), []).append(parameter)
+    return (torch.optim.AdamW if published is None else torch.optim.Adam)(
         [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()],
         fused=True,
     )
@@ -227,11 +269,15 @@ def make_optimizer(system: System, schedule: Schedule) -> torch.optim.AdamW:
 def rate_factor(step: int, steps: int, schedule: Schedule) -> float:
     """What the learning rates are multiplied with: linear warm-up, then linear decay to 0 (decision 15).
 
+    Where the published trainer is followed, 1.
+
     Args:
         step: counted from 0 over all epochs.
         steps: of an epoch.
         schedule: epochs, and those of the warm-up.
     """
+    if schedule.published is not None:
+        return 1.0
     total = schedule.epochs * steps
     warmup = min(round(schedule.warmup_epochs * steps), total - 1)
     return (step + 1) / warmup if step < warmup else (total - step) / (total - warmup)

@@ -7,11 +7,16 @@ around its text, and pushes its dissimilar features, and the clips with other la
 
 Where this follows the paper rather than the authors' repository (github.com/XpastaX/ConFEDE):
 
-- Retrieval returns clips. The authors' loaders of CH-SIMS and MOSI return ranks and use them as row numbers, so that
-  nearly every clip is given the same few neighbours; their loader of MOSEI does not.
+- Retrieval returns clips, and never the clip itself. The authors' loaders return ranks and use them as row numbers, so
+  that nearly every clip is given the same few neighbours: all three at commit 2bac6fb. Another version of MOSEI's
+  (169d38a) returns clips, with the clip itself as the first of its equals.
 - Means over steps leave padding out, where theirs run over all steps.
-- Text is the [CLS] state of stage one's fine-tuned encoder, frozen, without BERT's pooler on top.
+- Text is the [CLS] state of stage one's fine-tuned encoder, frozen, without BERT's pooler on top. Theirs is frozen in
+  training mode, with dropout.
 - Retrieved audio and vision come from a memory of their last encoding (`ConFEDESettings.encode_retrieved`).
+- The text encoder is stage one's, trained as all systems have it. The authors train its head alone in the first third
+  of the epochs, on MOSI longer, and on CH-SIMS on y_T, with the last layer alone; there they also choose the epoch by
+  Acc-2. ``docs/baselines.md`` has the settings for this.
 """
 
 from __future__ import annotations

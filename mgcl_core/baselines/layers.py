@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from ..data.batches import Batch
 from ..data.valid_steps import lengths, masked_mean
 from ..support.errors import RunError
-from ..system import LoopSettings, Output, Shapes
+from ..system import Output, ReferenceSettings, Shapes
 
 
 def text_embeddings(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -87,6 +88,18 @@ class LSTM(nn.LSTM):
         with torch.autocast(values.device.type, enabled=False):
             return super().forward(values.float())
 
+    def last(self, values: Tensor, mask: Tensor) -> Tensor:
+        """State at the last valid step, at the first where none is valid: (B, L, D), (B, L) → (B, H)."""
+        if values.device.type != "cpu":  # to pack, the host would have to ask for the lengths
+            return last_state(self(values)[0], mask)
+        counts = lengths(mask)
+        order = counts.argsort(descending=True, stable=True)
+        valid = torch.arange(int(counts.max()))[:, None] < counts[order]  # (L, B)
+        time, place = valid.nonzero(as_tuple=True)  # step by step, as torch packs
+        with torch.autocast("cpu", enabled=False):
+            steps = PackedSequence(values[order[place], time].float(), valid.sum(1))
+            return super().forward(steps)[1][0][0][order.argsort()]
+
 
 class LSTMVector(nn.Module):
     """LSTM, then a projection of its state at the last valid step: (B, L, D), (B, L) → (B, out).
@@ -100,9 +113,8 @@ class LSTMVector(nn.Module):
         self.dropout, self.projection = nn.Dropout(dropout), nn.Linear(hidden, out_features)
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
-        states, _ = self.lstm(values)
-        # A clip without any valid step is zeros: the first step that `last_state` gives is its padding.
-        state = last_state(states, mask) * mask.any(1, keepdim=True)
+        # A clip without any valid step is zeros: the first step, whose state it is given, is its padding.
+        state = self.lstm.last(values, mask) * mask.any(1, keepdim=True)  # (B, hidden)
         return self.projection(self.dropout(state))
 
 
@@ -140,7 +152,22 @@ class MeanVector(nn.Module):
 
 
 @dataclass(frozen=True)
-class VectorSettings(LoopSettings):
+class FrozenTextSettings(ReferenceSettings):
+    """Of a system on frozen text that mmsa holds.
+
+    ``reference_behaviour``: in evaluation mode the output of mmsa, on batches that are not trimmed.
+    """
+
+    reference_behaviour: bool = False
+
+    @property
+    def follows_reference(self) -> bool:
+        """Whether the model is mmsa's, alone or with its training."""
+        return self.reference_behaviour or self.protocol == "published"
+
+
+@dataclass(frozen=True)
+class VectorSettings(FrozenTextSettings):
     """Settings of a system that begins with `ModalityVectors`."""
 
     text_hidden: int = 128  # of the LSTM
@@ -150,19 +177,18 @@ class VectorSettings(LoopSettings):
     text_dropout: float = 0.4
     audio_dropout: float = 0.4
     vision_dropout: float = 0.4
-    reference_behaviour: bool = False  # True: in evaluation mode the output of mmsa, on batches that are not trimmed
 
 
 class ModalityVectors(nn.Module):
     """One vector of each modality: a batch → text (B, text_out), audio (B, audio_hidden), vision (B, vision_hidden).
 
-    That of an absent modality is zero (decision 19). With ``settings.reference_behaviour`` as in mmsa 2.2.1, where the
+    That of an absent modality is zero (decision 19). With ``settings.follows_reference`` as in mmsa 2.2.1, where the
     means and the LSTM run over padding too, and where dropout of the text, whatever its rate, does nothing.
     """
 
     def __init__(self, settings: VectorSettings, shapes: Shapes):
         super().__init__()
-        self.padding = settings.reference_behaviour
+        self.padding = settings.follows_reference
         audio_steps, vision_steps = (shapes.audio_steps, shapes.vision_steps) if self.padding else (None, None)
         text_dropout = 0.0 if self.padding else settings.text_dropout
         self.text = LSTMVector(shapes.text_dim, settings.text_hidden, settings.text_out, text_dropout)

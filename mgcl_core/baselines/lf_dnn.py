@@ -73,4 +73,5 @@ ENTRY = SystemEntry(
     text="frozen",
     reference="Cambria et al. 2017, Benchmarking Multimodal Sentiment Analysis, CICLing; as in Yu et al. "
     "2020, CH-SIMS, ACL",
+    reads_means=True,
 )

@@ -69,7 +69,7 @@ class LMF(System):
             nn.init.xavier_normal_(factor[:, :, None])
         nn.init.xavier_normal_(self.weights.weight)
         nn.init.zeros_(self.weights.bias)
-        self.weights.requires_grad_(not settings.reference_behaviour)
+        self.weights.requires_grad_(not settings.follows_reference)
 
     def learning_rates(self) -> dict[str, float]:
         return {"": self.settings.lr, "factors.": self.settings.factor_lr}
@@ -86,4 +86,5 @@ ENTRY = SystemEntry(
     published=PUBLISHED,
     text="frozen",
     reference="Liu et al. 2018, Efficient Low-rank Multimodal Fusion with Modality-Specific Factors, ACL",
+    reads_means=True,
 )

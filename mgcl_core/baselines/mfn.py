@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 from ..data.batches import Batch
 from ..encoders import Readout
-from ..system import LoopSettings, Output, Shapes, System, SystemEntry
-from .layers import align_steps, l1_output, last_state, text_embeddings, token_steps
+from ..system import Output, Shapes, System, SystemEntry
+from .layers import FrozenTextSettings, align_steps, l1_output, last_state, text_embeddings, token_steps
 
 
 @dataclass(frozen=True)
-class MFNSettings(LoopSettings):
+class MFNSettings(FrozenTextSettings):
     """Published values for CH-SIMS; what the other datasets change is in `PUBLISHED`."""
 
     weight_decay: float = 0.0
@@ -48,7 +48,6 @@ class MFNSettings(LoopSettings):
     update_dropout: float = 0.7
     output_hidden: int = 64
     output_dropout: float = 0.7
-    reference_behaviour: bool = False  # True: in evaluation mode the output of mmsa, on batches that are not trimmed
 
 
 #: config_regression.json of mmsa 2.2.1; its window is always of two steps.
@@ -114,7 +113,7 @@ class MFN(System):
 
     def forward(self, batch: Batch) -> Output:
         text, tokens = text_embeddings(batch)
-        if self.settings.reference_behaviour:
+        if self.settings.follows_reference:
             mask = torch.ones_like(tokens)
         else:
             text, mask = text * tokens[:, :, None], token_steps(batch)
@@ -145,7 +144,7 @@ class MFN(System):
     def _on_tokens(self, batch: Batch, modality: str, tokens: Tensor) -> Tensor:
         """Audio or vision with one step for each token: (B, L, D)."""
         values, mask = getattr(batch, modality), getattr(batch, f"{modality}_mask")
-        if self.settings.reference_behaviour:
+        if self.settings.follows_reference:
             mean = values.sum(1) / getattr(self.shapes, f"{modality}_steps")
             return mean[:, None].expand(-1, tokens.shape[1], -1)
         if self.aligned:  # a batch trims each modality by itself

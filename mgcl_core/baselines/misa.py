@@ -20,21 +20,25 @@ from torch import Tensor, nn
 
 from ..data.batches import Batch
 from ..data.corpus import MODALITIES
-from ..data.valid_steps import lengths, masked_mean
+from ..data.valid_steps import lengths, masked_mean, read_by_length
 from ..encoders import Readout, TextEncoder
 from ..losses import prediction_loss
-from ..system import LoopSettings, Output, Shapes, System, SystemEntry
+from ..system import Output, PublishedTraining, ReferenceSettings, Shapes, System, SystemEntry
 from .layers import LSTM, last_state
+
+#: Clips of a group on a CPU: enough for the products of wide LSTMs, few enough to be of similar length.
+UTTERANCES = 32
 
 
 @dataclass(frozen=True)
-class MISASettings(LoopSettings):
+class MISASettings(ReferenceSettings):
     """Published values for CH-SIMS; what the other datasets change is in `PUBLISHED`."""
 
     epochs: int = 40
-    batch_size: int = 128  # 64, of which the reference accumulates 2 (update_epochs)
+    batch_size: int = 128  # two micro-batches, whose gradients the reference accumulates (update_epochs)
+    micro_batch: int = 64  # clips that the losses of a whole batch are computed on, at most
     lr: float = 1e-4  # of the text encoder too
-    weight_decay: float = 5e-5
+    weight_decay: float = 5e-5  # published, though the reference's optimiser does without
 
     width: int = 128  # h
     dropout: float = 0.0
@@ -45,6 +49,11 @@ class MISASettings(LoopSettings):
     # The reference reads as many first steps of audio and vision as the text has tokens, also where the file is not
     # aligned: of CH-SIMS's 400 steps of audio at most 39.
     text_lengths: bool = False
+    clip_value: float = 1.0  # of each number of the gradient, by the published protocol alone
+
+    @property
+    def published(self) -> PublishedTraining | None:
+        return PublishedTraining(0.0, self.micro_batch, self.clip_value) if self.protocol == "published" else None
 
 
 #: config_regression.json of mmsa 2.2.1.
@@ -52,13 +61,15 @@ PUBLISHED: dict[str, MISASettings] = {
     "sims": MISASettings(),
     "mosi": MISASettings(
         batch_size=32,
+        micro_batch=16,
         weight_decay=0.0,
         dropout=0.2,
         difference_weight=0.1,
         similarity_weight=0.3,
         reconstruction_weight=1.0,
+        clip_value=0.8,
     ),
-    "mosei": MISASettings(dropout=0.5, similarity_weight=0.8, reconstruction_weight=1.0),
+    "mosei": MISASettings(dropout=0.5, similarity_weight=0.8, reconstruction_weight=1.0, clip_value=0.8),
 }
 
 
@@ -137,16 +148,21 @@ class MISA(System):
         tokens = batch.tokens[:, 1] > 0
         states, _ = self.text(batch)  # (B, L, H)
         masks = {"vision": batch.vision_mask, "audio": batch.audio_mask}
-        if self.settings.text_lengths:
+        if self.settings.text_lengths or self.settings.published:
             count = tokens.sum(1, keepdim=True)
             masks = {name: torch.arange(mask.shape[1], device=mask.device) < count for name, mask in masks.items()}
         vectors = {
             "T": masked_mean(states, tokens),
-            "V": self.vision(batch.vision, masks["vision"]),
-            "A": self.audio(batch.audio, masks["audio"]),
+            "V": self._encode(self.vision, batch.vision, masks["vision"]),
+            "A": self._encode(self.audio, batch.audio, masks["audio"]),
         }
         utterances = torch.stack([self.projections[m](vectors[m]) for m in MODALITIES], 1)
         return utterances * batch.present.T[:, :, None]
+
+    @staticmethod
+    def _encode(encoder: Utterance, values: Tensor, mask: Tensor) -> Tensor:
+        """(B, L, D), (B, L) → (B, 4·D), in groups of clips of similar length."""
+        return read_by_length(mask, lambda rows, steps: encoder(values[rows, :steps], mask[rows, :steps]), UTTERANCES)
 
     def _losses(
         self,
@@ -157,15 +173,24 @@ class MISA(System):
         invariant: Tensor,
         present: Tensor,
     ) -> dict[str, Tensor]:
-        settings = self.settings
+        """The four weighted terms.
+
+        Similarity and difference are of a batch as a whole, and the difference grows with the number of its clips. So
+        both are means over the published micro-batches.
+        """
+        settings, size = self.settings, self.settings.micro_batch
+        parts = [values.float().split(size) for values in (specific, invariant)]
+        parts = list(zip(*parts, present.split(size), strict=True))  # of (b, 3, h), (b, 3, h), (b, 3)
+        difference = torch.stack([difference_loss(*part) for part in parts]).mean()
+        similarity = torch.stack([similarity_loss(common, settings.moments, here) for _, common, here in parts]).mean()
         reconstructed = torch.stack(
             [self.reconstruction[m](specific[:, k] + invariant[:, k]) for k, m in enumerate(MODALITIES)], 1
         )
         errors = (reconstructed.float() - utterances.float()).square().mean(-1) * present  # (B, 3)
         return {
             "pred": prediction_loss(prediction, labels),
-            "diff": settings.difference_weight * difference_loss(specific.float(), invariant.float(), present),
-            "sim": settings.similarity_weight * similarity_loss(invariant.float(), settings.moments, present),
+            "diff": settings.difference_weight * difference,
+            "sim": settings.similarity_weight * similarity,
             "recon": settings.reconstruction_weight * errors.sum() / present.sum().clamp_min(1),
         }
 

@@ -9,8 +9,9 @@ Where this differs from the field's reference (mmsa 2.2.1), unless ``TFNSettings
 - the published text dropout is applied, between the LSTM and its projection; there it is set to 0
 - predictions lie in the corpus's range of labels; there in [-3, 3], also on CH-SIMS, whose labels lie in [-1, 1]
 
-In either case the outer product is never formed (`TensorFusion`), and its dropout drops the same entries for every clip
-of a batch, each with the published probability, where the reference draws for each clip: to save memory and time.
+In either case the outer product is not formed (`TensorFusion`), and its dropout drops the same entries for every clip
+of a batch, each with the published probability, where the reference draws for each clip: to save memory and time. With
+``protocol="published"`` it is formed, and dropped clip by clip.
 """
 
 from __future__ import annotations
@@ -57,15 +58,19 @@ class TensorFusion(nn.Module):
     """A linear layer on the outer product of audio (B, a), vision (B, v) and text (B, t): → (B, out).
 
     The weights (out, a·v·t) are contracted with text, then with audio and vision. A batch of the reference's size on
-    CH-SIMS would make a product of 32 · 1,094,049 numbers, and as many again for its dropout and its gradient.
+    CH-SIMS would make a product of 32 · 1,094,049 numbers, and as many again for its dropout and its gradient; it is
+    made all the same where it is to be ``formed``.
     """
 
-    def __init__(self, audio: int, vision: int, text: int, out_features: int, dropout: float):
+    def __init__(self, audio: int, vision: int, text: int, out_features: int, dropout: float, *, formed: bool = False):
         super().__init__()
+        self.formed = formed
         self.linear, self.dropout = nn.Linear(audio * vision * text, out_features), nn.Dropout(dropout)
 
     def forward(self, audio: Tensor, vision: Tensor, text: Tensor) -> Tensor:
         pairs = (audio[:, :, None] * vision[:, None]).flatten(1)  # (B, a·v)
+        if self.formed:
+            return self.linear(self.dropout((pairs[:, :, None] * text[:, None]).flatten(1)))
         # To drop an entry of the product for the whole batch is to drop its column of the weights.
         weight = self.linear.weight
         if self.training and self.dropout.p > 0:
@@ -81,7 +86,7 @@ class TFN(System):
     def __init__(self, settings: TFNSettings, shapes: Shapes):
         super().__init__()
         self.settings, self.vectors = settings, ModalityVectors(settings, shapes)
-        self.bound = 3.0 if settings.reference_behaviour else shapes.bound
+        self.bound = 3.0 if settings.follows_reference else shapes.bound
         hidden = settings.fusion_hidden
         self.fusion = TensorFusion(
             1 + settings.audio_hidden,
@@ -89,6 +94,7 @@ class TFN(System):
             1 + settings.text_out,
             hidden,
             settings.fusion_dropout,
+            formed=settings.published is not None,
         )
         self.layers = Readout(nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
 
@@ -104,4 +110,5 @@ ENTRY = SystemEntry(
     published=PUBLISHED,
     text="frozen",
     reference="Zadeh et al. 2017, Tensor Fusion Network for Multimodal Sentiment Analysis, EMNLP",
+    reads_means=True,
 )

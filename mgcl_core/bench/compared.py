@@ -128,6 +128,8 @@ def _take_turns(
         1 + repeats, settings.batch_size, settings.weight_decay, settings.warmup_epochs, settings.clip_norm
     )
     train, valid = (DeviceSplit(split, torch.device("cpu")) for split in (clips, clips.first(1)))
+    if entry.reads_means:  # once, as mmsa does when it reads the file
+        train, valid = train.averaged(), valid.averaged()
     mmsa: list[float] = []
 
     def take_turn(epoch: int, _system: System) -> None:

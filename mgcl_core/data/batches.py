@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -12,6 +13,9 @@ from torch import Tensor
 from ..support.faces import Face
 from .corpus import MODALITIES, Split
 from .scaling import Scaler
+from .valid_steps import masked_mean
+
+AVERAGED_AT_ONCE = 256  # clips, so that no second copy of a split is made
 
 
 @dataclass(repr=False)
@@ -151,11 +155,33 @@ class DeviceSplit:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def batch(self, rows: np.ndarray | None = None, index: Tensor | None = None) -> Batch:
-        """Take the clips ``rows`` (all when None) as one trimmed batch; ``index`` are the same on the device."""
+    def averaged(self) -> DeviceSplit:
+        """The same clips with one step of audio and vision each, the mean over the valid ones: (N, 1, D).
+
+        Computed once, for systems that read nothing else of a sequence.
+        """
+        split = copy.copy(self)
+        split._lengths, split._counts, split._counted = dict(self._lengths), dict(self._counts), {}
+        for modality, name in (("V", "vision"), ("A", "audio")):
+            values, mask = getattr(self, name), getattr(self, f"{name}_mask")
+            rows = zip(values.split(AVERAGED_AT_ONCE), mask.to(values.device).split(AVERAGED_AT_ONCE), strict=True)
+            setattr(split, name, torch.cat([masked_mean(*part) for part in rows])[:, None])
+            present = mask.any(1, keepdim=True)
+            setattr(split, f"{name}_mask", present)
+            split._lengths[modality] = split._counts[f"{name}_mask"] = present[:, 0].cpu().numpy().astype(int)
+        return split
+
+    def batch(self, rows: np.ndarray | None = None, index: Tensor | None = None, *, trimmed: bool = True) -> Batch:
+        """Take the clips ``rows`` (all when None) as one batch, ``trimmed`` to its longest clip or as long as the file.
+
+        ``index`` are the same rows on the device.
+        """
         rows = np.arange(len(self)) if rows is None else np.asarray(rows)
         index = torch.as_tensor(rows, device=self.device) if index is None else index
-        steps = {modality: max(1, int(lengths[rows].max())) for modality, lengths in self._lengths.items()}
+        if trimmed:
+            steps = {modality: max(1, int(lengths[rows].max())) for modality, lengths in self._lengths.items()}
+        else:
+            steps = {"T": self.tokens.shape[2], "V": self.vision.shape[1], "A": self.audio.shape[1]}
         trimmed = {f"micro_{modality}{suffix}": steps[modality] for modality in MODALITIES for suffix in ("", "_mask")}
 
         def take(values: Tensor, length: int | None = None) -> Tensor:
@@ -190,7 +216,7 @@ class DeviceSplit:
                 self._counted[name], self._counts[name] = values, values.sum(1).cpu().numpy()
         return {name: counts for name, counts in self._counts.items() if name in masks or not name.startswith("micro")}
 
-    def batches(self, size: int, *, seed: int | None = None, buckets: int = 1) -> Iterator[Batch]:
+    def batches(self, size: int, *, seed: int | None = None, buckets: int = 1, trimmed: bool = True) -> Iterator[Batch]:
         """Iterate over all clips in batches.
 
         The order is a function of the seed alone, so that a resumed epoch repeats the batches of the one that was lost.
@@ -200,6 +226,7 @@ class DeviceSplit:
             seed: Seed of the shuffle, or None for the order of the file.
             buckets: Above 1, the shuffled clips of that many batches are sorted by length before they are cut into
                 batches, and the batches are shuffled: less padding, but clips of similar length are always together.
+            trimmed: As in `batch`.
         """
         order = np.arange(len(self))
         cuts = np.arange(size, len(order), size)
@@ -216,7 +243,7 @@ class DeviceSplit:
         # The whole order in one transfer: one a batch would make the host wait for each.
         sent = torch.as_tensor(np.concatenate(batches), device=self.device)
         for rows, index in zip(batches, sent.split([len(rows) for rows in batches]), strict=True):
-            yield self.batch(rows, index)
+            yield self.batch(rows, index, trimmed=trimmed)
 
     def batch_count(self, size: int) -> int:
         """Count the batches of ``batches(size)``."""

@@ -60,9 +60,9 @@ class LossySplit:
     def __len__(self) -> int:
         return len(self.split)
 
-    def batches(self, size: int, *, seed: int | None = None, buckets: int = 1) -> Iterator[Batch]:
+    def batches(self, size: int, *, seed: int | None = None, **how: Any) -> Iterator[Batch]:
         """As `DeviceSplit.batches`."""
-        for batch in self.split.batches(size, seed=seed, buckets=buckets):
+        for batch in self.split.batches(size, seed=seed, **how):
             left = lose(batch, self.loss, self.words)
             # Embeddings of [UNK] are what the text model makes of it: zero only where the whole text is absent.
             yield replace(left, text=batch.text) if self._encoded else left
@@ -149,18 +149,18 @@ class DropoutSplit:
     def __len__(self) -> int:
         return len(self.split)
 
-    def batches(self, size: int, *, seed: int | None = None, buckets: int = 1) -> Iterator[Batch]:
+    def batches(self, size: int, *, seed: int | None = None, **how: Any) -> Iterator[Batch]:
         """As `DeviceSplit.batches`."""
         chosen = self.split
         if seed is not None:
             chosen = self.reader.read(self.split, training_loss(self.split, derive_seed(seed, "loss")))
-        yield from chosen.batches(size, seed=seed, buckets=buckets)
+        yield from chosen.batches(size, seed=seed, **how)
 
 
 def under_regime(splits: StudySplits, run: Run, train: DeviceSplit, valid: DeviceSplit) -> tuple[Any, Any]:
     """The splits that ``run`` learns from and is judged on, as its settings ``regime`` and ``epoch_on`` say."""
     config = run.config
-    if not run.stage.has_regime or (config.regime == "complete" and config.epoch_on == "complete"):
+    if not run.stage.has_regime or not config.loses_steps:
         return train, valid
     reader = Reader(splits, run).prepare()
     if config.epoch_on == "masked":

@@ -115,7 +115,7 @@ class _Group:
 
 def _predict_group(study: Study, group: _Group) -> tuple[str, dict[str, np.ndarray]]:
     """The digest of the masks, and predictions (C, N) by the name of the run."""
-    clips = study.split(group.split, group.runs[0])
+    clips = study.splits.split(group.split, group.runs[0], whole=True)
     masks = conditions(group.protocol)
     losses = [loss_of(group.protocol, mask, study.corpus.sha256, group.split, clips) for mask in masks]
     masks_digest, made = digest(losses), {}
@@ -152,7 +152,7 @@ def _predicted(
             if condition.complete:
                 values = study.predictions(run, split)["prediction"].to_numpy()
             else:
-                left = readers[run.name].read(study.split(split, run), loss)
+                left = readers[run.name].read(study.splits.split(split, run, whole=True), loss)
                 values = predict(systems[run.name], left, run.stage.schedule)["prediction"]
             if not np.isfinite(values).all():
                 raise RunError(f"{run.name}: a prediction with {condition.level!r} is not finite")

@@ -1,9 +1,10 @@
-"""Search, on validation only, of what the paper leaves open; the chosen values become a preset file.
+"""Search, on validation only, of what the paper leaves open, or of a compared system; a preset file keeps the choice.
 
-The search is given a study without its test split. A trial trains stage two under its settings once a seed,
+The search is given a study without its test split. A trial trains the system under its settings once a seed,
 from the stage-one encoders that all runs share, and is worth the mean over seeds of the validation MAE at the
-chosen epoch. Finished trials are kept in ``search/trials.json``, from which Optuna's study is put together again;
-a search that was stopped at any moment continues, and proposes what it would have proposed.
+chosen epoch. All systems have the same budget: trials, seeds, epochs of the profile, pruning. Finished trials are
+kept in ``search/trials.json``, from which Optuna's study is put together again; a search that was stopped at any
+moment continues, and proposes what it would have proposed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..config import Config
 from ..data.text_model import text_model_sha256
 from ..support.errors import ConfigError, RunError
 from ..support.files import atomic, read_json_lines
@@ -32,7 +31,7 @@ from .memory import OutOfMemory
 from .presets import write_preset
 from .run_records import RUN_FORMAT, training_seconds
 from .runs import Run
-from .stages import MGCLStage
+from .search_space import Range, subject_of
 from .study import Study
 
 log = logging.getLogger(__name__)
@@ -44,57 +43,36 @@ BEFORE_PRUNING = 5
 
 
 @dataclass(frozen=True)
-class Range:
-    """Real values between two bounds, both included; ``log`` draws them evenly on a logarithmic scale."""
-
-    low: float
-    high: float
-    log: bool = False
-
-
-#: What is searched: real settings by their range, others by their choices (label → value). All belong to stage two;
-#: `micro` also decides how micro encoders are pretrained, once for each of its readings.
-SPACE: dict[str, Range | dict[str, Any]] = {
-    "temperature": Range(0.02, 2.0, log=True),  # decision 12; CLGSI, whose loss L_con is made from, has .03
-    "alpha": Range(0.01, 1.0, log=True),  # 12
-    "beta": Range(0.001, 1.0, log=True),  # 12
-    "mgcl_lr": Range(2e-5, 2e-3, log=True),
-    "dropout": Range(0.0, 0.5),
-    "micro": {"sequence": "sequence", "pooled": "pooled"},  # 4
-    "trained_encoders": {"V,A": ("V", "A"), "none": ()},  # 14
-}
-
-
-@dataclass(frozen=True)
 class SearchResult:
     """What a search leaves: every trial, and the preset with the file that holds it.
 
     ``trials`` has a row for each trial: ``number``; ``state``, "complete", "pruned" or "failed" (out of memory);
     ``validation_mae``, of a pruned trial the mean so far; ``epochs`` trained; ``seconds`` of them; and a column for
-    each searched setting, named in ``searched``.
+    each searched setting, named in ``searched``; ``logarithmic`` are those that were drawn on a logarithmic scale.
     """
 
     trials: pd.DataFrame
     searched: tuple[str, ...]
     preset: dict[str, Any]
     path: Path
-
-    @property
-    def logarithmic(self) -> tuple[str, ...]:
-        """The searched settings that were drawn on a logarithmic scale."""
-        return tuple(name for name in self.searched if isinstance(SPACE[name], Range) and SPACE[name].log)
+    logarithmic: tuple[str, ...]
 
     @property
     def overrides(self) -> dict[str, Any]:
         """The settings to hand to a `Study` or a notebook."""
         return self.preset["overrides"]
 
+    @property
+    def system_overrides(self) -> dict[str, dict[str, Any]]:
+        """Those of compared systems, likewise."""
+        return self.preset.get("system_overrides", {})
+
 
 class _Pruned(Exception):
     """The median pruner stopped a trial."""
 
 
-def run_search(study: Study, trials: int = TRIALS, *, out: Path | None = None) -> SearchResult:
+def run_search(study: Study, trials: int = TRIALS, *, out: Path | None = None, system: str = "mgcl") -> SearchResult:
     """Run what is missing of ``trials`` trials, completed or pruned, and write the preset of the best.
 
     The first trial has the study's own settings, so the chosen ones are never worse on validation. What the study
@@ -105,17 +83,19 @@ def run_search(study: Study, trials: int = TRIALS, *, out: Path | None = None) -
     Args:
         study: corpus, profile, seeds and overrides.
         trials: how many there are to be in all, earlier ones counted.
-        out: the preset file; ``search/preset.json`` of the study when None.
+        out: the preset file; ``search/preset.json`` of the study when None, ``search/SYSTEM/preset.json`` of a compared
+            system.
+        system: "mgcl", or the compared system whose own settings are searched (`search_space.system_space`).
 
     Raises:
-        ConfigError: Optuna is not installed, ``trials`` is below 1, or nothing is left to search.
+        ConfigError: Optuna is not installed, ``trials`` is below 1, an unknown system, or nothing is left to search.
         RunError: no trial was completed.
         DamagedFile: the file of finished trials is not as it was written.
     """
     optuna = _optuna()
     if trials < 1:
         raise ConfigError(f"trials={trials}: must be at least 1")
-    job = _Job(optuna, study)
+    job = _Job(optuna, study, system)
     job.folder.mkdir(parents=True, exist_ok=True)
     write_overrides(study.artifacts, study.changes)
     with claim(job.folder / "search", "the search"):
@@ -123,20 +103,18 @@ def run_search(study: Study, trials: int = TRIALS, *, out: Path | None = None) -
         while len(job.trials.trials) < trials:
             job.one_trial()
         path = Path(out or job.folder / "preset.json")
-        return SearchResult(job.write_trials(), tuple(job.space), job.write_preset(path), path)
+        logarithmic = tuple(name for name, values in job.space.items() if isinstance(values, Range) and values.log)
+        return SearchResult(job.write_trials(), tuple(job.space), job.write_preset(path), path, logarithmic)
 
 
 class _Job:
-    """One search: the study without its test split, the space, and Optuna's study."""
+    """One search: the study without its test split, what is searched of which system, and Optuna's study."""
 
-    def __init__(self, optuna: Any, study: Study):
+    def __init__(self, optuna: Any, study: Study, system: str):
         self.optuna, self.study = optuna, study.without_test()
-        self.space = {name: values for name, values in SPACE.items() if name not in study.overrides}
-        if not self.space:
-            raise ConfigError("nothing is left to search: every setting of the search is overridden")
-        self.default = {name: _default(values, getattr(study.base, name), name) for name, values in self.space.items()}
-        self.folder = study.artifacts / "search"
-        fixed = {name: value for name, value in study.base.as_dict().items() if name not in (*self.space, "seed")}
+        self.subject = subject_of(self.study, system)
+        self.space, self.default, self.folder = self.subject.space, self.subject.default, self.subject.folder
+        fixed = self.subject.fixed()
         if study.base.reads_words:
             fixed["text_model"] = text_model_sha256(study.base.text_model)
         identity = {
@@ -153,7 +131,7 @@ class _Job:
         """Make Optuna's study, of the trials that are finished."""
         optuna = self.optuna
         # At the ends of seeds alone: after a quarter of one, all but the quickest starters were stopped.
-        epochs = self.study.base.mgcl_epochs
+        epochs = self.subject.epochs
         pruner = optuna.pruners.MedianPruner(BEFORE_PRUNING, n_warmup_steps=epochs, interval_steps=epochs)
         # In memory: a database would be believed whatever became of its file.
         self.trials = optuna.create_study(study_name=self.name, pruner=pruner, direction="minimize")
@@ -211,8 +189,8 @@ class _Job:
             value, state = None, states.PRUNED
             trial.set_user_attr("reason", str(reason))
         except OutOfMemory as reason:
-            configs = self._configs(trial.params)
-            if not all(run.trained for config in configs for run in self.study.encoder_runs(config)):
+            runs = self.subject.runs(trial.params, folder)
+            if not all(parent.trained for run in runs for parent in run.parents):
                 raise  # of stage one, which all trials need
             value, state = None, states.FAIL
             trial.set_user_attr("reason", str(reason))
@@ -224,64 +202,52 @@ class _Job:
         shutil.rmtree(folder.parent, ignore_errors=True)  # weights and histories; what was reported of them is kept
 
     def _distributions(self) -> dict[str, Any]:
-        return {name: _distribution(self.optuna, values) for name, values in self._ranges().items()}
-
-    def _ranges(self) -> dict[str, Range | dict[str, Any]]:
-        """The space, widened where the default lies outside."""
-        return {
-            name: Range(min(values.low, self.default[name]), max(values.high, self.default[name]), values.log)
-            if isinstance(values, Range)
-            else values
-            for name, values in self.space.items()
-        }
+        return {name: _distribution(self.optuna, values) for name, values in self.subject.ranges().items()}
 
     def _validation_mae(self, trial: Any, folder: Path) -> float:
         """Mean over seeds of the validation MAE at the chosen epoch; pruned by the mean so far at equal epochs."""
         best: list[float] = []  # of the seeds before the current one
         reported: set[int] = set()
+        trained: dict[Path, int] = {}  # epochs of each seed
+        epochs = self.subject.epochs
 
-        def report(history: list[dict[str, Any]]) -> None:
-            lowest = math.inf
-            for row in history:
+        def report(value: float, epoch: int) -> None:
+            step = len(best) * epochs + epoch
+            if step not in reported:
+                reported.add(step)
+                trial.report(float(np.mean([*best, value])), step)
+
+        def prune() -> None:
+            if trial.should_prune():
+                raise _Pruned(f"above the median after {sum(trained.values())} epochs")
+
+        def after_epoch(directory: Path) -> None:
+            lowest, rows = math.inf, read_json_lines(directory / HISTORY)  # with the epochs before a stop from outside
+            trained[directory] = len(rows)
+            trial.set_user_attr("epochs", sum(trained.values()))
+            for row in rows:
                 lowest = min(lowest, math.inf if row["valid_mae"] is None else row["valid_mae"])
-                step = len(best) * self.study.base.mgcl_epochs + row["epoch"]
-                if step not in reported:
-                    reported.add(step)
-                    trial.report(float(np.mean([*best, lowest])), step)
+                report(lowest, row["epoch"])
+            prune()
 
-        configs = self._configs(trial.params)
-        encoders = [run for config in configs for run in self.study.encoder_runs(config) if not run.trained]
+        runs = self.subject.runs(trial.params, folder)
+        encoders = [parent for run in runs for parent in run.parents if not parent.trained]
         for name in self.study.side_by_side(_train_encoder, encoders):
             log.info("stage one: %s", name)
-        for seed, config in zip(self.study.seeds, configs, strict=True):
-            run = Run(MGCLStage(config), folder / str(seed), self.study.encoder_runs(config))
-
-            def after_epoch(epoch: int, system: Any, directory: Path = run.directory) -> None:
-                report(read_json_lines(directory / HISTORY))  # with the epochs before a stop from outside
-                if trial.should_prune():
-                    raise _Pruned(f"above the median after {max(reported)} epochs")
-
+        for run in runs:
             _, result = self.study.fit(
                 run,
                 run.directory,
-                after_epoch=after_epoch,
-                label=f"{self.study.corpus.name} trial {trial.number} seed {seed}",
+                after_epoch=lambda _epoch, _system, directory=run.directory: after_epoch(directory),
+                label=f"{self.study.corpus.name} trial {trial.number} seed {run.seed}",
             )
-            best.append(result.history[result.chosen_epoch - 1]["valid_mae"])
+            value = result.history[result.chosen_epoch - 1]["valid_mae"]
+            if len(result.history) < epochs:  # its patience ended it: trials are compared at the ends of seeds
+                report(value, epochs)
+                prune()
+            best.append(value)
         trial.set_user_attr("seeds", best)
         return float(np.mean(best))
-
-    def _configs(self, params: Mapping[str, Any]) -> list[Config]:
-        """The settings of a trial, one of each seed."""
-        chosen = self._settings(params)
-        return [self.study.config(seed).override(chosen) for seed in self.study.seeds]
-
-    def _settings(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """A trial's labels as values of the settings."""
-        return {
-            name: params[name] if isinstance(values, Range) else values[params[name]]
-            for name, values in self.space.items()
-        }
 
     # What a search leaves behind
 
@@ -303,7 +269,7 @@ class _Job:
                     "state": names[trial.state.name],
                     "validation_mae": trial.value,
                     **of_seeds,
-                    "epochs": len(trial.intermediate_values),
+                    "epochs": trial.user_attrs.get("epochs", len(trial.intermediate_values)),
                     "seconds": round(trial.user_attrs.get("seconds", 0.0), 1),
                     **{name: trial.params.get(name) for name in self.space},
                 }
@@ -319,20 +285,16 @@ class _Job:
             raise RunError("no trial was completed, so there is nothing to choose from")
         study, best = self.study, self.trials.best_trial
         default = next((trial.value for trial in self._of_state("COMPLETE") if trial.params == self.default), None)
-        values = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in self._settings(best.params).items()
-        }
-        overrides = {**{name: study.base.as_dict()[name] for name in study.overrides}, **values}
         origin = {
             "rule": "lowest mean over seeds of the validation MAE; test data was withheld",
             "corpus": {"name": study.corpus.name, "sha256": study.corpus.sha256, "synthetic": study.corpus.synthetic},
+            "system": self.subject.name,
             "profile": study.profile,
             "seeds": list(study.seeds),
             "precision": study.base.precision,
             "searched": {
                 name: vars(values) if isinstance(values, Range) else list(values)
-                for name, values in self._ranges().items()
+                for name, values in self.subject.ranges().items()
             },
             "trials": {
                 "completed": len(self._of_state("COMPLETE")),
@@ -343,25 +305,11 @@ class _Job:
             "validation_mae": {"default": default, "chosen": best.value},
             "optuna_study": self.name,
         }
-        return write_preset(path, overrides, origin)
+        return write_preset(path, **self.subject.chosen(best.params), origin=origin)
 
 
 def _train_encoder(study: Study, run: Run) -> str:
     return study.finish(run, test=False).name
-
-
-def _default(values: Range | dict[str, Any], value: Any, name: str) -> Any:
-    """The study's own value as a trial writes it.
-
-    Raises:
-        ConfigError: it is none of the choices.
-    """
-    if isinstance(values, Range):
-        return value
-    for label, choice in values.items():
-        if choice == value:
-            return label
-    raise ConfigError(f"{name}={value!r} is none of what is searched ({', '.join(values)}); override it to keep it")
 
 
 def _distribution(optuna: Any, values: Range | dict[str, Any]) -> Any:

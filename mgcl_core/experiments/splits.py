@@ -99,8 +99,10 @@ class StudySplits:
         steps = self._tokens("train").shape[2]
         return shapes_of(run.config, bound=self.corpus.bound, clips=clips, text_dim=width, text_steps=steps)
 
-    def split(self, name: str, run: Run) -> DeviceSplit:
+    def split(self, name: str, run: Run, *, whole: bool = False) -> DeviceSplit:
         """Split ``name`` on the device, with what ``run`` reads of frozen encoders.
+
+        Audio and vision are their means for a system that reads nothing else, unless ``whole`` asks for every step.
 
         Raises:
             RunError: the test split is asked for before the epoch of ``run`` is chosen.
@@ -130,7 +132,7 @@ class StudySplits:
                 split.features[key] = place(values, self.device, self._room_left())
         if run.stage.reads_text_embeddings and self.config.reads_words:
             split.text = place(self._text_embeddings(run, name, split), self.device, self._room_left())
-        return split
+        return split.averaged() if run.stage.reads_means and not whole else split
 
     def _room_left(self) -> int | None:
         return (

@@ -32,7 +32,7 @@ from ..data.corpus import MODALITIES, EncoderName, Split
 from ..encoders import encoder_names, frozen_encoders
 from ..model import MGCL
 from ..stage_one import UnimodalRegressor, learns_own_label
-from ..support.errors import RunError
+from ..support.errors import ConfigError, RunError
 from ..support.provenance import source_digest
 from ..support.runtime import derive_seed
 from ..support.typed_values import read_fields
@@ -57,6 +57,8 @@ class Stage(ABC):
     has_regime = True
     #: Whether it reads contextual text embeddings of a text model that is not fine-tuned (`Batch.text`).
     reads_text_embeddings = False
+    #: Whether it reads nothing of audio and vision but their means (`DeviceSplit.averaged`).
+    reads_means = False
 
     @property
     @abstractmethod
@@ -262,6 +264,15 @@ class ComparedStage(Stage):
     system: str
     own_settings: LoopSettings
 
+    def __post_init__(self) -> None:
+        wanted = {"scaling": "none", "precision": "fp32"}  # features as the file has them, in mmsa's precision
+        if self.own_settings.published is not None:
+            for name, value in wanted.items():
+                if getattr(self.config, name) != value:
+                    raise ConfigError(
+                        f"protocol='published' of {self.system} needs {name}={value!r} (--set {name}={value})"
+                    )
+
     @property
     def name(self) -> str:
         return self.system
@@ -275,7 +286,10 @@ class ComparedStage(Stage):
         # Runs on words are named as they always were.
         text = {} if self.config.reads_words else named_settings(self.config.part(TextFeatureInput))
         common = named_settings(self.config.part(ComparedSettings))
-        return {**common, **text, "system": plain_settings(self.own_settings)}
+        own = plain_settings(self.own_settings)
+        if own.get("protocol") == "ours":
+            del own["protocol"]
+        return {**common, **text, "system": own}
 
     @property
     def system_settings(self) -> LoopSettings:
@@ -288,6 +302,12 @@ class ComparedStage(Stage):
     @property
     def reads_text_embeddings(self) -> bool:
         return system_entry(self.system).text == "frozen"
+
+    @property
+    def reads_means(self) -> bool:
+        # What follows mmsa's model takes means over padding too, and lost steps are lost before the mean.
+        whole = getattr(self.own_settings, "follows_reference", False) or self.config.loses_steps
+        return system_entry(self.system).reads_means and not whole
 
     @property
     def schedule(self) -> Schedule:
@@ -305,7 +325,7 @@ class ComparedStage(Stage):
             getattr(settings, f"{prefix}{name}") for name in ("epochs", "batch_size", "warmup_epochs")
         )
         return Schedule(epochs, batch_size, settings.weight_decay, warmup, settings.clip_norm, patience,
-                        self.config.precision)  # fmt: skip
+                        self.config.precision, published=settings.published)  # fmt: skip
 
     @property
     def parents(self) -> tuple[EncoderName, ...]:

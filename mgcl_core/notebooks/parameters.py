@@ -20,7 +20,7 @@ import yaml
 
 from ..config import PROFILES, read_overrides
 from ..data.known_files import known_name
-from ..experiments.presets import read_preset
+from ..experiments.presets import read_preset, read_system_overrides
 from ..experiments.study import SEEDS, Study
 from ..support.errors import ConfigError, nearest
 from ..support.paths import find, project_root
@@ -43,6 +43,7 @@ class Parameters:
     profile: str = "auto"  # "paper", "small", "demo"; auto: "demo" for the demo corpora, "paper" for all others
     seeds: tuple[int, ...] = SEEDS
     overrides: Any = field(default_factory=dict)  # settings that differ, or the path of a preset file (….json)
+    system_overrides: Any = field(default_factory=dict)  # of compared systems, by system: {"misa": {"lr": 5e-5}}
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     workers: int | Literal["auto"] = "auto"  # runs side by side (`mgcl_core.experiments.study.Study`)
@@ -51,8 +52,14 @@ class Parameters:
     trials: int = 20  # of the search
 
     def __post_init__(self) -> None:
-        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "overrides"}
-        for name, value in {**read_fields(Parameters, values), "overrides": _overrides(self.overrides)}.items():
+        values = {item.name: getattr(self, item.name) for item in fields(self) if "overrides" not in item.name}
+        systems = _dictionary("system_overrides", self.system_overrides)
+        if isinstance(self.overrides, str) and self.overrides.endswith(".json"):
+            overrides, systems = read_preset(self.overrides), {**read_system_overrides(self.overrides), **systems}
+        else:
+            overrides = read_overrides(_dictionary("overrides", self.overrides))
+        values = read_fields(Parameters, values) | {"overrides": overrides, "system_overrides": systems}
+        for name, value in values.items():
             object.__setattr__(self, name, value)
         if self.profile != "auto" and self.profile not in PROFILES:
             raise ConfigError(f"unknown profile {self.profile!r}: {nearest(self.profile, [*PROFILES, 'auto'])}")
@@ -77,6 +84,7 @@ class Parameters:
             profile,
             seeds=self.seeds,
             overrides=self.overrides,
+            system_overrides=self.system_overrides,
             device=self.device,
             precision=self.precision,
             workers=self.workers,
@@ -176,17 +184,15 @@ def _calls_begin(node: ast.AST) -> bool:
     return getattr(function, "id", getattr(function, "attr", None)) == "begin"
 
 
-def _overrides(value: Any) -> dict[str, Any]:
-    if isinstance(value, str) and value.endswith(".json"):
-        return read_preset(value)
+def _dictionary(name: str, value: Any) -> dict[str, Any]:
     if isinstance(value, str):
         try:
             value = yaml.safe_load(value) or {}  # YAML holds JSON, and is what `papermill -y` reads
         except yaml.YAMLError as error:
-            raise ConfigError(f"overrides={value!r}: must be an object of JSON or YAML ({error})") from error
+            raise ConfigError(f"{name}={value!r}: must be an object of JSON or YAML ({error})") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"overrides={value!r}: must be a dictionary of settings")
-    return read_overrides(value)
+        raise ConfigError(f"{name}={value!r}: must be a dictionary of settings")
+    return value
 
 
 def _log_to_stdout() -> None:

@@ -33,6 +33,7 @@ class Result:
     - ``changed``: settings differ from the profile's
     - ``run``: the run's directory name; ``profile``: of its settings; ``selection``: how its epoch was chosen;
       ``precision``: "fp32" or "bf16"
+    - ``tuned``: trials of the search that chose its settings on validation; 0: none did
     - ``text_source``: "words", or "features" where text came as features of the file, without a text model
     """
 
@@ -53,6 +54,7 @@ class Result:
     changed: bool = False
     precision: str = "fp32"
     text_source: str = "words"
+    tuned: int = 0
 
 
 @dataclass(frozen=True, eq=False)

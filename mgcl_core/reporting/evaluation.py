@@ -12,6 +12,7 @@ import torch
 from ..config import VARIANTS
 from ..data.corpus import GRANULARITIES, MODALITIES
 from ..data.known_files import published_file
+from ..experiments.presets import trials_behind
 from ..experiments.registry import paper_dataset, system_entry
 from ..experiments.runs import Run
 from ..experiments.study import Study
@@ -32,6 +33,13 @@ def results_of(study: Study, runs: Iterable[Run]) -> list[Result]:
     own_file = f"{DATASETS[paper_dataset(study.corpus)]}/unaligned"
     known_file = (published_file(study.corpus) or "").startswith(own_file)
     changed = bool({"overrides", "system_overrides"} & study.changes.keys())
+    runs = list(runs)
+    tuned = {
+        name: trials_behind(
+            study.directory, name, study.overrides if name == "mgcl" else study.system_overrides.get(name, {})
+        )
+        for name in {run.stage.name for run in runs}
+    }
     for run in runs:
         if run.done:
             frame = study.predictions(run)
@@ -55,6 +63,7 @@ def results_of(study: Study, runs: Iterable[Run]) -> list[Result]:
                     changed=changed,
                     precision=run.config.precision,
                     text_source=run.config.text_source,
+                    tuned=tuned[run.stage.name],
                 )
             )
     return results

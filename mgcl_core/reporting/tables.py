@@ -20,6 +20,8 @@ from .published import SCHEMES, paper_models, paper_table, paper_text
 from .rendering import Table
 from .wording import (
     BOLD,
+    TUNED,
+    TUNED_NOTE,
     about,
     beside_paper,
     compact_marks,
@@ -31,6 +33,7 @@ from .wording import (
     p_text,
     paired_text,
     shows,
+    tuned_text,
     verdict,
 )
 
@@ -152,7 +155,7 @@ def _display(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The frame of strings and which of its cells are bold; a model is two to six lines."""
     printed = paper_models(number)
-    lines, labels, bold = [], [], []
+    lines, labels, bold, tuned = [], [], [], []
     for block in blocks:
         for model in block.models:
             rows = cells[(cells["dataset"] == block.dataset) & (cells["model"] == model)]
@@ -161,9 +164,12 @@ def _display(
                 labels.append((block.dataset, printed.get(model, model), label))
                 lines.append(texts)
                 bold.append([label.startswith("ours (") and cell["bold"] for cell in of_model])
+                tuned.append(tuned_text(block, model) if label.startswith("ours (n=") else "")
     index = pd.MultiIndex.from_tuples(labels, names=["Dataset", "Model", "Row"])
     names = [METRIC_NAMES[metric] for metric in metrics]
     frame, mask = (pd.DataFrame(values, index=index, columns=names) for values in (lines, bold))
+    if compares_systems(number, blocks):
+        frame[TUNED], mask[TUNED] = tuned, False
     return (frame, mask) if len(blocks) > 1 else (frame.droplevel("Dataset"), mask.droplevel("Dataset"))
 
 
@@ -172,7 +178,7 @@ def _compact(number: int, title: str, blocks: list[Block], cells: pd.DataFrame, 
 
     The paper's row stands below ours where the two can be compared (`Block.no_verdict`).
     """
-    several, rows, bold, footer = len(blocks) > 1, {}, [], []
+    several, rows, bold, tuned, footer = len(blocks) > 1, {}, [], [], []
     for block in blocks:
         printed = paper_models(number)
         for model, results in block.models.items():
@@ -183,11 +189,13 @@ def _compact(number: int, title: str, blocks: list[Block], cells: pd.DataFrame, 
             of_model = of_model.loc[list(metrics)].reset_index().to_dict("records")
             rows[label] = [mean_text(cell) + ("†" if cell["p_holm"] < ALPHA else "") for cell in of_model]
             bold.append([cell["bold"] for cell in of_model])
+            tuned.append(tuned_text(block, model))
             if model in printed and not block.no_verdict:
                 texts = [paper_text(number, block.dataset, model, cell["metric"]) for cell in of_model]
                 name = f"{printed[model]}, paper"
                 rows[(block.dataset, name) if several else name] = [text or "not printed" for text in texts]
                 bold.append([False] * len(metrics))
+                tuned.append("")
         footer += about(block)[:1]
     names = [METRIC_NAMES[metric] for metric in metrics]
     index = pd.MultiIndex.from_tuples(rows, names=["Dataset", "Model"]) if several else pd.Index(rows, name="Model")
@@ -199,8 +207,16 @@ def _compact(number: int, title: str, blocks: list[Block], cells: pd.DataFrame, 
         missing = [model for model, results in block.models.items() if not results]
         if missing:
             footer.append(f"Not run{f' on {block.dataset}' if several else ''}: {', '.join(missing)}.")
-    return Table(number, title, frame, pd.DataFrame(bold, index=index, columns=names, dtype=bool), tuple(footer),
-                 suffix="-compact")  # fmt: skip
+    mask = pd.DataFrame(bold, index=index, columns=names, dtype=bool)
+    if compares_systems(number, blocks):
+        frame[TUNED], mask[TUNED] = tuned, False
+        footer.append(TUNED_NOTE)
+    return Table(number, title, frame, mask, tuple(footer), suffix="-compact")
+
+
+def compares_systems(number: int, blocks: Sequence[Block]) -> bool:
+    """Whether it is a table of systems, and more than one was run: then it says which were tuned."""
+    return number in (3, 4) and any(len([results for results in b.models.values() if results]) > 1 for b in blocks)
 
 
 def _lines(number: int, block: Block, model: str, of_model: list[dict]) -> list[tuple[str, list[str]]]:

@@ -13,6 +13,11 @@ from .published import RESULT_TABLES
 
 NAN_NOTE = "NaN: undefined for at least one seed, such as Corr of constant predictions."
 STARRED = "*: replicated by the paper's authors."
+TUNED = "Tuned"
+TUNED_NOTE = (
+    "Tuned: trials of the search, on validation, that chose the system's settings (`mgcl search --system NAME`, "
+    "docs/baselines.md); no: published settings, or given by hand. Only rows with equal trials had the same chance."
+)
 BOLD = (
     "Bold: the best of a column, only if its paired difference from every other system of ours has p < .05, "
     "Holm-corrected over all such comparisons of this table."
@@ -55,6 +60,12 @@ def paired_text(cell: dict) -> str:
 
 def detectable_text(cell: dict) -> str:
     return "–" if np.isnan(cell["detectable"]) else number_text(cell["metric"], cell["detectable"])
+
+
+def tuned_text(block: Block, model: str) -> str:
+    """Whether a search chose the settings of a model that was run: by how many trials, or "no"."""
+    trials = {result.tuned for result in block.models[model]}
+    return " and ".join(f"{count} trials" if count else "no" for count in sorted(trials))
 
 
 def p_text(value: float) -> str:
@@ -135,6 +146,8 @@ def legend(blocks: Sequence[Block], cells: pd.DataFrame, frame: pd.DataFrame) ->
         "video: each is left out once, no clip is resampled. The variances of videos and seeds are added, with "
         f"Student's t on {_degrees(cells['ci_df'])} degrees of freedom (docs/statistics.md).",
     ]
+    if TUNED in frame:
+        lines.append(TUNED_NOTE)
     if shows(ours, "NaN"):
         lines.append(NAN_NOTE)
     if shows(ours, "–"):

@@ -312,6 +312,16 @@ class TestMISA:
                     compared += 1
         assert compared > 10
 
+    def test_losses_of_a_batch_are_the_mean_over_its_published_micro_batches(self, reference, text_model):
+        system = self.build(reference, "padded", text_model)
+        batch = reference.batch("padded")
+        whole = system(batch).losses
+        system.settings = dataclasses.replace(system.settings, micro_batch=2)
+        halves = [system(part).losses for part in batch.parts(2)]
+        for name, loss in system(batch).losses.items():
+            torch.testing.assert_close(loss, (halves[0][name] + halves[1][name]) / 2, **CLOSE)
+        assert abs(whole["diff"] - system(batch).losses["diff"]) > 1e-3  # which is not that of the whole batch
+
     def test_own_lengths_read_all_valid_steps(self, reference, text_model):
         """By default a late step of audio matters; with the reference's lengths it does not."""
         system = self.build(reference, "padded", text_model)

@@ -15,16 +15,19 @@ import pandas as pd
 import pytest
 from helpers.figures import trials
 
+from mgcl_core.baselines import COMPARED_SYSTEMS
 from mgcl_core.cli import build_parser, main, parameters_of
 from mgcl_core.data.text_model import tokenize
 from mgcl_core.experiments import search as module
 from mgcl_core.experiments.memory import OutOfMemory
 from mgcl_core.experiments.presets import read_preset
-from mgcl_core.experiments.search import SPACE, run_search
+from mgcl_core.experiments.registry import system_settings
+from mgcl_core.experiments.search import run_search
+from mgcl_core.experiments.search_space import SPACE, Range, system_space
 from mgcl_core.experiments.splits import Withheld
 from mgcl_core.experiments.study import Study
 from mgcl_core.notebooks.parameters import Parameters
-from mgcl_core.reporting import figures
+from mgcl_core.reporting import evaluation, figures
 from mgcl_core.support.errors import ConfigError, CorpusError, RunError
 from mgcl_core.trainer import NonFiniteLoss
 
@@ -199,7 +202,7 @@ def test_what_is_overridden_is_not_searched_but_is_in_the_preset(study):
 
 
 def test_a_default_outside_the_range_widens_it(study, monkeypatch):
-    monkeypatch.setitem(SPACE, "mgcl_lr", module.Range(1e-5, 1e-4, log=True))
+    monkeypatch.setitem(SPACE, "mgcl_lr", Range(1e-5, 1e-4, log=True))
     found = run_search(study(), 1)
     assert found.trials["mgcl_lr"].tolist() == [1e-3]
     assert found.preset["from"]["searched"]["mgcl_lr"] == {"low": 1e-5, "high": 1e-3, "log": True}
@@ -340,7 +343,80 @@ def test_the_figure_marks_the_pruned_the_best_and_the_default():
             figures.search_trials(wrong, ["alpha", "micro"], synthetic=True)
 
 
+# Compared systems
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny_corpus, tiny_overrides, tmp_path_factory):
+    """A search of LF-DNN in three trials, and the function that makes its study, of the results it lies in."""
+    results = tmp_path_factory.mktemp("results")
+
+    def build(**systems) -> Study:
+        changes = {"lf_dnn": {"epochs": 4, "patience": 1, "batch_size": 16, **systems.pop("lf_dnn", {})}, **systems}
+        return Study(tiny_corpus, "demo", seeds=[1, 2], overrides=tiny_overrides, device="cpu", workers=1,
+                     results=results, system_overrides=changes)  # fmt: skip
+
+    return build, run_search(build(), 3, system="lf_dnn")
+
+
+def test_a_compared_system_is_searched_by_its_own_settings(tuned):
+    build, found = tuned
+    assert found.path == build().artifacts / "search" / "lf_dnn" / "preset.json"
+    first, published = found.trials.iloc[0], system_settings("lf_dnn", "sims", "demo")
+    assert found.searched == ("weight_decay", "lr", "text_dropout", "audio_dropout", "vision_dropout", "fusion_dropout")
+    assert found.logarithmic == ("lr",)
+    assert {name: float(first[name]) for name in found.searched} == {
+        name: getattr(published, name) for name in found.searched
+    }
+    mae, origin = found.preset["from"]["validation_mae"], found.preset["from"]
+    assert mae["default"] == first["validation_mae"] and mae["chosen"] <= mae["default"]
+    assert (origin["system"], sum(origin["trials"].values())) == ("lf_dnn", 3)
+    # An epoch that its patience saves is not counted, and trials are compared at the ends of seeds all the same.
+    assert (found.trials["epochs"] <= 8).all() and (found.trials["epochs"] >= 2).all()
+
+
+def test_its_preset_gives_the_runs_of_the_chosen_trial_and_says_that_they_are_tuned(tuned):
+    build, found = tuned
+    parameters = Parameters(overrides=str(found.path))
+    chosen = parameters.system_overrides["lf_dnn"]
+    assert chosen == found.system_overrides["lf_dnn"] and chosen["epochs"] == 4
+    study = build(**parameters.system_overrides)
+    runs = study.compare(["lf_dnn"])
+    maes = [run.history["valid_mae"][run.chosen_epoch - 1] for run in runs]
+    assert np.mean(maes) == found.preset["from"]["validation_mae"]["chosen"]
+    assert {result.tuned for result in evaluation.results_of(study, runs)} == {3}
+    other = build(lf_dnn={"lr": 2 * chosen["lr"]})
+    assert {result.tuned for result in evaluation.results_of(other, other.compare(["lf_dnn"]))} == {0}
+
+
+def test_every_system_has_something_to_search_that_costs_no_more():
+    for name, entry in COMPARED_SYSTEMS.items():
+        for dataset, settings in entry.published.items():
+            space = system_space(settings)
+            assert {"lr", "weight_decay"} <= set(space), (name, dataset)
+            assert not {"epochs", "batch_size", "width", "layers", "micro_batch"} & set(space), (name, dataset)
+            assert not [setting for setting in space if setting not in vars(settings)]
+
+
+def test_the_command_searches_several_systems_with_one_budget(tuned, monkeypatch, capsys):
+    build, _ = tuned
+    monkeypatch.setattr("mgcl_core.notebooks.parameters.Parameters.study", lambda self, corpus=None: build())
+    assert main(["search", "--system", "lf_dnn", "--system", "lmf", "--trials", "1"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "of the default settings" in line]
+    assert [line.split(":")[0] for line in lines] == ["lf_dnn", "lmf"]
+    assert main(["search", "--system", "lf_dnn", "--system", "lmf", "--out", "x.json"]) == 2
+    assert main(["search", "--system", "lfdnn"]) == 2
+    assert "did you mean 'lf_dnn'" in capsys.readouterr().err
+
+
 # Presets
+
+
+def test_several_presets_are_read_together(tmp_path):
+    for name, systems in (("a", {"misa": {"lr": 1e-5}}), ("b", {"lmf": {"rank": 3}})):
+        (tmp_path / name).write_text(json.dumps({"overrides": {"alpha": 0.3}, "system_overrides": systems}))
+    options = build_parser().parse_args(["run", "--preset", str(tmp_path / "a"), "--preset", str(tmp_path / "b")])
+    assert parameters_of(options).system_overrides == {"misa": {"lr": 1e-5}, "lmf": {"rank": 3}}
 
 
 def test_a_preset_is_read_by_the_command_line_and_by_notebooks(tmp_path):
@@ -358,6 +434,7 @@ def test_a_preset_is_read_by_the_command_line_and_by_notebooks(tmp_path):
         ('{"overrides": {}, "form": {}}', "unknown key 'form'.*'from'"),
         ('{"alpha": 1}', "an object 'overrides'"),
         ("[1]", "an object 'overrides'"),
+        ('{"overrides": {}, "system_overrides": {"misa": 1}}', "object of objects"),
         ("{", "cannot be read"),
         (None, "cannot be read"),
     ],

@@ -15,6 +15,9 @@ Every file ``reference/<system>.safetensors`` holds, for tiny random models in e
 - ``input.<case>.<name>``: text (B, L, D) or tokens (B, 3, L), audio, vision, lengths, labels
 - ``output.<case>.<name>``: what the model returned; ``loss.<case>.<name>``: auxiliary losses; ``grad.<case>.<name>``:
   gradients of their weighted sum
+- ``input.steps.<name>``, ``steps.prediction`` (epochs, clips) and ``trained.<name>``, for the systems of ``TRAINED``:
+  clips in the order of their batches, what the model predicted of each before the optimiser's step, and its state after
+  20 steps of mmsa's own ``do_train``, without dropout
 - one piece of metadata, ``json``: mmsa's ``args``, and ``bert`` (config and vocabulary), null where there is none
 
 Cases: ``full`` has no padding, ``padded`` has clips of different lengths, ``aligned`` has the same steps everywhere.
@@ -27,6 +30,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -139,6 +143,15 @@ SYSTEMS: dict[str, dict] = {
 # shows MFN as its paper has it.
 AVERAGED = ("lf_dnn", "mfn", "lmf", "tfn")
 ADAPTED = ("mfn", "bert_mag")  # mmsa folds audio and vision onto the steps of text
+#: Systems that are trained for 20 steps by mmsa's own trainer, with its settings: large steps, and limits that bite.
+TRAINED: dict[str, dict] = {
+    "lf_dnn": {"learning_rate": 5e-3, "weight_decay": 1e-2},
+    "mfn": {"learning_rate": 5e-3, "weight_decay": 1e-2},
+    "lmf": {"learning_rate": 5e-3, "factor_lr": 2e-3, "weight_decay": 1e-2},
+    "tfn": {"learning_rate": 5e-3},
+    "misa": {"learning_rate": 1e-4, "grad_clip": 0.02, "update_epochs": 2},
+}
+TRAINED_CLIPS, STEPS_TRAINED = 20, 20  # five batches of four clips; for MISA two steps an epoch and a batch left over
 
 
 def inputs(case: str, *, tokens: bool, clips: int = CLIPS) -> dict[str, Tensor]:
@@ -273,6 +286,45 @@ def self_mm_losses(model: nn.Module, args) -> tuple[dict[str, Tensor], dict[str,
     return values, record
 
 
+def train(system: str, model: nn.Module, args) -> tuple[dict[str, Tensor], Tensor]:
+    """Train ``model`` for `STEPS_TRAINED` steps by mmsa's ``do_train``, without dropout.
+
+    Returns:
+        The inputs of all clips, and the prediction of each in every epoch (epochs, clips).
+    """
+    from MMSA.trains.ATIO import ATIO
+
+    accumulated = TRAINED[system].get("update_epochs", 1)
+    epochs = STEPS_TRAINED // (TRAINED_CLIPS // CLIPS // accumulated)
+    args.update(KeyEval="Loss", cur_seed=1, early_stop=epochs, batch_size=CLIPS, **TRAINED[system])
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
+    values = inputs("padded", tokens=system == "misa", clips=TRAINED_CLIPS)
+    values["labels"] = values["labels"][torch.randperm(TRAINED_CLIPS)]
+    text = values["text"] if "text" in values else values["tokens"].float()
+    audio, vision = values["audio"], values["vision"]
+    if system in AVERAGED:
+        audio, vision = audio.mean(1, keepdim=True), vision.mean(1, keepdim=True)
+    batches = [
+        {
+            "text": text[rows],
+            "audio": audio[rows],
+            "vision": vision[rows],
+            "labels": {"M": values["labels"][rows, None]},
+        }
+        for rows in torch.arange(TRAINED_CLIPS).split(CLIPS)
+    ]
+    predictions: list[Tensor] = []
+    model.register_forward_hook(lambda _model, _inputs, output: predictions.append(output["M"].detach().view(-1)))
+    trainer = ATIO().getTrain(args)
+    trainer.do_test = lambda *_args, **_options: {"Loss": math.inf}  # never better, so no weights are saved
+    trainer.do_train(model, {"train": batches, "valid": None})
+    return values, torch.cat(predictions).view(epochs, TRAINED_CLIPS)
+
+
 def save_bert(folder: Path) -> None:
     """A random tiny BERT with its vocabulary."""
     from transformers import BertConfig, BertModel, BertTokenizer
@@ -309,6 +361,11 @@ def make(system: str, folder: Path, bert: Path) -> Path:
         tensors.update({f"input.training.{name}": value for name, value in values.items()})
         tensors.update({f"loss.training.{name}": value for name, value in record.items()})
     tensors.update({f"weight.{name}": value.detach().clone() for name, value in model.Model.state_dict().items()})
+    if system in TRAINED:
+        values, tensors["steps.prediction"] = train(system, model, args)
+        tensors.update({f"input.steps.{name}": value for name, value in values.items()})
+        tensors.update({f"trained.{name}": value.detach().clone() for name, value in model.Model.state_dict().items()})
+        metadata["trained"] = {**TRAINED[system], "batch_size": CLIPS}
     path = folder / f"{system}.safetensors"
     save_file(
         {name: value.contiguous() for name, value in tensors.items()}, path, metadata={"json": json.dumps(metadata)}

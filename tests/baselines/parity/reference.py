@@ -25,18 +25,22 @@ def published(system: str) -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Reference:
-    """One reference file: ``args`` are mmsa's, ``tensors`` are named as make_reference.py says."""
+    """One reference file: ``args`` are mmsa's, ``tensors`` are named as make_reference.py says.
+
+    ``trained`` are the settings of its 20 steps by mmsa's own trainer, None where there are none.
+    """
 
     args: dict[str, Any]
     bert: dict[str, Any] | None
     tensors: dict[str, Tensor]
+    trained: dict[str, Any] | None = None
 
     @classmethod
     def load(cls, system: str) -> Reference:
         with safe_open(FOLDER / f"{system}.safetensors", "pt") as file:
             metadata = json.loads(file.metadata()["json"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        return cls(metadata["args"], metadata["bert"], tensors)
+        return cls(metadata["args"], metadata["bert"], tensors, metadata.get("trained"))
 
     def group(self, prefix: str) -> dict[str, Tensor]:
         """Tensors whose name begins with ``prefix.``, without it."""
@@ -46,10 +50,13 @@ class Reference:
             if name.startswith(f"{prefix}.")
         }
 
-    def weights(self, renamed: dict[str, str] | None = None) -> dict[str, Tensor]:
-        """mmsa's weights under our names: each pair of ``renamed`` replaces a beginning, the first that fits."""
+    def weights(self, renamed: dict[str, str] | None = None, kind: str = "weight") -> dict[str, Tensor]:
+        """mmsa's weights under our names: each pair of ``renamed`` replaces a beginning, the first that fits.
+
+        ``kind``: "weight", or "trained" for those after 20 steps of mmsa's own trainer.
+        """
         result = {}
-        for name, value in self.group("weight").items():
+        for name, value in self.group(kind).items():
             for old, new in (renamed or {}).items():
                 if name.startswith(old):
                     name = new + name.removeprefix(old)
