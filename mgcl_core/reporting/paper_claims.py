@@ -77,13 +77,10 @@ def criterion(rule: str) -> str:
         "most": ("more than half of the comparisons go the claim's way", "half"),
     }[rule]
     return (
-        f"{HOLDS}: {enough} with p < {ALPHA:g}; {contradicted(against)}; else {UNDECIDED}. Seeds and clips are paired, "
-        "p is Holm-corrected over all comparisons that the claims of one table make."
+        f"{HOLDS}: {enough} with p < {ALPHA:g}; {CONTRADICTED}: {against} or more of them go the other way with p < "
+        f"{ALPHA:g}; else {UNDECIDED}. Seeds and clips are paired, p is Holm-corrected over all comparisons that the "
+        "claims of one table make."
     )
-
-
-def contradicted(against: str) -> str:
-    return f"{CONTRADICTED}: {against} or more of them go the other way with p < {ALPHA:g}"
 
 
 def printed_comparisons(claims: Sequence[Claim]) -> pd.DataFrame:
@@ -96,7 +93,7 @@ def printed_comparisons(claims: Sequence[Claim]) -> pd.DataFrame:
         clips), NaN for other metrics; ``agrees``, whether it lies in the claim's direction, None for a dash;
         ``stated`` and ``stated_agrees``: the difference that the text gives, and whether it is the tables';
         ``paper_power``: how often one comparison at 5 % on a test set like the paper's, with three seeds, finds a
-        true difference of that size (`data/paper/power.csv`, simulated; at most .95 and at least .05 is told apart).
+        true difference of that size (``data/paper/power.csv``, simulated; .05 stands for .05 or less, .95 for .95 or more).
     """
     rows, designs = [], paper_file("power").set_index(["dataset", "pair", "metric"])
     levels = designs.columns.astype(float)
