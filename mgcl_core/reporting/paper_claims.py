@@ -93,7 +93,7 @@ def printed_comparisons(claims: Sequence[Claim]) -> pd.DataFrame:
         clips), NaN for other metrics; ``agrees``, whether it lies in the claim's direction, None for a dash;
         ``stated`` and ``stated_agrees``: the difference that the text gives, and whether it is the tables';
         ``paper_power``: how often one comparison at 5 % on a test set like the paper's, with three seeds, finds a
-        true difference of that size (``data/paper/power.csv``, simulated; .05 stands for .05 or less, .95 for .95 or more).
+        true difference of that size (``data/paper/power.csv``, simulated; .05 stands for .05 or less, .95 for more).
     """
     rows, designs = [], paper_file("power").set_index(["dataset", "pair", "metric"])
     levels = designs.columns.astype(float)
