@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mgcl_core.cli import main
 from mgcl_core.experiments import multiverse
 from mgcl_core.experiments.multiverse import GRID, TABLE5, runs_of, specifications
 from mgcl_core.experiments.study import Study
@@ -115,6 +116,17 @@ def test_the_notebook_shows_it_and_trains_nothing_again(trained, monkeypatch):
     pd.testing.assert_frame_equal(shown["result"].table, result.table)
     figures = {path.stem for path in (study.artifacts / "figures").glob("*.png")}
     assert figures == {"14_multiverse", "14_multiverse_mae"}
+
+
+@pytest.mark.slow
+def test_the_command_prints_how_often_each_claim_holds(trained, monkeypatch, capsys):
+    study, result, _ = trained
+    asked = []
+    monkeypatch.setattr(Parameters, "study", lambda self, corpus=None: asked.append(corpus) or study)
+    assert main(["multiverse", "--corpus", "clips.pkl"]) == 0 and asked == ["clips.pkl"]
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[-1] == str(result.path)
+    assert sum("w/o fusion" in line for line in shown) == len(METRICS["sims"]) + 3
 
 
 def synthetic(better: float) -> tuple[np.ndarray, dict[str, np.ndarray], list[str]]:
