@@ -417,8 +417,8 @@ class Study(Face):
             )
         return frame
 
-    def side_by_side(self, work: Callable[[Study, Run], Any], runs: Sequence[Run]) -> Iterator[Any]:
-        """What the function ``work`` gives for the study and each run, as they finish.
+    def side_by_side(self, work: Callable[[Study, Any], Any], runs: Sequence[Any]) -> Iterator[Any]:
+        """What the function ``work`` gives for the study and each run, or group of runs, as they finish.
 
         It is called in as many processes as the study has workers, and here where that is one.
         """
@@ -559,7 +559,7 @@ def _what_is_kept(runs: Sequence[Run]) -> str:
     return f"stopped: {done} of {len(runs)} runs are finished and kept{goes_on}; the same call or command continues"
 
 
-def _worker(recipe: dict[str, Any], work: Callable[[Study, Run], Any]) -> Callable[[Run], Any]:
+def _worker(recipe: dict[str, Any], work: Callable[[Study, Any], Any]) -> Callable[[Any], Any]:
     """In another process: ``work`` for the study that ``recipe`` describes."""
     return functools.partial(work, Study(**recipe))
 

@@ -36,6 +36,8 @@ class Claim:
     acc2_alone: bool = False
 
 
+#: Means of equal accuracies may differ by this.
+ROUNDING = 1e-12
 _DECLINE = "removing any of the key components leads to a decline"
 _GREATEST = "removing the fusion module has the greatest impact"
 CLAIMS = (
@@ -111,8 +113,8 @@ def judge(labels: np.ndarray, predicted: Mapping[str, np.ndarray], scheme: str, 
             rows.append(row | {"p_holm": float(estimate.p_to_correct)})
     frame = pd.DataFrame(rows)
     frame["p_holm"] = holm(frame["p_holm"])
-    frame["agrees"], decided = frame["difference"] > 0, frame["p_holm"] < ALPHA
-    return frame.assign(shown=frame["agrees"] & decided, contrary=(frame["difference"] < 0) & decided)
+    frame["agrees"], decided = frame["difference"] > ROUNDING, frame["p_holm"] < ALPHA
+    return frame.assign(shown=frame["agrees"] & decided, contrary=(frame["difference"] < -ROUNDING) & decided)
 
 
 def _under(study: Study, number: int, specification: dict[str, Any]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mgcl_core.cli import main
 from mgcl_core.experiments import multiverse
 from mgcl_core.experiments.multiverse import GRID, TABLE5, runs_of, specifications
 from mgcl_core.experiments.study import Study
@@ -117,6 +118,17 @@ def test_the_notebook_shows_it_and_trains_nothing_again(trained, monkeypatch):
     assert figures == {"14_multiverse", "14_multiverse_mae"}
 
 
+@pytest.mark.slow
+def test_the_command_prints_how_often_each_claim_holds(trained, monkeypatch, capsys):
+    study, result, _ = trained
+    asked = []
+    monkeypatch.setattr(Parameters, "study", lambda self, corpus=None: asked.append(corpus) or study)
+    assert main(["multiverse", "--corpus", "clips.pkl"]) == 0 and asked == ["clips.pkl"]
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[-1] == str(result.path)
+    assert sum("w/o fusion" in line for line in shown) == len(METRICS["sims"]) + 3
+
+
 def synthetic(better: float) -> tuple[np.ndarray, dict[str, np.ndarray], list[str]]:
     """Labels, predictions of three seeds by variant, and videos; MGCL's errors are ``better`` times as large."""
     random = np.random.default_rng(0)
@@ -164,9 +176,12 @@ def test_the_curve_has_a_point_a_specification_and_a_mark_for_each_choice():
     judged = [judge(labels, {**predicted, "MGCL": predicted["MGCL"] * scale}, "sims", videos) for scale in (1, 0.2)]
     table = pd.concat([frame.assign(micro=value) for frame, value in zip(judged, "ab", strict=True)])
     figure = specification_curve(table, ["micro"], "mae", synthetic=True)
-    pairs = table[table["metric"] == "mae"].drop_duplicates(["better", "worse"])
-    assert len(figure.axes) == 2 * len(pairs)
-    assert len([line for line in figure.axes[0].lines if line.get_marker() == "o"]) == 2
-    assert [text.get_text() for text in figure.axes[len(pairs)].get_yticklabels()] == ["micro a", "micro b"]
+    above, below = figure.axes[: len(figure.axes) // 2], figure.axes[len(figure.axes) // 2 :]
+    assert [ax.get_title() for ax in above] == [
+        f"{claim.better} better than\n{claim.worse}" for claim in CLAIMS if not claim.acc2_alone
+    ]
+    assert all(len([line for line in ax.lines if line.get_marker() == "o"]) == 2 for ax in above)
+    assert [text.get_text() for text in below[0].get_yticklabels()] == ["micro a", "micro b"]
+    assert [list(line.get_xdata()) for line in below[0].lines] == [[1], [0]]  # b, where MGCL is worse, comes first
     assert "synthetic" in figure.get_suptitle()
     assert multiverse.UNUSED.keys() <= set(TABLE5)

@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ...metrics import METRIC_NAMES
 from ...support.errors import RunError
 from ...support.names import printable
-from .style import HUES, NotebookFigure, finish, metric_label, percent, require_columns, styled
+from .style import HUES, NotebookFigure, finish, percent, require_columns, styled
 
 
 @styled()
@@ -41,19 +42,27 @@ def specification_curve(
         raise RunError(f"multiverse: no row of the metric {metric!r}")
     pairs = list(dict.fromkeys(zip(table["better"], table["worse"], strict=True)))
     choices = [(name, value) for name in varied for value in dict.fromkeys(table[name])]
-    height = 0.3 + 0.17 * len(choices)
-    figure = NotebookFigure(figsize=(2.1 * len(pairs) + 1, 2.4 + height), layout="constrained")
-    axes = figure.subplots(2, len(pairs), squeeze=False, sharex="col", sharey="row", height_ratios=(2, height))
-    for column, pair in enumerate(pairs):
-        of_pair = table[(table["better"] == pair[0]) & (table["worse"] == pair[1])]
-        of_pair = of_pair.sort_values("difference", kind="stable", ignore_index=True)
-        _curve(axes[0, column], of_pair, percent(metric))
-        axes[0, column].set_title(printable(f"{pair[0]} better than\n{pair[1]}"), parse_math=False, fontsize=8)
-        _choices(axes[1, column], of_pair, choices)
+    columns = len(pairs) if len(pairs) <= 5 else -(-len(pairs) // 2)
+    bands, height = -(-len(pairs) // columns), 0.3 + 0.17 * len(choices)
+    figure = NotebookFigure(figsize=(2.1 * columns + 1, (2.2 + height) * bands + 0.6), layout="constrained")
+    grid = figure.subplots(2 * bands, columns, squeeze=False, sharey="row", height_ratios=(2, height) * bands)
     unit = " (points)" if percent(metric) == 100 else ""
-    axes[0, 0].set_ylabel(f"{metric_label(metric).partition(' (')[0].partition(',')[0]}: gain{unit}")
-    axes[1, 0].set_yticks(range(len(choices)), [f"{name} {value}" for name, value in choices], fontsize=7)
-    axes[1, 0].set_ylim(len(choices) - 0.5, -0.5)
+    for place in range(bands * columns):
+        band, column = divmod(place, columns)
+        above, below = grid[2 * band : 2 * band + 2, column]
+        if place >= len(pairs):
+            above.remove(), below.remove()
+            continue
+        better, worse = pairs[place]
+        of_pair = table[(table["better"] == better) & (table["worse"] == worse)]
+        of_pair = of_pair.sort_values("difference", kind="stable", ignore_index=True)
+        _curve(above, of_pair, percent(metric))
+        above.set_title(f"{printable(better)} better than\n{printable(worse)}", parse_math=False, fontsize=8)
+        _choices(below, of_pair, choices)
+        if column == 0:
+            above.set_ylabel(f"{METRIC_NAMES.get(metric, metric)}: gain{unit}")
+            below.set_yticks(range(len(choices)), [f"{name} {value}" for name, value in choices])
+            below.set_ylim(len(choices) - 0.5, -0.5)
     dot = {"marker": "o", "linestyle": "none", "markersize": 4}
     handles = [
         Line2D([], [], color=HUES[0], markerfacecolor="white", label="agrees", **dot),
@@ -72,7 +81,7 @@ def _curve(ax: Axes, rows: pd.DataFrame, scale: float) -> None:
         ax.plot(position, scale * row["difference"], "o", color=colour, markerfacecolor=ground, markersize=3)
     ax.axhline(0, color=".3", linewidth=0.8, linestyle="--", zorder=0)
     ax.grid(axis="y")
-    ax.tick_params(labelbottom=False)
+    ax.set_xticks([])
 
 
 def _choices(ax: Axes, rows: pd.DataFrame, choices: Sequence[tuple[str, object]]) -> None:
