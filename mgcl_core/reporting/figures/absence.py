@@ -58,9 +58,10 @@ def absence_curves(
             seeds = int(of_system["n"].iloc[0])
             label = printable(f"{system} ({counted(seeds, 'seed')})" if seeds else system)
             if sets:
+                mark = "sD"[list(floors).index(system) % 2] if system in floors else "o"
                 offset = 0.7 * ((number + 0.5) / len(systems) - 0.5)
                 error = np.abs(np.stack([mean - low, high - mean]))
-                ax.errorbar(np.add(places, offset), mean, error, marker="sD"[list(floors).index(system) % 2] if system in floors else "o", markersize=3, label=label,
+                ax.errorbar(np.add(places, offset), mean, error, marker=mark, markersize=3, label=label,
                             **{**look, "linestyle": "none", "elinewidth": 1})  # fmt: skip
             else:
                 ax.plot(places, mean, label=label, **look)
