@@ -396,6 +396,7 @@ def _robustness(options: argparse.Namespace) -> None:
     from .data.absence import PROTOCOLS
     from .reporting.robustness import report
 
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # a line for each part of a font in a PDF
     parameters = parameters_of(options)
     for corpus in parameters.corpora:
         study = parameters.study(corpus)

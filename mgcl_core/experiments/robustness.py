@@ -149,8 +149,11 @@ def _predicted(
     for condition, loss in masks:
         encodings.clear()
         for run in runs:
+            own = study.predictions(run, split)["prediction"].to_numpy()
             if condition.complete:
-                values = study.predictions(run, split)["prediction"].to_numpy()
+                values = own
+            elif loss.modalities and isinstance(run.stage, EncoderStage):  # reads one, which is there or is not
+                values = own * loss.kept[run.stage.encoder.modality][:, 0]
             else:
                 left = readers[run.name].read(study.splits.split(split, run, whole=True), loss)
                 values = predict(systems[run.name], left, run.stage.schedule)["prediction"]

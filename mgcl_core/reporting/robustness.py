@@ -114,8 +114,8 @@ def robustness_cells(study: Study, found: Robustness) -> pd.DataFrame:
             low, high = mean.interval()
             sd = observed.std(axis=1, ddof=1) if len(seeds) > 1 else NAN
             columns = {"protocol": found.protocol, "line": names, "level": levels, "system": system, "metric": metric,
-                       "mean": mean.value, "sd": sd, "n": len(seeds), "ci_low": low, "ci_high": high,
-                       "pairs": len(common), "masks": found.masks}  # fmt: skip
+                       "mean": mean.value, "sd": sd, "n": len(seeds) * (system != CONSTANT),
+                       "ci_low": low, "ci_high": high, "pairs": len(common), "masks": found.masks}  # fmt: skip
             if paired is not None:
                 difference = paired.estimate(metric)
                 tested.append((len(frames), difference))

@@ -31,7 +31,7 @@ def absence_curves(
 
     Args:
         cells: tidy, a row a line, system and metric: ``level`` (a rate or a set; without one a row is not drawn),
-            ``system``, ``metric``, ``mean``, ``ci_low``, ``ci_high``, ``n``.
+            ``system``, ``metric``, ``mean``, ``ci_low``, ``ci_high``, ``n`` (seeds; 0 where there is none).
         metrics: the panels.
         synthetic: whether the data are.
         reference: one of the systems, drawn last.
@@ -55,11 +55,13 @@ def absence_curves(
             of_system = cells[(cells["system"] == system) & (cells["metric"] == metric)].set_index("level")
             mean, low, high = (of_system.loc[levels, name] * percent(metric) for name in ("mean", "ci_low", "ci_high"))
             look = _look(system, others, reference, floors)
-            label = printable(f"{system} ({counted(int(of_system['n'].iloc[0]), 'seed')})")
+            seeds = int(of_system["n"].iloc[0])
+            label = printable(f"{system} ({counted(seeds, 'seed')})" if seeds else system)
             if sets:
+                mark = "sD"[list(floors).index(system) % 2] if system in floors else "o"
                 offset = 0.7 * ((number + 0.5) / len(systems) - 0.5)
                 error = np.abs(np.stack([mean - low, high - mean]))
-                ax.errorbar(np.add(places, offset), mean, error, marker="o", markersize=3, label=label,
+                ax.errorbar(np.add(places, offset), mean, error, marker=mark, markersize=3, label=label,
                             **{**look, "linestyle": "none", "elinewidth": 1})  # fmt: skip
             else:
                 ax.plot(places, mean, label=label, **look)
