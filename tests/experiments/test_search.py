@@ -363,7 +363,7 @@ def test_a_compared_system_is_searched_by_its_own_settings(tuned):
     build, found = tuned
     assert found.path == build().artifacts / "search" / "lf_dnn" / "preset.json"
     first, published = found.trials.iloc[0], system_settings("lf_dnn", "sims", "demo")
-    assert found.searched == ("weight_decay", "lr", "text_dropout", "audio_dropout", "vision_dropout", "fusion_dropout")
+    assert found.searched == ("lr", "weight_decay", "text_dropout", "audio_dropout", "vision_dropout", "fusion_dropout")
     assert found.logarithmic == ("lr",)
     assert {name: float(first[name]) for name in found.searched} == {
         name: getattr(published, name) for name in found.searched

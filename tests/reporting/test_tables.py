@@ -166,9 +166,22 @@ def test_rows_follow_the_paper_and_others_come_after():
     table = table3(fake() + fake("text only", "text only") + fake("Self-MM", "Self-MM"))
     models = list(dict.fromkeys(table.frame.index.get_level_values("Model")))
     assert models == [*paper_table(3)["Model"], "text only"]
-    assert (table.frame.loc[("text only", "paper")] == "not printed").all()
-    assert (table.frame.loc[("LF-DNN", "ours")] == "not run").all()
+    frame = table.frame.drop(columns="Tuned")
+    assert (frame.loc[("text only", "paper")] == "not printed").all()
+    assert (frame.loc[("LF-DNN", "ours")] == "not run").all()
     assert table.frame.loc[("MISA", "paper"), "Acc-3"] == "–"
+
+
+def test_systems_side_by_side_say_which_were_tuned():
+    tuned = [dataclasses.replace(result, tuned=20) for result in fake("Self-MM", "Self-MM")]
+    table = table3(fake() + tuned)
+    ours = table.frame.xs("ours (n=3, synthetic)", level="Row")["Tuned"]
+    assert ours.to_dict() == {"Self-MM*": "20 trials", "MGCL": "no"}
+    assert (table.frame.drop("ours (n=3, synthetic)", level="Row")["Tuned"] == "").all()
+    assert table.compact.frame["Tuned"].to_dict() == {"Self-MM": "20 trials", "MGCL": "no"}
+    for each in (table, table.compact):
+        assert any(line.startswith("Tuned: ") for line in each.footer)
+    assert "Tuned" not in table3(fake()).frame and "Tuned" not in table5(tuned + fake()).frame  # nothing to compare
 
 
 def test_ablations_go_to_their_own_tables():
