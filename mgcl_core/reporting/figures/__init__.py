@@ -5,6 +5,7 @@ registered with pyplot, so none has to be closed. `reporting.page.save_figure` s
 """
 
 from .comparisons import paired_differences, score_intervals, selection_rules
+from .costs import pareto
 from .data import clip_signals, label_agreement, label_distributions, length_distributions
 from .embeddings import embedding_grid, tsne
 from .search import search_trials
@@ -17,6 +18,7 @@ __all__ = [
     "label_distributions",
     "length_distributions",
     "paired_differences",
+    "pareto",
     "predicted_against_true",
     "score_intervals",
     "search_trials",
