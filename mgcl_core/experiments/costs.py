@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -172,7 +173,7 @@ def _measurer(setup: Setup) -> Callable[[tuple[str, Stage, Shapes]], tuple[str, 
 
 
 def _gflop(whole: Whole, split: DeviceSplit) -> float:
-    """Mean over clips, counted on the CPU and in the library's plain operations: fused ones have no known count."""
+    """Mean over clips, counted on the CPU; of the library's fused operations, torch counts none."""
     rows = np.unique(np.linspace(0, len(split) - 1, min(COUNTED, len(split))).round().astype(int))
     with torch.no_grad(), _plain_operations(), FlopCounterMode(display=False) as counter:
         for row in rows:
@@ -182,11 +183,14 @@ def _gflop(whole: Whole, split: DeviceSplit) -> float:
 
 @contextlib.contextmanager
 def _plain_operations() -> Iterator[None]:
+    """Attention, Transformer layers and LSTMs as products of matrices, where the library has one operation for each."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
-            yield
+        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
+            warnings.filterwarnings("ignore", message="TF32 acceleration")  # of a setting that `flags` puts back
+            with torch.backends.mkldnn.flags(enabled=False):
+                yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
 

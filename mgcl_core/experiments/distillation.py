@@ -24,7 +24,7 @@ CHEAPER: dict[str, Any] = {"encoders": "shared", "micro": "pooled", "trained_enc
 STUDENT, ALONE = "student", "student w/o teacher"
 
 
-def student_settings(config: Config, teacher: str, changes: Mapping[str, Any] | None = None) -> StudentSettings:
+def student_settings(config: Config, teacher: str | None, changes: Mapping[str, Any] | None = None) -> StudentSettings:
     """Settings of a student of a run with the settings ``config``.
 
     By default it keeps half of the text model's layers, which is a quarter of what two text encoders compute, has as
@@ -32,7 +32,7 @@ def student_settings(config: Config, teacher: str, changes: Mapping[str, Any] | 
 
     Args:
         config: Of the teacher.
-        teacher: Name of its run; "" for the student without a teacher.
+        teacher: Name of its run; None for the student without a teacher.
         changes: Settings that differ, by name.
 
     Raises:
@@ -41,14 +41,14 @@ def student_settings(config: Config, teacher: str, changes: Mapping[str, Any] | 
     layers = getattr(text_config(config.text_model), "num_hidden_layers", 2) if config.reads_words else 2
     usual = {"text_layers": max(1, layers // 2), "epochs": config.sequence_epochs + config.mgcl_epochs}
     values = {**usual, "prediction_weight": 1.0, "feature_weight": 1.0, **(changes or {}), "teacher": teacher}
-    if not teacher:  # they weigh nothing then, and must not give the run other names
+    if teacher is None:  # they weigh nothing then, and must not give the run other names
         values |= {"prediction_weight": 0.0, "feature_weight": 0.0}
     return StudentSettings(**read_fields(StudentSettings, values, "setting of a student"))
 
 
 def student_run(study: Study, teacher: Run, changes: Mapping[str, Any] | None = None, *, alone: bool = False) -> Run:
     """The student of ``teacher``, a run of ``study``; ``alone``: the same without a teacher."""
-    own = student_settings(teacher.config, "" if alone else teacher.name, changes)
+    own = student_settings(teacher.config, None if alone else teacher.name, changes)
     return study.run_of(StudentStage(teacher.config.override(CHEAPER), ALONE if alone else STUDENT, own=own))
 
 

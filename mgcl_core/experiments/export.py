@@ -65,7 +65,7 @@ def export(run: Run, folder: Path | str) -> Path:
     write_json(folder / "config.json", record["config"])
     hours = sum(one.record()["seconds"] for one in lineage(run)) / 3600
     with atomic(folder / CARD) as temporary:
-        temporary.write_text(_card(run, folder.name, hours), encoding="utf-8")
+        temporary.write_text(_card(run, record, folder.name, hours), encoding="utf-8")
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     write_sealed(folder / RECORD, {**record, "files": list_files(folder, files)})
     write_sealed(folder / DONE, {"finished": timestamp(), "files": list_files(folder, [*files, RECORD])})
@@ -93,8 +93,8 @@ def _own_record(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "whole": True, "parents": [], "parent_weights": {}, "config": config, "text_model": text_model}
 
 
-def _card(run: Run, folder: str, hours: float) -> str:
-    config, source = run.config, run.record()["corpus"]
+def _card(run: Run, record: dict[str, Any], folder: str, hours: float) -> str:
+    config, source = run.config, record["corpus"]
     device, steps = torch.device("cpu"), config.text_steps
     if config.reads_words:
         steps = min(steps, text_config(config.text_model).max_position_embeddings)
@@ -103,4 +103,4 @@ def _card(run: Run, folder: str, hours: float) -> str:
     shapes = shapes_of(config, bound=bound, clips=source["clips"][0], text_dim=encoded_width(config), text_steps=0)
     cost = measure(run.stage, shapes, DeviceSplit(clips, device, labelled=False))
     cost |= {"threads": torch.get_num_threads(), "repeats": TIMES, "tokens": steps}
-    return model_card(run, cost, folder=folder, hours=hours, bound=bound, device=device_name(device))
+    return model_card(run, record, cost, folder=folder, hours=hours, bound=bound, device=device_name(device))

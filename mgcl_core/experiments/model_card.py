@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ Nothing in this folder is run as code. Each file is compared with its SHA-256 be
 - label scheme of {scheme}; seed {seed}; settings of profile {profile!r} and their changes in `config.json`
 - text: {text}
 - audio: at most {audio_steps} steps of {audio_dim} values, vision: {vision_steps} of {vision_dim}, of the extractor
-  that made that corpus   and no other; scaling {scaling!r} is part of the model
+  that made that corpus and no other; scaling {scaling!r} is part of the model
 
 The data is not in this folder. It belongs to its authors, whose terms hold for what is made of it too.
 
@@ -86,31 +87,41 @@ def estimates(run: Run) -> dict[str, Estimate]:
     return mean_estimates(frame["label"].to_numpy(), predicted, scheme, videos)
 
 
-def model_card(run: Run, cost: Mapping[str, float], *, folder: str, hours: float, bound: float, device: str) -> str:
+def model_card(
+    run: Run,
+    record: Mapping[str, Any],
+    cost: Mapping[str, float],
+    *,
+    folder: str,
+    hours: float,
+    bound: float,
+    device: str,
+) -> str:
     """The card of a finished run of MGCL or of a student.
 
     Args:
-        run: Its record, settings and test predictions are read.
+        run: Its settings, history and test predictions are read.
+        record: As the exported folder has it.
         cost: Of `costs.measure`, on clips of the greatest length.
         folder: Name of the folder that is exported.
         hours: Of training, with all that the run starts from.
         bound: Of the labels.
         device: That the cost was measured on.
     """
-    record, config, found = run.record(), run.config, estimates(run)
+    config, found = run.config, estimates(run)
     corpus, environment = record["corpus"], record["environment"]
     train, valid, test = corpus["clips"]
     what = f"{run.variant}: MGCL with its six encoders." if config.encoders == "dual" else f"{run.variant}: MGCL."
     if isinstance(run.stage, StudentStage):
         own = run.stage.own
-        what = f"A student of MGCL: the first {own.text_layers} layers of the text model, one encoder a modality"
+        what = f"A student of MGCL: layers of the text model: {own.text_layers}, encoders: one a modality"
         what += f", which learned from the run `{own.teacher}`." if own.teacher else ", trained without a teacher."
-    rows = [
-        f"| {METRIC_NAMES[m]} | {_number(found[m].value)} | {_interval(found[m])} |" for m in METRICS[corpus["scheme"]]
-    ]
-    words = (
-        f"words, read by fine-tuned encoders made from {record['text_model'].get('name')!r}, whose tokeniser is here"
-    )
+    metrics = METRICS[corpus["scheme"]]
+    rows = [f"| {METRIC_NAMES[m]} | {_number(found[m].value)} | {_interval(found[m])} |" for m in metrics]
+    synthetic = " (synthetic: generated, no person speaks in it)" if corpus["synthetic"] else ""
+    text = f"features, at most {config.text_steps} steps of {config.text_dim} values"
+    if config.reads_words:
+        text = f"words, read by encoders trained from {record['text_model'].get('name')!r}, whose tokeniser is here"
     return _CARD.format(
         name=run.name, what=what, bound=bound, folder=folder, tokens=cost["tokens"],
         corpus=corpus["name"], synthetic=synthetic,

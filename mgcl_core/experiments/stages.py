@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ class Stage(ABC):
     #: Of the six variants of MGCL, "" for all else.
     variant = ""
     #: The run that it learns from, of a student.
-    teacher = ""
+    teacher: ClassVar[str | None] = None
     #: Whether it reads contextual text embeddings of a text model that is not fine-tuned (`Batch.text`).
     reads_text_embeddings = False
 
@@ -276,7 +276,7 @@ class StudentStage(MGCLStage):
         return self.own
 
     @property
-    def teacher(self) -> str:
+    def teacher(self) -> str | None:
         return self.own.teacher
 
     @property

@@ -23,7 +23,7 @@ class StudentSettings:
     """Settings of a student beside those of MGCL.
 
     Attributes:
-        teacher: Name of the run that it learns from; "" for the same student without a teacher.
+        teacher: Name of the run that it learns from; None for the same student without a teacher.
         text_layers: Layers that are kept of the text model, from the first.
         epochs: Passes over the training split.
         prediction_weight: Of the squared distance to the teacher's prediction.
@@ -33,7 +33,7 @@ class StudentSettings:
         ConfigError: A value lies outside what it may be.
     """
 
-    teacher: str
+    teacher: str | None
     text_layers: int
     epochs: int
     prediction_weight: float

@@ -249,7 +249,7 @@ class Study(Face):
         return self.run_of(stage, tuple(encoders[name] for name in stage.parents))
 
     def run_of(self, stage: Stage, parents: tuple[Run, ...] = ()) -> Run:
-        """The run that trains ``stage``, starting from ``parents``; its directory is named by what decides its result."""
+        """The run that trains ``stage`` from ``parents``; its directory is named by what decides its result."""
         identity = {
             "format": RUN_FORMAT,
             "stage": stage.name,

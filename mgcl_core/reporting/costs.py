@@ -113,7 +113,7 @@ def about(study: Study) -> str:
         "Parameters, operations and memory are those of all that a prediction passes through; trained: in the last "
         f"stage. GFLOP: forward, a clip by itself, two for a multiplication and its addition. Clips/s in batches of "
         f"{BATCH}. Peak: beyond what the process held before, weights included. Corr and MAE: on test, mean over seeds "
-        "with its 95 % interval; detectable: the smallest true difference that the paired test finds four times in five."
+        "with its 95 % interval; detectable: the smallest true difference that the paired test finds 4 times in 5."
     )
 
 
@@ -127,13 +127,7 @@ def distillation_lines(study: Study, rows: Mapping[str, Sequence[Run]], table: p
         lines.append(f"{name}, {share:.0%} of the GFLOP of {teacher}: Corr − {teacher} {_said(found)}")
     gain = paired_corr(study, rows[STUDENT], rows[ALONE])
     lines.append(f"what the teacher adds: Corr of the student − without a teacher {_said(gain, goal=False)}")
-    alone = paired_corr(study, rows[ALONE], rows[teacher])
-    if alone is not None and not np.isnan(alone.p) and not (alone.p < ALPHA and alone.value < 0):
-        lines.append(
-            f"Nothing to distil is seen: the student without a teacher is not measurably below {teacher}, and a "
-            f"difference of {float(alone.detectable()):.3f} could have been."
-        )
-    return lines
+    return [*lines, *_anything_to_distil(paired_corr(study, rows[ALONE], rows[teacher]), teacher)]
 
 
 def cost_lines(study: Study, *, systems: bool = True, random: bool = False, out: Path | None = None) -> list[str]:
@@ -212,6 +206,20 @@ def _said(found: Estimate | None, *, goal: bool = True) -> str:
         verdict.append(f"not lower by {GOAL:g} or more")
     undecided = f"no verdict, since only a difference of {float(found.detectable()):.3f} could be detected"
     return f"{value} [{float(low):+.3f}, {float(high):+.3f}]: {' and '.join(verdict) or undecided}"
+
+
+def _anything_to_distil(alone: Estimate | None, teacher: str) -> list[str]:
+    """From Corr of the student without a teacher minus the teacher's: whether there was anything to distil."""
+    if alone is None or alone.seeds < 2 or np.isnan(alone.p):
+        return []
+    if alone.interval()[0] > -GOAL:
+        return [f"Nothing to distil: without a teacher the student is not lower than {teacher} by {GOAL:g} or more."]
+    if alone.p < ALPHA:
+        return []
+    least = f"{float(alone.detectable()):.3f}"
+    return [
+        f"Whether there is anything to distil is open: {least} is the least that could be detected between the two."
+    ]
 
 
 def _text(value: float, form: str) -> str:
