@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,8 @@ class Whole(nn.Module):
             for name, encoder in zip(self.names, self.encoders, strict=True):
                 features |= encode(encoder, name, batch, self.enhancement)
             text = batch.text if self.text_model is None else self.text_model(batch)[0]
-        return self.system(dataclasses.replace(batch, features=features, text=text))
+        unlabelled = dataclasses.replace(batch, labels=None, unimodal_labels=None)  # no loss is computed
+        return self.system(dataclasses.replace(unlabelled, features=features, text=text))
 
     def text_parameters(self) -> int:
         """Parameters of everything that reads tokens."""
@@ -94,7 +95,7 @@ def costs(study: Study, runs: Mapping[str, Run]) -> dict[str, dict[str, float]]:
         By the names of ``runs``, what `measure` gives.
     """
     clips = study.corpus.valid
-    rows = np.unique(np.linspace(0, len(clips) - 1, min(CLIPS, len(clips))).round().astype(int))
+    rows = _spread(len(clips), CLIPS)
     tokens = study.splits.tokens("valid")[rows]
     own = study.splits.own_text_dim  # of text embeddings that the file has
     setup = Setup(clips.take(rows), study.splits.scaler, tokens, own is None, study.device)
@@ -120,7 +121,7 @@ def measure(stage: Stage, shapes: Shapes, split: DeviceSplit, *, embeds: bool = 
     device, precision = split.device, stage.config.precision
     with peak_memory_of(device) as peak:
         whole = Whole(stage, shapes, embeds=embeds)
-        counted = _gflop(whole, split)
+        counted = count_gflop(whole, (split.batch([row]).cpu() for row in _spread(len(split), COUNTED)))
         whole.to(device)
         with torch.inference_mode(), matrix_precision(device, precision), autocast(device, precision):
             singles = [_seconds(functools.partial(whole, split.batch([row])), device) for row in range(len(split))]
@@ -158,6 +159,11 @@ def full_clips(config: Config, steps: int, *, clips: int = 1, seed: int = 0) -> 
                  None, None, None if text is None else np.ones(text.shape[:2], bool))  # fmt: skip
 
 
+def _spread(clips: int, count: int) -> np.ndarray:
+    """At most ``count`` rows, evenly spread over all."""
+    return np.unique(np.linspace(0, clips - 1, min(count, clips)).round().astype(int))
+
+
 def _measurer(setup: Setup) -> Callable[[tuple[str, Stage, Shapes]], tuple[str, dict[str, float]]]:
     split, first = setup.split(), True
 
@@ -172,13 +178,16 @@ def _measurer(setup: Setup) -> Callable[[tuple[str, Stage, Shapes]], tuple[str, 
     return work
 
 
-def _gflop(whole: Whole, split: DeviceSplit) -> float:
-    """Mean over clips, counted on the CPU; of the library's fused operations, torch counts none."""
-    rows = np.unique(np.linspace(0, len(split) - 1, min(COUNTED, len(split))).round().astype(int))
+def count_gflop(module: nn.Module, inputs: Iterable[Any]) -> float:
+    """Mean GFLOP of ``module``, on a CPU, over ``inputs``: a multiplication and its addition are two.
+
+    Of the library's fused operations torch counts none, so attention, LSTMs and Transformer layers go their plain way.
+    """
+    inputs = list(inputs)
     with torch.no_grad(), _plain_operations(), FlopCounterMode(display=False) as counter:
-        for row in rows:
-            whole(split.batch([row]).cpu())
-    return counter.get_total_flops() / len(rows) / 1e9
+        for each in inputs:
+            module(each)
+    return counter.get_total_flops() / len(inputs) / 1e9
 
 
 @contextlib.contextmanager
