@@ -213,7 +213,7 @@ def build_parser() -> argparse.ArgumentParser:
                         help="text_layers, epochs, prediction_weight or feature_weight of the student")  # fmt: skip
     distil.add_argument("--out", type=Path, default=None, metavar="CSV", help="the numbers")
     distil.add_argument("--device", default="auto")
-    distil.add_argument("--workers", default="auto", metavar="N", help="as for `mgcl run`")
+    distil.add_argument("--workers", type=_workers, default="auto", metavar="N", help="as for `mgcl run`")
     distil.set_defaults(command=_distil)
 
     export = commands.add_parser("export", help="write a finished MGCL run to one folder, for load_model and predict")
@@ -273,6 +273,10 @@ def build_parser() -> argparse.ArgumentParser:
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+def _workers(text: str) -> int | str:
+    return text if text == "auto" else int(text)
 
 
 def parameters_of(options: argparse.Namespace) -> Parameters:
