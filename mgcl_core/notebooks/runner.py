@@ -30,8 +30,10 @@ ABLATIONS = "04"
 TABLES = "09"
 #: To read and play with, and for questions of one's own: run where they are asked for by number.
 PAPER, EXPLORE = "00", "11"
+#: What predictions cost, and students: left out too, since students train their text encoder.
+COST = "13"
 #: All that a checkout has.
-NUMBERS = (*(f"{number:02}" for number in range(10)), EXPLORE)
+NUMBERS = (*(f"{number:02}" for number in range(10)), EXPLORE, COST)
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def plan_notebooks(
         load_text_model(name)
     planned = []
     for corpus, study in studies.items():
-        left_out = {PAPER, SEARCH, EXPLORE} | (set() if everything else {AUDIT, SYSTEMS})
+        left_out = {PAPER, SEARCH, EXPLORE, COST} | (set() if everything else {AUDIT, SYSTEMS})
         if study.corpus.scheme != "sims":
             left_out.add(ABLATIONS)
         for number, path in available.items():

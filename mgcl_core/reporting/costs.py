@@ -124,10 +124,41 @@ def distillation_lines(study: Study, rows: Mapping[str, Sequence[Run]], table: p
     lines = []
     for name in (STUDENT, ALONE):
         found, share = paired_corr(study, rows[name], rows[teacher]), gflop[name] / gflop[teacher]
-        lines.append(f"{name}, {share:.0%} of the GFLOP of {teacher}: Corr − {teacher} {_said(found)}")
+        lines.append(f"{name}, {share:.0%} of the GFLOP of {teacher}: Corr − {teacher} {in_words(found)}")
     gain = paired_corr(study, rows[STUDENT], rows[ALONE])
-    lines.append(f"what the teacher adds: Corr of the student − without a teacher {_said(gain, goal=False)}")
-    return [*lines, *_anything_to_distil(paired_corr(study, rows[ALONE], rows[teacher]), teacher)]
+    lines.append(f"what the teacher adds: Corr of the student − without a teacher {in_words(gain, goal=False)}")
+    return [*lines, *anything_to_distil(paired_corr(study, rows[ALONE], rows[teacher]), teacher)]
+
+
+def in_words(found: Estimate | None, *, goal: bool = True) -> str:
+    """A paired difference of Corr with its interval, and what follows from it."""
+    if found is None:
+        return "unknown: no seed that both have finished"
+    low, high = found.interval() if found.seeds > 1 else (NAN, NAN)
+    value = f"{float(found.value):+.3f}"
+    if np.isnan(low) or np.isnan(found.p):
+        return f"{value}, without an interval: no verdict"
+    verdict = []
+    if found.p < ALPHA:
+        verdict.append("higher" if found.value > 0 else "lower")
+    if goal and low > -GOAL:
+        verdict.append(f"not lower by {GOAL:g} or more")
+    undecided = f"no verdict, since only a difference of {float(found.detectable()):.3f} could be detected"
+    return f"{value} [{float(low):+.3f}, {float(high):+.3f}]: {' and '.join(verdict) or undecided}"
+
+
+def anything_to_distil(alone: Estimate | None, teacher: str) -> list[str]:
+    """From Corr of the student without a teacher minus the teacher's: whether there was anything to distil."""
+    if alone is None or alone.seeds < 2 or np.isnan(alone.p):
+        return []
+    if alone.interval()[0] > -GOAL:
+        return [f"Nothing to distil: without a teacher the student is not lower than {teacher} by {GOAL:g} or more."]
+    if alone.p < ALPHA:
+        return []
+    least = f"{float(alone.detectable()):.3f}"
+    return [
+        f"Whether there is anything to distil is open: {least} is the least that could be detected between the two."
+    ]
 
 
 def cost_lines(study: Study, *, systems: bool = True, random: bool = False, out: Path | None = None) -> list[str]:
@@ -189,37 +220,6 @@ def _difference(found: Estimate | None) -> dict[str, float]:
     low, high = found.interval() if found and found.seeds > 1 else (NAN, NAN)
     value, detectable = (float(found.value), float(found.detectable())) if found else (NAN, NAN)
     return {"difference": value, "difference_low": low, "difference_high": high, "detectable": detectable}
-
-
-def _said(found: Estimate | None, *, goal: bool = True) -> str:
-    """A paired difference of Corr with its interval, and what follows from it."""
-    if found is None:
-        return "unknown: no seed that both have finished"
-    low, high = found.interval() if found.seeds > 1 else (NAN, NAN)
-    value = f"{float(found.value):+.3f}"
-    if np.isnan(low) or np.isnan(found.p):
-        return f"{value}, without an interval: no verdict"
-    verdict = []
-    if found.p < ALPHA:
-        verdict.append("higher" if found.value > 0 else "lower")
-    if goal and low > -GOAL:
-        verdict.append(f"not lower by {GOAL:g} or more")
-    undecided = f"no verdict, since only a difference of {float(found.detectable()):.3f} could be detected"
-    return f"{value} [{float(low):+.3f}, {float(high):+.3f}]: {' and '.join(verdict) or undecided}"
-
-
-def _anything_to_distil(alone: Estimate | None, teacher: str) -> list[str]:
-    """From Corr of the student without a teacher minus the teacher's: whether there was anything to distil."""
-    if alone is None or alone.seeds < 2 or np.isnan(alone.p):
-        return []
-    if alone.interval()[0] > -GOAL:
-        return [f"Nothing to distil: without a teacher the student is not lower than {teacher} by {GOAL:g} or more."]
-    if alone.p < ALPHA:
-        return []
-    least = f"{float(alone.detectable()):.3f}"
-    return [
-        f"Whether there is anything to distil is open: {least} is the least that could be detected between the two."
-    ]
 
 
 def _text(value: float, form: str) -> str:

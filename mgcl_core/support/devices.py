@@ -69,7 +69,8 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpu_list = Path("/proc/cpuinfo")  # of Linux; elsewhere Python's name of the processor
-    names = re.findall(r"^model name\s*:\s*(.+)$", cpu_list.read_text(encoding="utf-8"), re.M) if cpu_list.exists() else []
+    text = cpu_list.read_text(encoding="utf-8") if cpu_list.exists() else ""
+    names = re.findall(r"^model name\s*:\s*(.+)$", text, re.M)
     return names[0] if names else platform.processor() or platform.machine()
 
 
