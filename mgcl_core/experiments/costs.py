@@ -172,7 +172,9 @@ def _measurer(setup: Setup) -> Callable[[tuple[str, Stage, Shapes]], tuple[str, 
         name, stage, shapes = task
         if first:  # what is loaded and set up once must not count as the first system's
             first = False
-            measure(stage, shapes, split, embeds=setup.embeds)
+            whole = Whole(stage, shapes, embeds=setup.embeds)
+            count_gflop(whole, [split.batch([0]).cpu()])
+            whole.to(setup.device)(split.batch([0]))
         return name, measure(stage, shapes, split, embeds=setup.embeds)
 
     return work

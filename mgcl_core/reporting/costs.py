@@ -67,7 +67,9 @@ def cost_table(study: Study, rows: Mapping[str, Sequence[Run]], *, reference: st
         ``difference_low``, ``difference_high`` and ``detectable``: Corr minus the reference's over the seeds that both
         have. NaN where no run is finished, or too few for an interval.
     """
-    measured = costs(study, {name: runs[0] for name, runs in rows.items()})
+    same = {ALONE: STUDENT} if STUDENT in rows else {}  # one system, whoever taught it
+    measured = costs(study, {name: runs[0] for name, runs in rows.items() if name not in same})
+    measured |= {name: measured[other] for name, other in same.items()}
     table = []
     for name, runs in rows.items():
         done = [run for run in runs if run.done]

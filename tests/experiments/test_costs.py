@@ -26,6 +26,11 @@ def cost(config: Config, split: DeviceSplit) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
+def split(make_split):
+    return DeviceSplit(make_split(4), CPU)
+
+
+@pytest.fixture(scope="module")
 def dual(tiny_config, split):
     return cost(tiny_config, split)
 
