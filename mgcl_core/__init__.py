@@ -38,6 +38,7 @@ _PUBLIC = {
     "Study": "experiments.study",
     "Run": "experiments.runs",
     "load_run": "experiments.runs",
+    "load_model": "experiments.export",
     "MGCLError": "support.errors",
     "ConfigError": "support.errors",
     "CorpusError": "support.errors",

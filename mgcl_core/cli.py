@@ -124,7 +124,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--protocol", action="append", default=[], metavar="NAME", help="sets, random-sets, random-steps; default: all"
     )
     robustness.set_defaults(command=_robustness)
-    for command in (run, status, robustness):
+    cost = commands.add_parser(
+        "cost", help="what a prediction costs by each system, beside what it reached; no training"
+    )
+    cost.add_argument("--no-systems", action="store_true", help="MGCL, its cheaper forms and students alone")
+    cost.add_argument("--random-bert", action="store_true", help="with BERT-base of random weights: the cost alone")
+    cost.add_argument("--out", type=Path, default=None, metavar="CSV", help="the numbers")
+    cost.set_defaults(command=_cost)
+    for command in (run, status, robustness, cost):
         command.add_argument(
             "--corpus",
             action="append",
@@ -154,7 +161,7 @@ def build_parser() -> argparse.ArgumentParser:
             help="runs side by side on the device; default: one a core on a CPU with the profiles "
             "'demo' and 'small', else 1",
         )
-    for command in (run, status, search, multiverse, robustness):
+    for command in (run, status, search, multiverse, robustness, cost):
         command.add_argument("--profile", default="auto", choices=["auto", *PROFILES])
         command.add_argument(
             "--dataset",
@@ -214,6 +221,26 @@ def build_parser() -> argparse.ArgumentParser:
         "--download", action="store_true", help="fetch the text model from the hub where it is not on this machine"
     )
     predict.set_defaults(command=_predict)
+
+    distil = commands.add_parser("distil", help="train a cheaper student of finished MGCL runs, and the same untaught")
+    distil.add_argument(
+        "run", type=Path, nargs="+", help="directories of finished MGCL runs that differ in their seeds"
+    )
+    distil.add_argument(
+        "--corpus", default=None, metavar="FILE", help="that the runs were trained on, if no known name"
+    )
+    distil.add_argument("--dataset", default=None, choices=list(DATASETS), help="as for `mgcl run`")
+    distil.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="changes",
+                        help="text_layers, epochs, prediction_weight or feature_weight of the student")  # fmt: skip
+    distil.add_argument("--out", type=Path, default=None, metavar="CSV", help="the numbers")
+    distil.add_argument("--device", default="auto")
+    distil.add_argument("--workers", type=_workers, default="auto", metavar="N", help="as for `mgcl run`")
+    distil.set_defaults(command=_distil)
+
+    export = commands.add_parser("export", help="write a finished MGCL run to one folder, for load_model and predict")
+    export.add_argument("run", type=Path, help="directory of a finished run of MGCL or of a student")
+    export.add_argument("folder", type=Path, help="new or empty")
+    export.set_defaults(command=_export)
 
     power = commands.add_parser("power", help="what a test set could show, before anything is trained on it")
     power.add_argument("--clips", type=int, required=True, metavar="N", help="of the test set")
@@ -279,8 +306,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _workers(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
 def parameters_of(options: argparse.Namespace) -> Parameters:
-    """The options of `run`, `status`, `search`, `multiverse` and `robustness` as the parameters of notebooks."""
+    """The options of `run`, `status`, `search` and others as the parameters of notebooks."""
     overrides, systems = {}, {}
     for path in options.preset or ():
         overrides |= read_preset(path)
@@ -452,6 +483,31 @@ def _predict(options: argparse.Namespace) -> None:
         download=options.download,
     )
     print(f"{len(frame)} clips predicted: {options.out}")
+
+
+def _cost(options: argparse.Namespace) -> None:
+    from .reporting.costs import cost_lines
+
+    parameters = parameters_of(options)
+    for corpus in parameters.corpora:
+        study = parameters.study(corpus)
+        print(*cost_lines(study, systems=not options.no_systems, random=options.random_bert, out=options.out), sep="\n")
+
+
+def _distil(options: argparse.Namespace) -> None:
+    from .reporting.costs import distil_lines
+
+    changes = dict(text.partition("=")[::2] for text in options.changes)
+    lines = distil_lines(options.run, changes, out=options.out, corpus=options.corpus, dataset=options.dataset,
+                         device=options.device, workers=options.workers)  # fmt: skip
+    print(*lines, sep="\n")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from .experiments.export import export
+    from .experiments.runs import load_run
+
+    print(f"exported to {export(load_run(options.run), options.folder)}")
 
 
 def _corpus(options: argparse.Namespace) -> None:

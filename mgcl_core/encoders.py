@@ -137,6 +137,18 @@ class TextEncoder(nn.Module):
         for layer in layers[depth - count :]:
             layer.requires_grad_(True)
 
+    def keep_layers(self, count: int) -> None:
+        """Drop all but the first ``count`` layers.
+
+        Raises:
+            ConfigError: the text model has fewer, or no stack of layers where BERT has its own.
+        """
+        stack = getattr(self.bert, "encoder", None)
+        layers = getattr(stack, "layer", ())
+        if not 1 <= count <= len(layers):
+            raise ConfigError(f"text_layers={count}: the text model has {len(layers)} layers of BERT's kind")
+        stack.layer = layers[:count]
+
 
 class SequenceEncoder(nn.Module):
     """Transformer encoder of audio, vision or text features with attention pooling (decision 3).

@@ -168,6 +168,17 @@ def tiny_overrides(tiny_bert) -> dict:
     }
 
 
+@pytest.fixture(scope="session")
+def taught(tiny_corpus, tiny_overrides, tmp_path_factory):
+    """The study, and by row the run of its only seed: "MGCL", "student", "student w/o teacher"."""
+    from mgcl_core.experiments.distillation import distil  # slow to import, and few tests need it
+    from mgcl_core.experiments.study import Study
+
+    folder = tmp_path_factory.mktemp("taught")
+    study = Study(tiny_corpus, "demo", seeds=[7], overrides=tiny_overrides, results=folder, device="cpu", workers=1)
+    return study, {name: run for name, (run,) in distil(study).items()}
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """Function of a number of bytes: a folder on a file system of that size, or one where no file may be larger.

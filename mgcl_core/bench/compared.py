@@ -16,12 +16,12 @@ from safetensors.numpy import save_file
 from ..baselines import COMPARED_SYSTEMS
 from ..data import Corpus, Split, load_corpus
 from ..data.batches import DeviceSplit
+from ..data.synthetic.random_bert import save_random_bert
 from ..support.errors import RunError, nearest
 from ..support.parallel import cpu_threads
 from ..system import Shapes, System
 from ..trainer import Schedule, fit
 from .measure import Row
-from .stages import save_random_bert
 
 #: The systems that mmsa holds, under its names. Its settings for CH-SIMS, which are also ours, include some for
 #: BERT_MAG, although neither its authors nor the paper's Table 3 report results there.

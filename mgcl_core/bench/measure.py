@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ import torch
 
 from ..config import Config
 from ..data import Corpus
+from ..support.devices import device_name
 from ..support.provenance import environment
 from .floors import FLOAT, Work
 
@@ -75,12 +74,8 @@ def rate_rows(device: torch.device, precision: str, repeats: int) -> Iterator[Ro
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """Return the name, cores and versions of this machine, as plain values for JSON."""
-    described = environment(device) | {"cores": os.cpu_count(), "machine": platform.machine()}
-    cpu_list = Path("/proc/cpuinfo")  # of Linux; elsewhere Python's name of the processor stays
-    if device.type != "cuda" and cpu_list.exists():
-        names = re.findall(r"^model name\s*:\s*(.+)$", cpu_list.read_text(encoding="utf-8"), re.M)
-        described["device"] = names[0] if names else described["device"]
-    return described
+    own = {"cores": os.cpu_count(), "machine": platform.machine(), "device": device_name(device)}
+    return environment(device) | own
 
 
 def seconds_of(work: Callable[[], Any], repeats: int, device: torch.device) -> list[float]:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import BertConfig, BertModel
 
 from ..config import Config
 from ..data import Corpus
 from ..data.batches import Batch, DeviceSplit
 from ..data.corpus import GRANULARITIES, EncoderName
 from ..data.scaling import Scaler
+from ..data.synthetic.random_bert import VOCABULARY, save_random_bert
 from ..encoders import encoder_names, frozen_encoders
 from ..model import MGCL
 from ..stage_one import UnimodalRegressor
@@ -27,8 +27,6 @@ from .measure import Row, Setup, row
 
 SEQUENCE_ENCODERS = tuple(EncoderName(granularity, modality) for modality in "AV" for granularity in GRANULARITIES)
 TEXT_ENCODERS = tuple(EncoderName(granularity, "T") for granularity in GRANULARITIES)
-VOCABULARY = 21128  # words of BERT's Chinese vocabulary
-SPECIAL = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
 
 
 def time_sequence_encoders(
@@ -141,13 +139,6 @@ def random_features(split: DeviceSplit, config: Config, text_width: int) -> dict
             shape, features[f"{name}_mask"] = (*mask.shape, width), mask
         features[str(name)] = torch.randn(shape, generator=generator, device=split.device)
     return features
-
-
-def save_random_bert(folder: Path, *, layers: int, words: int = VOCABULARY) -> None:
-    """Write a BERT of width 768 with random weights, and a vocabulary of placeholders."""
-    BertModel(BertConfig(vocab_size=words, num_hidden_layers=layers)).save_pretrained(folder)
-    lines = [SPECIAL.get(number, f"[unused{number}]") for number in range(words)]
-    (folder / "vocab.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _time_epoch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -192,6 +193,22 @@ def text_model_sha256(name: str) -> str:
         return digest_of([[path.name, sha256_of(path)] for path in files])
     except OSError as error:
         raise ConfigError(f"the text model {name!r} cannot be read: {error}") from error
+
+
+def copy_tokenizer(name: str, folder: Path) -> list[Path]:
+    """Copy the configuration and the tokeniser of the text model ``name``, without its weights, into ``folder``.
+
+    Returns:
+        The copies.
+
+    Raises:
+        ConfigError: It is not on this machine and cannot be fetched.
+    """
+    text_model_sha256(name)
+    source = _local_folder(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [file for file in (*_IDENTITY, "special_tokens_map.json") if (source / file).is_file()]
+    return [Path(shutil.copyfile(source / file, folder / file)) for file in names]
 
 
 def _local_folder(name: str) -> Path | None:

@@ -17,6 +17,8 @@ from ..support.integrity import Listing, read_sealed
 from ..trainer import HISTORY
 
 RECORD, DONE, SCALER, AUDIT = "record.json", "done", "scaler.safetensors", "audit.json"
+#: Of an exported folder: the text model's configuration and tokeniser, without weights.
+TEXT_MODEL = "text_model"
 #: Of a run directory; part of every run's name, so that runs of another format are never taken for one of this.
 RUN_FORMAT = 3
 

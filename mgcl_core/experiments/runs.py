@@ -7,7 +7,7 @@ import csv
 import logging
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..data.corpus import BOUNDS
 from ..data.own_clips import Steps, feature_file
 from ..data.scaling import Scaler
 from ..data.text_model import describe_source, local_files_only, text_model_sha256
+from ..encoders import frozen_encoders
 from ..support.devices import choose_device
 from ..support.errors import ConfigError, DamagedFile, RunError, shorten
 from ..support.faces import Face
@@ -30,7 +31,7 @@ from ..support.provenance import environment, peak_memory, timestamp
 from ..system import Shapes, System
 from ..trainer import CHECKPOINT, HISTORY, SELECTION, WEIGHTS, Fit
 from .predictor import UNIMODAL_COLUMNS, Predictor
-from .run_records import DONE, RECORD, RUN_FORMAT, SCALER, listed_files, read_record
+from .run_records import DONE, RECORD, RUN_FORMAT, SCALER, TEXT_MODEL, listed_files, read_record
 from .stages import MGCLStage, Stage, shapes_of, stage_from_record
 from .text_input import encoded_width
 
@@ -247,6 +248,20 @@ class Run(Face):
         """Those of its parents whose features the batches carry."""
         return [parent for parent in self.parents if parent.stage.encoder in self.stage.frozen_parents]
 
+    def check_text_model(self) -> None:
+        """Compare the text model's configuration and tokeniser in an exported folder with what was written.
+
+        Raises:
+            DamagedFile: a file is missing, changed, or was put beside them.
+        """
+        folder = self.directory / TEXT_MODEL
+        listed = {name for name in self._files_of_training if name.startswith(f"{TEXT_MODEL}/")}
+        found = {f"{TEXT_MODEL}/{path.name}" for path in folder.iterdir()} if folder.is_dir() else set()
+        if more := sorted(found - listed):
+            raise DamagedFile(self.directory / more[0], "the folder does not list it", self._remedy(more[0]))
+        for name in sorted(listed):
+            self.file(name)
+
     def verify(self) -> list[str]:
         """What is wrong with a trained run, by the contents of every file; empty where nothing is."""
         problems = []
@@ -307,7 +322,9 @@ def _load_predictor(run: Run, device: torch.device) -> Predictor:
     if not isinstance(run.stage, MGCLStage):
         raise RunError(f"{run.name} is a run of {run.stage.name!r}: predictions need a run of MGCL")
     config, record = run.config, run.record()
-    if config.reads_words:
+    if config.reads_words and run.stage.whole:
+        run.check_text_model()
+    elif config.reads_words:
         name, trained_with = config.text_model, record["text_model"].get("sha256")
         if text_model_sha256(name) != trained_with:
             raise ConfigError(f"{run.name}: the text model {name!r} is not the one that the run was trained with: "
@@ -323,7 +340,11 @@ def _load_predictor(run: Run, device: torch.device) -> Predictor:
         text_steps=0,  # MGCL takes any number of tokens
     )
     system = run.build(shapes, device, trained=True)
-    frozen = {parent.stage.encoder: parent.build(shapes, device, trained=True).encoder for parent in run.frozen_parents}
+    if run.stage.whole:
+        frozen = {name: system.encoders[str(name)] for name in frozen_encoders(config)}
+    else:
+        parents = {parent.stage.encoder: parent for parent in run.frozen_parents}
+        frozen = {name: parent.build(shapes, device, trained=True).encoder for name, parent in parents.items()}
     return Predictor(run.name, run.stage, system, frozen, run.scaler(), device)
 
 
@@ -350,6 +371,9 @@ def _load(directory: Path, child: str | None = None) -> Run:
         if len(names) > 6 or any(PurePosixPath(name).name != name or "\\" in name for name in names):
             raise RunError(f"{directory / RECORD}: parents {shorten(names)} are not runs of the same folder")
         stage = stage_from_record(record)
+        if isinstance(stage, MGCLStage) and stage.whole and stage.config.reads_words:
+            own = {"text_model": str(directory.absolute() / TEXT_MODEL)}
+            stage = replace(stage, config=stage.config.override(own))
         parents = tuple(_load(directory.parent / name, directory.name) for name in names)
         if [str(name) for name in stage.parents] != [parent.stage.name for parent in parents]:
             raise RunError(f"{directory / RECORD}: {stage.name} does not start from {shorten(names)}")

@@ -21,10 +21,11 @@ from ..encoders import TextEncoder
 from ..support.errors import RunError
 from ..support.integrity import digest_of, sha256_of
 from ..system import Shapes, System
-from ..trainer import SELECTION, WEIGHTS
+from ..trainer import SELECTION, WEIGHTS, predict
 from .frozen_features import encode_frozen, kept_on_disk
-from .runs import Run
+from .runs import Run, load_run
 from .stages import EncoderStage, shapes_of
+from .student import FEATURES, PREDICTION
 from .text_input import check_text_input, encoded_width, text_tokens
 
 
@@ -75,7 +76,7 @@ class StudySplits:
             return None
         return self.corpus.text_dim if text is None else text.shape[2]
 
-    def _tokens(self, name: str) -> np.ndarray:
+    def tokens(self, name: str) -> np.ndarray:
         """Token ids of a split (N, 3, L), tokenised once."""
         if name not in self._token_ids:
             self._token_ids[name] = text_tokens(getattr(self.corpus, name), self.config)
@@ -96,7 +97,7 @@ class StudySplits:
         """What the system of ``run`` must know of the corpus to be built."""
         clips, own = len(self.corpus.train), self.own_text_dim
         width = own if own and run.stage.reads_text_embeddings else encoded_width(self.config)
-        steps = self._tokens("train").shape[2]
+        steps = self.tokens("train").shape[2]
         return shapes_of(run.config, bound=self.corpus.bound, clips=clips, text_dim=width, text_steps=steps)
 
     def split(self, name: str, run: Run, *, whole: bool = False) -> DeviceSplit:
@@ -110,7 +111,7 @@ class StudySplits:
         if name == "test" and not (run.directory / SELECTION).exists():
             raise RunError(f"{run.name}: test data is read only after the epoch is chosen ({SELECTION} is missing)")
         if name not in self._splits:
-            split, tokens = getattr(self.corpus, name), self._tokens(name)
+            split, tokens = getattr(self.corpus, name), self.tokens(name)
             # Most runs on words do not read the file's features; `_text_embeddings` adds them for those that do.
             self._splits[name] = DeviceSplit(
                 dataclasses.replace(split, text=None) if self.config.reads_words else split,
@@ -121,7 +122,7 @@ class StudySplits:
                 room=self._room_left(),
             )
         split = self._splits[name]
-        split.features = {}
+        split.features = self._of_teacher(run.stage.teacher) if name == "train" and run.stage.teacher else {}
         if self.config.reads_words:
             split.text = None
         for parent in run.frozen_parents:
@@ -163,6 +164,15 @@ class StudySplits:
         origin = sha256_of(parent.directory / WEIGHTS) if not parent.trained else parent.weights_sha256
         half = run.config.feature_cache == "fp16"
         return kept_on_disk(parent.directory, f"features-{name}", compute, clips=len(split), origin=origin, half=half)
+
+    def _of_teacher(self, name: str) -> dict[str, Tensor]:
+        """What a student learns from the finished run ``name``: its outputs for every training clip."""
+        teacher = load_run(self.directory / "runs" / name)
+        system = teacher.build(self.shapes(teacher), self.device, trained=True)
+        outputs = predict(system, self.split("train", teacher), teacher.stage.schedule)
+        six = np.concatenate([outputs["macro"], outputs["micro"]]).swapaxes(0, 1)  # (N, 6, d)
+        targets = {PREDICTION: outputs["prediction"], FEATURES: np.ascontiguousarray(six)}
+        return {key: place(torch.from_numpy(values), self.device, self._room_left()) for key, values in targets.items()}
 
     def _text_embeddings(self, run: Run, name: str, split: DeviceSplit) -> Tensor:
         """Contextual embeddings (N, L, D): the file's own, or those of the text model as it comes, not fine-tuned."""

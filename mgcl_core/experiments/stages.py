@@ -1,4 +1,4 @@
-"""The kinds of run: a stage-one encoder, MGCL, and a compared system; what each is, builds and reads.
+"""The kinds of run: a stage-one encoder, MGCL, its student, and a compared system; what each is, builds and reads.
 
 What a run depends on besides is its data and the stage-one runs that it starts from, its *parents*.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from ..support.typed_values import read_fields
 from ..system import LoopSettings, Shapes, System
 from ..trainer import Schedule, check_shapes, load_weights
 from .registry import system_entry
+from .student import Student, StudentSettings
 
 #: What computes every run; those of the second line without what they import, which is the registry of all systems.
 _EVERY_RUN = ("trainer", "data.loading", "data.scaling", "experiments.frozen_features")
@@ -55,6 +56,8 @@ class Stage(ABC):
     variant = ""
     #: Whether it learns from what ``regime`` says; stage one always from complete clips.
     has_regime = True
+    #: The run that it learns from, of a student.
+    teacher: ClassVar[str | None] = None
     #: Whether it reads contextual text embeddings of a text model that is not fine-tuned (`Batch.text`).
     reads_text_embeddings = False
     #: Whether it reads nothing of audio and vision but their means (`DeviceSplit.averaged`).
@@ -96,8 +99,8 @@ class Stage(ABC):
         return self.config.reads_words
 
     @property
-    def system_settings(self) -> LoopSettings | None:
-        """Of a compared system, which has settings of its own."""
+    def system_settings(self) -> LoopSettings | StudentSettings | None:
+        """Of a compared system or a student, which have settings of their own."""
         return None
 
     @property
@@ -219,10 +222,12 @@ class EncoderStage(Stage):
 class MGCLStage(Stage):
     """Stage two: MGCL in one variant, from the encoders of stage one.
 
-    It holds only the encoders that it trains: the features of frozen ones come with the batches.
+    It holds only the encoders that it trains: the features of frozen ones come with the batches. Where it is ``whole``,
+    as an exported folder is, it holds all of them and starts from no other run.
     """
 
     variant: str = "MGCL"
+    whole: bool = False
 
     module = "model"
 
@@ -240,14 +245,14 @@ class MGCLStage(Stage):
 
     @property
     def parents(self) -> tuple[EncoderName, ...]:
-        return encoder_names(self.config)
+        return () if self.whole else encoder_names(self.config)
 
     @property
     def frozen_parents(self) -> tuple[EncoderName, ...]:
-        return () if self.config.frozen_dropout else frozen_encoders(self.config)
+        return () if self.whole or self.config.frozen_dropout else frozen_encoders(self.config)
 
     def _system(self, shapes: Shapes, parent_weights: Mapping[EncoderName, Path], *, pretrained: bool) -> System:
-        held = [name for name in self.parents if name not in self.frozen_parents]
+        held = [name for name in encoder_names(self.config) if name not in self.frozen_parents]
         system = MGCL(self.config, shapes, encoders=held, pretrained=False)
         for name in held if parent_weights else ():
             weights = load_file(parent_weights[name])
@@ -255,6 +260,50 @@ class MGCLStage(Stage):
             own = {key.removeprefix(prefix): values for key, values in weights.items() if key.startswith(prefix)}
             system.encoders[str(name)].load_state_dict(own)
         return system
+
+
+@dataclass(frozen=True)
+class StudentStage(MGCLStage):
+    """A student of a finished MGCL, or the same without a teacher: one stage that trains all it holds."""
+
+    variant: str = "student"
+    own: StudentSettings = field(kw_only=True)
+
+    module = "experiments.student"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        text = TextEncoderSettings if self.config.reads_words else TextFeatureEncoderSettings
+        parts = (SequenceEncoderSettings, MicroSettings, MGCLSettings, text)
+        settings = {name: value for kind in parts for name, value in named_settings(self.config.part(kind)).items()}
+        return {**settings, "encoders": self.config.encoders, "student": plain_settings(self.own)}
+
+    @property
+    def system_settings(self) -> StudentSettings:
+        return self.own
+
+    @property
+    def teacher(self) -> str | None:
+        return self.own.teacher
+
+    @property
+    def takes_long(self) -> bool:
+        return True
+
+    @property
+    def schedule(self) -> Schedule:
+        return replace(_schedule(self.config, "mgcl"), epochs=self.own.epochs)
+
+    @property
+    def parents(self) -> tuple[EncoderName, ...]:
+        return ()
+
+    @property
+    def frozen_parents(self) -> tuple[EncoderName, ...]:
+        return ()
+
+    def _system(self, shapes: Shapes, parent_weights: Mapping[EncoderName, Path], *, pretrained: bool) -> System:
+        return Student(self.config, shapes, self.own, pretrained=pretrained)
 
 
 @dataclass(frozen=True)
@@ -352,7 +401,11 @@ def stage_from_record(record: Mapping[str, Any]) -> Stage:
     """
     config = Config.from_dict(record["config"])
     if record["stage"] == "mgcl":
-        return MGCLStage(config, record["variant"])
+        whole = record.get("whole") is True  # only exported folders say so
+        if record["system"] is None:
+            return MGCLStage(config, record["variant"], whole)
+        own = StudentSettings(**read_fields(StudentSettings, record["system"]))
+        return StudentStage(config, record["variant"], whole, own=own)
     if record["system"] is None:
         return EncoderStage(config, EncoderName.parse(record["stage"]))
     kind = type(next(iter(system_entry(record["stage"]).published.values())))

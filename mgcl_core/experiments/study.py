@@ -218,7 +218,7 @@ class Study(Face):
 
     def encoder_runs(self, config: Config) -> tuple[Run, ...]:
         """The stage-one runs of a configuration, six with dual encoders."""
-        return tuple(self._run(EncoderStage(config, name)) for name in encoder_names(config))
+        return tuple(self.run_of(EncoderStage(config, name)) for name in encoder_names(config))
 
     def pretrainings(self) -> list[Run]:
         """All stage-one runs: encoders × seeds."""
@@ -245,9 +245,10 @@ class Study(Face):
             settings = system_settings(name, paper_dataset(self.corpus), self.profile, changes)
             stage = ComparedStage(self.config(seed), name, settings)
         encoders = {run.stage.encoder: run for run in self.encoder_runs(stage.config)}
-        return self._run(stage, tuple(encoders[name] for name in stage.parents))
+        return self.run_of(stage, tuple(encoders[name] for name in stage.parents))
 
-    def _run(self, stage: Stage, parents: tuple[Run, ...] = ()) -> Run:
+    def run_of(self, stage: Stage, parents: tuple[Run, ...] = ()) -> Run:
+        """The run that trains ``stage`` from ``parents``; its directory is named by what decides its result."""
         identity = {
             "format": RUN_FORMAT,
             "stage": stage.name,

@@ -34,8 +34,10 @@ CLAIMS = "10"
 PAPER, EXPLORE = "00", "11"
 #: Trains the ablations under every reading of the paper: run where it is asked for by number.
 MULTIVERSE = "14"
+#: What predictions cost, and students: left out too, since students train their text encoder.
+COST = "13"
 #: All that a checkout has.
-NUMBERS = (*(f"{number:02}" for number in range(10)), CLAIMS, EXPLORE, ROBUSTNESS, MULTIVERSE)
+NUMBERS = (*(f"{number:02}" for number in range(10)), CLAIMS, EXPLORE, ROBUSTNESS, COST, MULTIVERSE)
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def plan_notebooks(
         load_text_model(name)
     planned = []
     for corpus, study in studies.items():
-        asked_for = {PAPER, SEARCH, CLAIMS, EXPLORE, MULTIVERSE}
+        asked_for = {PAPER, SEARCH, CLAIMS, EXPLORE, COST, MULTIVERSE}
         left_out = asked_for | (set() if everything else {AUDIT, SYSTEMS, ROBUSTNESS})
         if study.corpus.scheme != "sims":
             left_out.add(ABLATIONS)

@@ -55,6 +55,8 @@ FIGURES = {
                      "is more, or less, than equal weight on every step."),
     "11_compare": ("Two variants, clip by clip", "On validation: clips far from the diagonal are where the variants "
                    "part."),
+    "13_pareto": ("Corr and what it costs", "On test, over the operations of a clip: the line joins what nothing "
+                  "cheaper reaches; intervals are of each system by itself."),
     "11_alpha": ("The weight of L_con", "On validation: paired differences from the default value, a thin line for "
                  "each seed."),
     "12_sets": ("Fixed sets of modalities", "Each system with what is left; grey are floors, to be exceeded."),

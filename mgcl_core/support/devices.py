@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import platform
+import re
 import shutil
 import subprocess
 import warnings
+from pathlib import Path
 
 import torch
 
@@ -60,6 +62,16 @@ def check_precision(precision: str, device: torch.device) -> None:
 def device_memory(device: torch.device) -> int | None:
     """Bytes of memory of a GPU, None for another device."""
     return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+
+
+def device_name(device: torch.device) -> str:
+    """Name a device as its maker does: the GPU, or the processor where the system says which."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpu_list = Path("/proc/cpuinfo")  # of Linux; elsewhere Python's name of the processor
+    text = cpu_list.read_text(encoding="utf-8") if cpu_list.exists() else ""
+    names = re.findall(r"^model name\s*:\s*(.+)$", text, re.M)
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def describe_device(device: torch.device) -> str:

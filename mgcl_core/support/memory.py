@@ -1,11 +1,17 @@
-"""Memory of the machine: what is free, and keeping freed memory for the next batch (Linux with glibc)."""
+"""Memory of the machine: what is free, what a block took, and keeping freed memory for the next batch (glibc)."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import gc
+import math
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
@@ -35,3 +41,33 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # another system, another malloc
         return False
     return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+@contextlib.contextmanager
+def peak_memory_of(device: torch.device) -> Iterator[Callable[[], float]]:
+    """Within the block, watch memory; what it gives says by how many bytes it grew at most, also after the block.
+
+    On a GPU what torch allocated there, else the memory of this process, by Linux's high-water mark; NaN elsewhere.
+    """
+    status, reset, most = Path("/proc/self/status"), Path("/proc/self/clear_refs"), math.nan
+
+    def marked(name: str) -> float:
+        try:
+            return int(status.read_text(encoding="ascii").split(f"{name}:")[1].split()[0]) * 1024
+        except (OSError, IndexError, ValueError):
+            return math.nan
+
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = float(torch.cuda.memory_allocated(device))
+    else:
+        with contextlib.suppress(OSError, AttributeError):  # pages that were freed must not hide what is taken
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        before = marked("VmRSS")
+        try:
+            reset.write_text("5", encoding="ascii")  # the mark becomes what the process holds now
+        except OSError:
+            before = math.nan
+    yield lambda: most - before
+    most = float(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else marked("VmHWM")

@@ -15,6 +15,7 @@ from mgcl_core.cli import main
 from mgcl_core.data import load_corpus
 from mgcl_core.data.synthetic import write_corpus
 from mgcl_core.data.text_model import tokenize
+from mgcl_core.experiments.distillation import study_of
 from mgcl_core.experiments.prediction import predict_file
 from mgcl_core.experiments.run_records import SCALER
 from mgcl_core.experiments.study import Study
@@ -86,6 +87,13 @@ def test_the_run_s_own_file_gives_the_run_s_own_predictions(run, demo_file, tmp_
     pd.testing.assert_frame_equal(
         pd.read_csv(tmp_path / "out.csv", keep_default_na=False), frame, check_dtype=False, check_exact=False
     )
+
+
+def test_the_study_of_a_run_is_found_again(run, demo_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("MGCL_DATA", str(tmp_path))
+    study, variant = study_of([run.directory], corpus=demo_file, device="cpu", workers=1)
+    assert variant == "MGCL" and study.trainings() == [run] and study.seeds == (5,)
+    assert study.overrides["text_batch_size"] == 100 and "seed" not in study.overrides
 
 
 def test_a_split_and_a_dict_give_what_the_file_gives(run, demo_file, contents):

@@ -6,6 +6,7 @@ registered with pyplot, so none has to be closed. `reporting.page.save_figure` s
 
 from .absence import absence_curves
 from .comparisons import paired_differences, score_intervals, selection_rules
+from .costs import pareto
 from .data import clip_signals, label_agreement, label_distributions, length_distributions
 from .embeddings import embedding_grid, tsne
 from .multiverse import specification_curve
@@ -20,6 +21,7 @@ __all__ = [
     "label_distributions",
     "length_distributions",
     "paired_differences",
+    "pareto",
     "predicted_against_true",
     "score_intervals",
     "search_trials",
