@@ -127,7 +127,7 @@ class TextEncoderSettings(TextInput, StageOneTarget, BothStages):
     text_lr: Annotated[float, "Table 2: learning rate of text encoders in stage one"] = 1e-5
     text_epochs: Annotated[int, "Table 2: epochs of text encoders in stage one"] = 150
     text_batch_size: Annotated[int, "Table 2: batch size of text encoders in stage one"] = 64
-    text_layers: Annotated[
+    trained_text_layers: Annotated[
         int | None, "decision 13: last layers of the text model that stage one trains; None: all, and embeddings", LATER
     ] = None
 
@@ -326,7 +326,7 @@ class Config(
             self.common_width,
             f"a multiple of fusion_heads={self.fusion_heads}",
         )
-        for name in ("patience", "encoder_chunk", "text_layers"):
+        for name in ("patience", "encoder_chunk", "trained_text_layers"):
             value = getattr(self, name)
             _require(value is None or value >= 1, name, value, "at least 1, or None")
 

@@ -132,7 +132,7 @@ class TextEncoder(nn.Module):
         lists = (part for part in self.bert.modules() if isinstance(part, nn.ModuleList) and len(part) == depth)
         layers = next(lists, ())
         if count > len(layers):
-            raise ConfigError(f"text_layers={count}: the text model has {len(layers)} layers")
+            raise ConfigError(f"trained_text_layers={count}: the text model has {len(layers)} layers")
         self.bert.requires_grad_(False)
         for layer in layers[depth - count :]:
             layer.requires_grad_(True)

@@ -22,7 +22,7 @@ class UnimodalRegressor(System):
 
     A macro encoder reads [CLS] or the attention-pooled state and learns y; a micro encoder reads the mean of the
     enhanced states and learns y_T, y_V or y_A; ``stage_one_target`` has other targets. A shared encoder does both at
-    once; its prediction is the macro one. With ``text_layers``, only these last layers of a text model learn.
+    once; its prediction is the macro one. With ``trained_text_layers``, only these last layers of a text model learn.
     Of a clip that lacks its modality it learns nothing, and predicts 0 (decision 19).
     """
 
@@ -31,8 +31,8 @@ class UnimodalRegressor(System):
         self.name, self.chunk, self.config = name, config.encoder_chunk, config
         self.rate = config.text_lr if name.modality == "T" and config.reads_words else config.sequence_lr
         self.encoder = build_encoder(name.modality, config, pretrained=pretrained)
-        if name.modality == "T" and config.reads_words and config.text_layers is not None:
-            self.encoder.train_last_layers(config.text_layers)
+        if name.modality == "T" and config.reads_words and config.trained_text_layers is not None:
+            self.encoder.train_last_layers(config.trained_text_layers)
         factors, self.enhancement = {"macro": 1}, None
         if "micro" in name.granularities:
             self.enhancement = MicroEnhancement(config.micro, config.window)

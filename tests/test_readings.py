@@ -29,7 +29,7 @@ READINGS = {
     "unimodal_reduction": "mean",
     "frozen_dropout": True,
     "stage_one_target": "unimodal",
-    "text_layers": 1,
+    "trained_text_layers": 1,
     "selection": "acc2",
     "regime": "dropout",
     "epoch_on": "masked",
@@ -58,7 +58,7 @@ def test_each_names_the_runs_that_it_decides_and_no_others(setting, value):
     renamed = {name for name, stage in changed.items() if digest(stage.settings) != NAMES[name]}
     assert renamed == {
         "stage_one_target": {"macro_T", "micro_T", "macro_V", "micro_A"},
-        "text_layers": {"macro_T", "micro_T"},
+        "trained_text_layers": {"macro_T", "micro_T"},
         "selection": {"mgcl", "misa"},
         "regime": {"mgcl", "misa"},
         "epoch_on": {"mgcl", "misa"},
@@ -189,7 +189,7 @@ def test_what_stage_one_learns(tiny_config, make_split, split, target, own):
 
 
 def test_the_last_layers_of_a_text_model_alone(tiny_config, split):
-    system = UnimodalRegressor(EncoderName("macro", "T"), tiny_config.override({"text_layers": 1}))
+    system = UnimodalRegressor(EncoderName("macro", "T"), tiny_config.override({"trained_text_layers": 1}))
     sum(system(split.batch()).losses.values()).backward()
     learned = gradients(system)
     assert any(".layer.0." in name for name in learned) and any(name.startswith("heads") for name in learned)
@@ -197,8 +197,8 @@ def test_the_last_layers_of_a_text_model_alone(tiny_config, split):
     groups = make_optimizer(system, Schedule(1, 4)).param_groups
     frozen = set(system.encoder.bert.embeddings.parameters())
     assert not frozen & {parameter for group in groups for parameter in group["params"]}
-    with pytest.raises(ConfigError, match="text_layers=2: the text model has 1 layers"):
-        UnimodalRegressor(EncoderName("macro", "T"), tiny_config.override({"text_layers": 2}))
+    with pytest.raises(ConfigError, match="trained_text_layers=2: the text model has 1 layers"):
+        UnimodalRegressor(EncoderName("macro", "T"), tiny_config.override({"trained_text_layers": 2}))
 
 
 # The choice of the epoch

@@ -225,7 +225,7 @@ def test_the_other_readings_of_the_paper_run(study, changes):
 
 def test_the_readings_of_the_lineage_run_together_and_predict(study, corpus):
     changes = {"pair_weights": "clgsi", "unimodal_reduction": "mean", "temperature": 0.03, "selection": "acc2"}
-    changes |= {"stage_one_target": "unimodal", "text_layers": 1, "frozen_dropout": True}
+    changes |= {"stage_one_target": "unimodal", "trained_text_layers": 1, "frozen_dropout": True}
     built = study(overrides=changes)
     run = built.train()[0]
     assert run.chosen_epoch == run.history["valid_acc2"].argmax() + 1
