@@ -24,13 +24,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from .data.batches import DeviceSplit
+from .data.batches import Batch, DeviceSplit
 from .support.errors import RunError
 from .support.files import atomic, write_json, write_json_lines
 from .support.integrity import regular_size
 from .support.memory import keep_freed_memory
 from .support.runtime import autocast, derive_seed, deterministic, matrix_precision
-from .system import System
+from .system import Output, System
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,6 @@ def fit(
     steps = train.batch_count(size)  # of an epoch
     factor = functools.partial(rate_factor, steps=steps, schedule=schedule)
     rates = LambdaLR(optimizer, factor, last_epoch=len(history) * steps - 1)
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     target = torch.cat([system.target(batch) for batch in valid.batches(size)]).cpu().numpy()  # (N,)
     kept, last_checkpoint = len(history), time.monotonic()
 
@@ -121,12 +120,7 @@ def fit(
             records = []
             order = derive_seed(seed, "order", epoch)
             for batch in train.batches(size, seed=order, buckets=schedule.length_buckets):
-                with autocast(device, schedule.precision):
-                    output = system(batch)
-                optimizer.zero_grad()
-                sum(output.losses.values()).backward()
-                norm = torch.nn.utils.clip_grad_norm_(parameters, schedule.clip_norm)
-                optimizer.step()
+                output, norm = train_step(system, batch, optimizer, schedule)
                 rates.step()
                 system.after_step(batch, output)
                 records.append((len(batch), {name: term.detach() for name, term in output.losses.items()}, norm))
@@ -154,6 +148,24 @@ def fit(
     write_json(directory / SELECTION, {**selection, "valid_mae": history[chosen - 1]["valid_mae"]})
     load_weights(system, directory / WEIGHTS)
     return Fit(history, chosen)
+
+
+def train_step(
+    system: System, batch: Batch, optimizer: torch.optim.Optimizer, schedule: Schedule
+) -> tuple[Output, Tensor]:
+    """Move the weights once along the gradient of ``batch``'s losses.
+
+    Returns:
+        What the system gave, and the norm of the gradient before it was clipped.
+    """
+    with autocast(batch.index.device, schedule.precision):
+        output = system(batch)
+    optimizer.zero_grad()
+    sum(output.losses.values()).backward()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(parameters, schedule.clip_norm)
+    optimizer.step()
+    return output, norm
 
 
 @torch.no_grad()

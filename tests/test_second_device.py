@@ -28,8 +28,7 @@ from mgcl_core.reporting.evaluation import embeddings
 from mgcl_core.stage_one import UnimodalRegressor
 from mgcl_core.support import devices
 from mgcl_core.support.errors import ConfigError
-from mgcl_core.support.runtime import autocast
-from mgcl_core.trainer import make_optimizer
+from mgcl_core.trainer import make_optimizer, train_step
 
 # Registered after the first backward pass of a process, no device is known to torch's autograd.
 pytestmark = pytest.mark.skipif(
@@ -121,18 +120,14 @@ def test_a_study_crosses_where_it_is_allowed_to_and_nowhere_else(study):
 def steps(study: Study, run, precision: str = "fp32"):
     """Train two epochs of three steps; yields after each its number in the epoch, the batch and the output."""
     system, split = study.build(run), study.split("train", run)
-    optimizer = make_optimizer(system, run.stage.schedule)
+    schedule = dataclasses.replace(run.stage.schedule, precision=precision)
+    optimizer = make_optimizer(system, schedule)
     system.begin_fit(split)
     for epoch in (1, 2):
         system.train()
         system.begin_epoch(epoch)
         for number, batch in enumerate(itertools.islice(split.batches(8, seed=epoch), 3)):
-            with autocast(study.device, precision):
-                output = system(batch)
-            optimizer.zero_grad()
-            sum(output.losses.values()).backward()
-            nn.utils.clip_grad_norm_(system.parameters(), 1.0)
-            optimizer.step()
+            output, _ = train_step(system, batch, optimizer, schedule)
             system.after_step(batch, output)
             yield number, batch, output
             second_device.crossings.clear()  # what follows fetches the next batch

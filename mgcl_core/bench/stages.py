@@ -145,9 +145,16 @@ def random_features(split: DeviceSplit, config: Config, text_width: int) -> dict
 
 def save_random_bert(folder: Path, *, layers: int, words: int = VOCABULARY) -> None:
     """Write a BERT of width 768 with random weights, and a vocabulary of placeholders."""
-    BertModel(BertConfig(vocab_size=words, num_hidden_layers=layers)).save_pretrained(folder)
+    BertModel(save_bert_config(folder, layers=layers, words=words)).save_pretrained(folder)
+
+
+def save_bert_config(folder: Path, *, layers: int, words: int = VOCABULARY) -> BertConfig:
+    """Write the configuration of a BERT of width 768, and its vocabulary of placeholders, without weights."""
+    config = BertConfig(vocab_size=words, num_hidden_layers=layers)
+    config.save_pretrained(folder)
     lines = [SPECIAL.get(number, f"[unused{number}]") for number in range(words)]
     (folder / "vocab.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return config
 
 
 def _time_epoch(
