@@ -6,9 +6,11 @@ measured. Not counted: what a kernel takes for itself while it runs, fragments b
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ from ..trainer import Schedule, make_optimizer, train_step
 from . import pretend
 from .measure import Row
 from .paper import how_often
-from .stages import SEQUENCE_ENCODERS, TEXT_ENCODERS, random_features, save_bert_config
+from .stages import ENGLISH_VOCABULARY, SEQUENCE_ENCODERS, TEXT_ENCODERS, VOCABULARY, random_features, save_bert_config
 
 GIB = 2**30
 BLOCK = 512  # bytes to which CUDA's allocator rounds
@@ -53,7 +55,7 @@ class Meter(TorchDispatchMode):
 
     Attributes:
         operations: Those that compute or copy; views are none.
-        flops: Of matrix products and attention, two a multiplication with its addition.
+        flops: Of matrix products and attention, two a multiplication with its addition, by the type of number.
         moved: Bytes of what all operations read and write.
         seconds: By the name of a card, what they take where each reaches the card's rates.
         held: Bytes of the tensors that exist now.
@@ -67,7 +69,8 @@ class Meter(TorchDispatchMode):
 
     def clear(self) -> None:
         """Start to count again; what is held goes on to be held."""
-        self.operations, self.flops, self.moved, self.peak = 0, 0, 0, self.held
+        self.operations, self.moved, self.peak = 0, 0, self.held
+        self.flops: Counter[torch.dtype] = Counter()
         self.seconds = dict.fromkeys(CARDS, 0.0)
 
     def hold(self, thing: Any) -> bool:
@@ -96,32 +99,42 @@ class Meter(TorchDispatchMode):
             return result
         formula = flop_registry.get(function._overloadpacket)
         flops = 0 if formula is None else formula(*args, **kwargs, out_val=result)
-        tensors = {id(t): t for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor)}.values()
-        moved = sum(t.nbytes for t in tensors)
-        half = any(t.dtype == torch.bfloat16 for t in tensors)
+        tensors = list({id(t): t for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor)}.values())
+        moved = sum(values.nbytes for values in tensors)
         for card, (in_half, in_float, bandwidth) in CARDS.items():
-            self.seconds[card] += max(flops / (in_half if half else in_float), moved / bandwidth)
-        self.operations, self.flops, self.moved = self.operations + 1, self.flops + flops, self.moved + moved
+            rate = in_half if tensors[0].dtype == torch.bfloat16 else in_float
+            self.seconds[card] += max(flops / rate, moved / bandwidth)
+        if flops:
+            self.flops[tensors[0].dtype] += flops
+        self.operations, self.moved = self.operations + 1, self.moved + moved
         return result
 
 
 def _attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, dropout_p: float = 0.0, **options: Any
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **_: Any,
 ) -> Tensor:
-    """Attention with a mask as CUDA computes it, in one kernel that keeps no weights (B, h, L, L)."""
+    """Attention as CUDA computes it where it has a mask: in one kernel that keeps no weights (B, h, L, L)."""
     if torch.is_autocast_enabled(pretend.NAME):
         query, key, value = (values.to(torch.bfloat16) for values in (query, key, value))
-    bias = attn_mask.to(query.dtype)  # of a mask, a number for each key
-    bias = F.pad(bias, (0, -bias.shape[-1] % 16))[..., : bias.shape[-1]]  # as CUDA's kernel wants its rows
-    bias = bias.expand(*query.shape[:-1], key.shape[-2])
-    return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, bias, True, dropout_p)[0]
+    if attn_mask is not None:
+        bias = attn_mask.to(query.dtype)  # of a mask, a number for each key
+        bias = F.pad(bias, (0, -bias.shape[-1] % 16))[..., : bias.shape[-1]]  # as CUDA's kernel wants its rows
+        attn_mask = bias.expand(*query.shape[:-1], key.shape[-2])
+    fused = torch.ops.aten._scaled_dot_product_efficient_attention
+    return fused(query, key, value, attn_mask, True, dropout_p, is_causal)[0]
 
 
 def count_steps(system: System, batch: Batch, schedule: Schedule) -> tuple[Meter, Meter]:
     """Count a step of training, and one of prediction.
 
     Args:
-        system: On the device "meta".
+        system: On the device "meta"; it is moved to one without numbers.
         batch: On the CPU.
         schedule: Precision and optimiser.
 
@@ -138,8 +151,8 @@ def count_steps(system: System, batch: Batch, schedule: Schedule) -> tuple[Meter
     system, batch = pretend.fake(mode, system), pretend.fake(mode, dataclasses.replace(batch, counts=counts))
     with mode, mock.patch.object(F, "scaled_dot_product_attention", _attention):
         with training:
-            optimizer = make_optimizer(system.train(), schedule)
             training.hold([list(system.state_dict().values()), list(vars(batch).values())])
+            optimizer = make_optimizer(system.train(), schedule)
             best = [values.clone() for values in system.state_dict().values()]  # the best weights so far
             train_step(system, batch, optimizer, schedule)  # the optimiser's averages are made
             training.clear()
@@ -174,7 +187,7 @@ def count_stage(
 
 
 def batch_of(shape: ShapedCorpus, clips: int, config: Config | None = None) -> Batch:
-    """Make a batch of ``shape``'s first clips on the CPU, with features of frozen encoders where ``config`` is given."""
+    """Make a batch of ``shape``'s first clips on the CPU, with features of ``config``'s frozen encoders if given."""
     fields = shape.split_fields("train", clips)
     masks = {
         f"{name}_mask": torch.arange(fields[name].shape[1]).numpy()
@@ -192,44 +205,66 @@ def batch_of(shape: ShapedCorpus, clips: int, config: Config | None = None) -> B
     return split.batch()
 
 
-def count_paper(datasets: tuple[str, ...] = tuple(DATASETS), *, layers: int = 12, **changes: Any) -> Iterator[Row]:
+def count_paper(datasets: tuple[str, ...] = tuple(DATASETS), *, layers: int = 12) -> Iterator[Row]:
     """Count a step of every stage at Table 2's settings, and sum all steps of the whole paper.
 
     Args:
         datasets: Those to count.
         layers: Of the text model.
-        **changes: Of settings.
 
     Yields:
         A row a stage and dataset, then one of the sum. Hours are those in which a card that reaches its rates in every
         operation would compute the epochs of `paper.how_often`: no less, and nothing is said of how much more.
     """
     hours, asked = dict.fromkeys(CARDS, 0.0), 0
-    with tempfile.TemporaryDirectory() as folder:
-        save_bert_config(Path(folder), layers=layers)
-        for dataset in datasets:
-            shape, config = SHAPES[f"synthetic-{dataset}"], preset(dataset).override(changes)
+    for dataset in datasets:
+        shape, config = SHAPES[f"synthetic-{dataset}"], preset(dataset)
+        with _text_model(shape, layers) as folder:
             for name in (*TEXT_ENCODERS, *SEQUENCE_ENCODERS, None):
-                schedule, training, predicting = count_stage(shape, config, name, Path(folder))
+                schedule, training, predicting = count_stage(shape, config, name, folder)
                 epochs, runs = how_often(dataset, config, name)
-                # Steps of an epoch: those of training, and those in which validation is predicted.
-                steps = [(meter, -(-clips // schedule.batch_size) * epochs * runs)
-                         for meter, clips in zip((training, predicting), shape.sizes, strict=False)]  # fmt: skip
-                of_cards = {card: sum(m.seconds[card] * n for m, n in steps) / 3600 for card in CARDS}
-                operations = sum(meter.operations * number for meter, number in steps)
-                hours, asked = {card: hours[card] + of_cards[card] for card in CARDS}, asked + operations
-                yield {
-                    "what": "stage two" if name is None else f"stage one, {name}",
-                    "corpus": f"synthetic-{dataset}",
-                    "batch": schedule.batch_size,
-                    "operations": training.operations,
-                    "gflop": training.flops / 1e9,
-                    "gbyte": training.moved / 1e9,
-                    "counted_peak_gib": training.peak / GIB,
-                    "epochs": epochs,
-                    "runs": runs,
-                    "all_operations": operations,
-                    **{f"least_hours, {card}": value for card, value in of_cards.items()},
+                train, valid = (-(-clips // schedule.batch_size) * epochs * runs for clips in shape.sizes[:2])
+                operations = training.operations * train + predicting.operations * valid
+                of_cards = {
+                    card: (training.seconds[card] * train + predicting.seconds[card] * valid) / 3600 for card in CARDS
                 }
-    sums = {f"least_hours, {card}": value for card, value in hours.items()}
-    yield {"what": "the whole paper, one run after the other", "all_operations": asked, **sums}
+                hours, asked = {card: hours[card] + of_cards[card] for card in CARDS}, asked + operations
+                times = {"epochs": epochs, "runs": runs, "all_operations": operations}
+                yield _row(name, shape, schedule, training) | times | _least(of_cards)
+    yield {"what": "the whole paper, one run after the other", "all_operations": asked} | _least(hours)
+
+
+def count_memory(layers: int = 12) -> Iterator[Row]:
+    """Count steps for cards with little memory: MOSEI's stage two at batch 64, and all its stages in chunks."""
+    shape, config = SHAPES["synthetic-mosei"], preset("mosei").override({"mgcl_batch_size": 64})
+    with _text_model(shape, layers) as folder:
+        for chunk in (None, 16):
+            for name in (*TEXT_ENCODERS, *SEQUENCE_ENCODERS, None) if chunk else (None,):
+                changed = config.override({"encoder_chunk": chunk})
+                schedule, training, _ = count_stage(shape, changed, name, folder)
+                yield _row(name, shape, schedule, training) | {"encoder_chunk": chunk}
+
+
+@contextlib.contextmanager
+def _text_model(shape: ShapedCorpus, layers: int) -> Iterator[Path]:
+    """A folder that describes the text model of ``shape``'s language."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_bert_config(Path(folder), layers=layers, words=VOCABULARY if shape.chinese else ENGLISH_VOCABULARY)
+        yield Path(folder)
+
+
+def _row(name: EncoderName | None, shape: ShapedCorpus, schedule: Schedule, training: Meter) -> Row:
+    return {
+        "what": "stage two" if name is None else f"stage one, {name}",
+        "corpus": next(corpus for corpus, known in SHAPES.items() if known is shape),
+        "batch": schedule.batch_size,
+        "operations": training.operations,
+        "gflop": training.flops.total() / 1e9,
+        "share_in_bf16": training.flops[torch.bfloat16] / training.flops.total(),
+        "gbyte": training.moved / 1e9,
+        "counted_peak_gib": training.peak / GIB,
+    }
+
+
+def _least(hours: dict[str, float]) -> Row:
+    return {f"least_hours, {card}": value for card, value in hours.items()}

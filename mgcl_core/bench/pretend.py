@@ -1,4 +1,4 @@
-"""A device that torch takes for a GPU, in Python alone: known to its autograd and its autocast, with no kernel behind it.
+"""A device that torch takes for a GPU, in Python alone: known to autograd and autocast, with no kernel behind it.
 
 Tensors of it come from elsewhere: fake ones hold shapes and types and no numbers (`fake`).
 """

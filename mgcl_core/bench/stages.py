@@ -27,7 +27,7 @@ from .measure import Row, Setup, row
 
 SEQUENCE_ENCODERS = tuple(EncoderName(granularity, modality) for modality in "AV" for granularity in GRANULARITIES)
 TEXT_ENCODERS = tuple(EncoderName(granularity, "T") for granularity in GRANULARITIES)
-VOCABULARY = 21128  # words of BERT's Chinese vocabulary
+VOCABULARY, ENGLISH_VOCABULARY = 21128, 30522  # words of BERT's Chinese vocabulary, and of the English one
 SPECIAL = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
 
 
