@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mgcl_core import SYSTEMS
 from mgcl_core.bench import pretend
-from mgcl_core.bench.counted import Meter, batch_of, count_steps
+from mgcl_core.bench.counted import CARDS, Meter, batch_of, count_paper, count_steps
 from mgcl_core.bench.stages import random_features
 from mgcl_core.config import Config, preset
 from mgcl_core.data.batches import DeviceSplit
@@ -131,3 +131,16 @@ def test_a_chunk_takes_less_memory_than_the_batch_and_more_operations():
     assert twice.operations > once.operations
     weights = sum(parameter.nbytes for parameter in systems[0].parameters())
     assert 5 * weights < twice.peak < 0.8 * once.peak  # weights, gradients, two averages, and the best so far
+
+
+def test_the_whole_paper_is_the_sum_of_its_stages():
+    *stages, whole = count_paper(("sims",), layers=1)
+    assert [row["runs"] for row in stages] == [3] * 6 + [18]  # three seeds, and five ablations of stage two
+    assert whole["all_operations"] == sum(row["all_operations"] for row in stages)
+    for card, (in_half, _, bandwidth) in CARDS.items():
+        column = f"least_hours, {card}"
+        assert whole[column] == pytest.approx(sum(row[column] for row in stages))
+        for row in stages:
+            steps = row["epochs"] * row["runs"] * SHAPES["synthetic-sims"].sizes[0] / row["batch"]
+            assert row[column] > steps * 1e9 * row["gflop"] / in_half / 3600
+            assert row[column] > steps * 1e9 * row["gbyte"] / bandwidth / 3600

@@ -100,7 +100,7 @@ class Meter(TorchDispatchMode):
         formula = flop_registry.get(function._overloadpacket)
         flops = 0 if formula is None else formula(*args, **kwargs, out_val=result)
         tensors = list({id(t): t for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor)}.values())
-        moved = sum(values.nbytes for values in tensors)
+        moved = sum(min(values.nbytes, values.untyped_storage().nbytes()) for values in tensors)  # expanded: once
         for card, (in_half, in_float, bandwidth) in CARDS.items():
             rate = in_half if tensors[0].dtype == torch.bfloat16 else in_float
             self.seconds[card] += max(flops / rate, moved / bandwidth)
