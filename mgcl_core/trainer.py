@@ -119,7 +119,6 @@ def fit(
     steps = train.batch_count(size)  # of an epoch
     factor = functools.partial(rate_factor, steps=steps, schedule=schedule)
     rates = LambdaLR(optimizer, factor, last_epoch=len(history) * steps - 1)
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     target = torch.cat([system.target(batch) for batch in valid.batches(size)]).cpu().numpy()  # (N,)
     kept, last_checkpoint = len(history), time.monotonic()
 
@@ -137,9 +136,10 @@ def fit(
             trimmed = schedule.published is None
             for batch in train.batches(size, seed=order, buckets=schedule.length_buckets, trimmed=trimmed):
                 if trimmed:
-                    parts, norm = _step(system, batch, schedule, optimizer, parameters)
+                    output, norm = train_step(system, batch, optimizer, schedule)
+                    parts = [(batch, output)]
                 else:
-                    parts, norm = _published_step(system, batch, schedule, optimizer, parameters)
+                    parts, norm = _published_step(system, batch, optimizer, schedule)
                 rates.step()
                 for part, output in parts:
                     system.after_step(part, output)
@@ -170,24 +170,27 @@ def fit(
     return Fit(history, chosen)
 
 
-def _step(
-    system: System, batch: Batch, schedule: Schedule, optimizer: Optimizer, parameters: Sequence[Tensor]
-) -> tuple[list[tuple[Batch, Output]], Tensor]:
-    """One step of the optimiser: the batch with its output, and the norm of the gradient before it was clipped."""
+def train_step(system: System, batch: Batch, optimizer: Optimizer, schedule: Schedule) -> tuple[Output, Tensor]:
+    """Move the weights once along the gradient of ``batch``'s losses.
+
+    Returns:
+        What the system gave, and the norm of the gradient before it was clipped.
+    """
     with autocast(batch.index.device, schedule.precision):
         output = system(batch)
     optimizer.zero_grad()
     sum(output.losses.values()).backward()
+    parameters = _parameters(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(parameters, schedule.clip_norm)
     optimizer.step()
-    return [(batch, output)], norm
+    return output, norm
 
 
 def _published_step(
-    system: System, batch: Batch, schedule: Schedule, optimizer: Optimizer, parameters: Sequence[Tensor]
+    system: System, batch: Batch, optimizer: Optimizer, schedule: Schedule
 ) -> tuple[list[tuple[Batch, Output]], Tensor]:
     """As mmsa 2.2.1 takes a step (`PublishedTraining`): every micro-batch with its output, and the gradient's norm."""
-    published, outputs = schedule.published, []
+    published, parameters, outputs = schedule.published, _parameters(optimizer), []
     size = published.micro_batch or schedule.batch_size
     optimizer.zero_grad()
     for part in batch.parts(size):
@@ -200,6 +203,10 @@ def _published_step(
     if len(outputs) == -(-schedule.batch_size // size):
         optimizer.step()
     return outputs, torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 @torch.no_grad()

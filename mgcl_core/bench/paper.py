@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..config import VARIANTS
+from ..config import VARIANTS, Config
+from ..data.corpus import EncoderName
 from ..experiments.study import SEEDS
 from .measure import Row, Setup
-from .stages import time_mgcl, time_sequence_encoders, time_text_encoders
+from .stages import SEQUENCE_ENCODERS, TEXT_ENCODERS, time_mgcl, time_sequence_encoders, time_text_encoders
+
+
+def how_often(dataset: str, config: Config, name: EncoderName | None) -> tuple[int, int]:
+    """Epochs and runs of a stage in the whole paper: of an encoder's stage one, or for None of stage two."""
+    if name is None:
+        return config.mgcl_epochs, len(SEEDS) * (len(VARIANTS) if dataset == "sims" else 1)
+    return (config.text_epochs if name.modality == "T" else config.sequence_epochs), len(SEEDS)
 
 
 def time_whole_paper(setups: Iterable[tuple[str, Setup]], *, layers: int = 12) -> Iterator[Row]:
@@ -26,13 +34,11 @@ def time_whole_paper(setups: Iterable[tuple[str, Setup]], *, layers: int = 12) -
     """
     hours = floor_hours = 0.0
     for dataset, setup in setups:
-        config, seeds = setup.config, len(SEEDS)
-        stages = [(line, config.text_epochs, seeds) for line in time_text_encoders(setup, layers=layers)]
-        stages += [(line, config.sequence_epochs, seeds) for line in time_sequence_encoders(setup)]
-        stages += [
-            (time_mgcl(setup, clips=64), config.mgcl_epochs, seeds * (len(VARIANTS) if dataset == "sims" else 1))
-        ]
-        for line, epochs, runs in stages:
+        stages = list(zip(TEXT_ENCODERS, time_text_encoders(setup, layers=layers), strict=True))
+        stages += zip(SEQUENCE_ENCODERS, time_sequence_encoders(setup), strict=True)
+        stages += [(None, time_mgcl(setup, clips=64))]
+        for name, line in stages:
+            epochs, runs = how_often(dataset, setup.config, name)
             times = epochs * runs / 3600
             line |= {"epochs": epochs, "runs": runs}
             line |= {"hours": line["seconds"] * times, "floor_hours": line["floor"] * times}

@@ -20,6 +20,7 @@ from ..support.errors import ConfigError, RunError, nearest
 from ..support.files import atomic, read_json, write_json
 from ..support.parallel import run_parallel
 from .compared import compare_with_mmsa
+from .counted import count_memory, count_paper
 from .drift import half_precision_drift
 from .loss import time_contrastive_loss
 from .measure import Rates, Row, Setup, describe_machine, measure_rates, rate_rows
@@ -96,6 +97,7 @@ PARTS: dict[str, Callable[[Options], Iterable[Row]]] = {
         "all encoders frozen, micro=pooled", 100_000, trained_encoders=(), micro="pooled"
     ),
     "paper": _paper,
+    "counted": lambda _: (*count_paper(), *count_memory()),
     "cache": lambda options: half_precision_drift(options.results, device=options.device),
     "compared": _compared,
 }

@@ -130,14 +130,15 @@ def random_features(split: DeviceSplit, config: Config, text_width: int) -> dict
     words[:, 1:-1] = tokens[:, 1:-1] & tokens[:, 2:]  # without [CLS], the first token, and [SEP], the last
     masks = {"T": words, "V": split.vision_mask, "A": split.audio_mask}
     features = {}
-    for name in frozen_encoders(config):
-        width, mask = text_width if name.modality == "T" else config.width, masks[name.modality]
+    for encoder, granularity in ((name, part) for name in frozen_encoders(config) for part in name.granularities):
+        name, mask = f"{granularity}_{encoder.modality}", masks[encoder.modality]
+        width = text_width if encoder.modality == "T" else config.width
         shape: tuple[int, ...] = (len(mask), width)
-        if name.granularity == "micro":
+        if granularity == "micro":
             if config.micro == "pooled":
                 width, mask = 2 * width, torch.ones_like(mask[:, :1])
             shape, features[f"{name}_mask"] = (*mask.shape, width), mask
-        features[str(name)] = torch.randn(shape, generator=generator, device=split.device)
+        features[name] = torch.randn(shape, generator=generator, device=split.device)
     return features
 
 

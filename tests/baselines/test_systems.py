@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.models import in_float64
 from torch import nn
 
 from mgcl_core.baselines import COMPARED_SYSTEMS
@@ -183,14 +184,25 @@ def test_bf16_stays_close_to_float32(name, build, splits):
 
 
 @every_system
-def test_a_clip_is_read_the_same_alone_and_among_longer_ones(name, build, make_split):
-    clips = 40  # several groups of similar length
-    system, split = shaken(build(name, clips)), prepared(make_split(clips, seed=4))
-    with torch.no_grad():
-        together = system(split.batch()).prediction
-        alone = torch.cat([system(split.batch([row])).prediction for row in range(clips)])
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
-    assert together.std() > 1e-3
+def test_a_clip_is_read_the_same_alone_and_among_longer_ones(name, build, make_split, monkeypatch):
+    """Its prediction, and the gradient of every weight, in float64."""
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # what the systems keep in full precision
+    clips = 24  # several groups of similar length
+    system, split = shaken(build(name, clips)).double(), prepared(make_split(clips, seed=4))
+    results = []
+    for batches in ([split.batch()], [split.batch([row]) for row in range(clips)]):
+        unlabelled = [dataclasses.replace(batch, labels=None, unimodal_labels=None) for batch in batches]
+        prediction = torch.cat([system(in_float64(batch)).prediction for batch in unlabelled])
+        system.zero_grad()
+        (prediction * torch.arange(clips).cos()).sum().backward()
+        gradients = {key: parameter.grad for key, parameter in system.named_parameters() if parameter.grad is not None}
+        results.append((prediction.detach(), gradients))
+    (together, expected), (alone, gradients) = results
+    assert together.dtype == torch.float64 and together.std() > 1e-3
+    torch.testing.assert_close(alone, together, rtol=1e-9, atol=1e-10)
+    assert gradients.keys() == expected.keys()
+    for key, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[key], rtol=1e-8, atol=1e-9, msg=key)
 
 
 @pytest.mark.parametrize("name", FROZEN)

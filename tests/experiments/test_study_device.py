@@ -19,6 +19,13 @@ def test_device_and_precision_are_said_before_anything_runs(tiny_corpus, tiny_ov
     assert "synthetic, profile demo: cpu" in caplog.text and "fp32, 1 worker" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["mps", "xpu"])
+def test_a_device_that_was_never_tried_is_refused_before_anything_is_written(tiny_corpus, tmp_path, name):
+    with pytest.raises(ConfigError, match=f"device='{name}' is not supported"):
+        Study(tiny_corpus, "demo", device=name, results=tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("profile, precision", [("paper", "bf16"), ("small", "fp32"), ("demo", "fp32")])
 def test_the_precision_is_the_profiles_on_every_machine(gpu, tiny_corpus, tiny_overrides, tmp_path, profile, precision):
     """A login node without a GPU finds the runs of the node that has one."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
 
 import torch
 
 from mgcl_core.config import Config
+from mgcl_core.data.batches import Batch
 from mgcl_core.data.corpus import EncoderName
 from mgcl_core.experiments.text_input import encoded_width
 from mgcl_core.model import MGCL
@@ -39,3 +41,16 @@ def gradients(model: torch.nn.Module) -> set[str]:
         for name, parameter in model.named_parameters()
         if parameter.grad is not None and parameter.grad.abs().sum() > 0
     }
+
+
+def in_float64(batch: Batch, device: str | torch.device = "cpu") -> Batch:
+    """The same clips on ``device``, every number that is no whole one in float64."""
+
+    def moved(values: object) -> object:
+        if isinstance(values, dict):
+            return {name: moved(item) for name, item in values.items()}
+        if not isinstance(values, torch.Tensor):
+            return values
+        return (values.double() if values.is_floating_point() else values).to(device)
+
+    return dataclasses.replace(batch, **{name: moved(values) for name, values in vars(batch).items()})

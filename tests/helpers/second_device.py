@@ -4,13 +4,12 @@ A tensor of the device "pretend" holds a CPU tensor that no other code can reach
 of both devices raises (scalars may mix) and so does `.numpy()`; what crosses between the devices, or makes the host
 wait for a value, is counted by the place in the package that asks for it.
 
-It needs hooks of torch that are not public: `register` says whether this torch has them.
+It needs hooks of torch that are not public (`mgcl_core.bench.pretend`): `register` says whether this torch has them.
 """
 
 from __future__ import annotations
 
 import collections
-import contextlib
 import functools
 import sys
 from pathlib import Path
@@ -19,11 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-NAME = "pretend"
-#: Of autocast on CUDA, what the systems call: products in bfloat16; norms, exponentials and sums of them in float32.
-LOWER = ("linear", "mm", "bmm", "addmm", "addbmm", "baddbmm", "matmul", "conv1d", "scaled_dot_product_attention")
-UPPER = ("layer_norm", "softmax.int", "log_softmax.int", "norm.Scalar", "norm.ScalarOpt_dim", "linalg_vector_norm",
-         "exp", "log", "pow.Tensor_Scalar", "logsumexp", "softplus", "sum", "sum.dim_IntList", "prod")  # fmt: skip
+from mgcl_core.bench import pretend
+from mgcl_core.bench.pretend import NAME
+
 #: (kind, place) → how often; kinds are "to device", "to host", "value" (`.item()` and truth), "shape" (of `nonzero`).
 crossings: collections.Counter[tuple[str, str]] = collections.Counter()
 #: Place → the types of number in which it multiplied matrices.
@@ -119,45 +116,16 @@ def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Te
     return target
 
 
-def _caster(operator: str, dtype: torch.dtype):
-    name, _, overload = operator.partition(".")
-    function = getattr(getattr(torch.ops.aten, name), overload or "default")
-
-    def cast(value):
-        floats = isinstance(value, Tensor) and value.is_floating_point() and value.device.type == NAME
-        return value.to(dtype) if floats and value.dtype != torch.float64 else value
-
-    def call(*args, **kwargs):
-        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)):
-            return function(*tree_map(cast, args), **tree_map(cast, kwargs))
-
-    return call
-
-
 @functools.cache
 def register() -> bool:
     """Make the device known to torch, once a process; False where this torch has no hooks for it."""
-    try:
-        from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
-
-        class Module(_DummyBackendModule):
-            """What `torch.pretend` is."""
-
-            get_amp_supported_dtype = staticmethod(lambda: [torch.bfloat16])
-            get_rng_state = staticmethod(lambda *_: torch.get_rng_state())
-            set_rng_state = staticmethod(lambda state, *_: torch.set_rng_state(state))
-            device = staticmethod(lambda *_: contextlib.nullcontext())
-            is_initialized = staticmethod(lambda: True)
-            current_device = staticmethod(lambda: 0)
-
-        _setup_privateuseone_for_python_backend(NAME, backend_module=Module())
-        register.libraries = _register_operators()  # what they register ends with them
-    except (ImportError, AttributeError, RuntimeError):
+    if not pretend.register():
         return False
+    register.library = _register_operators()  # what it registers ends with it
     return True
 
 
-def _register_operators() -> list[torch.library.Library]:
+def _register_operators() -> torch.library.Library:
     made = torch.library.Library("aten", "IMPL", "PrivateUse1")
     options = {"layout": None, "device": None, "pin_memory": None}
 
@@ -173,13 +141,7 @@ def _register_operators() -> list[torch.library.Library]:
     made.impl("eye", factory(torch.eye))
     made.impl("_to_copy", _to_copy)
     made.impl("_copy_from", _copy_from)
-    lowered = torch.library.Library("aten", "IMPL", "AutocastPrivateUse1")
-    others = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
-    others.fallback(torch.library.fallthrough_kernel)
-    for operators, dtype in ((LOWER, torch.bfloat16), (UPPER, torch.float32)):
-        for operator in operators:
-            lowered.impl(operator, _caster(operator, dtype), "AutocastPrivateUse1")
-    return [made, lowered, others]
+    return made
 
 
 def lstm(self: nn.LSTM, values: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
