@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..config import Config
 from ..data.batches import Batch, DeviceSplit
 from ..data.corpus import Split
+from ..data.loading import with_text
 from ..data.scaling import Scaler
 from ..encoders import MicroEnhancement, TextEncoder, build_encoder, encode
 from ..support.memory import peak_memory_of
@@ -94,10 +95,10 @@ def costs(study: Study, runs: Mapping[str, Run]) -> dict[str, dict[str, float]]:
     Returns:
         By the names of ``runs``, what `measure` gives.
     """
-    clips = study.corpus.valid
+    own = study.splits.own_text_dim  # of text embeddings that the file has
+    clips = (study.corpus if own is None else with_text(study.corpus)).valid
     rows = _spread(len(clips), CLIPS)
     tokens = study.splits.tokens("valid")[rows]
-    own = study.splits.own_text_dim  # of text embeddings that the file has
     setup = Setup(clips.take(rows), study.splits.scaler, tokens, own is None, study.device)
     tasks = [(name, run.stage, study.splits.shapes(run)) for name, run in runs.items()]
     found = dict(run_parallel(functools.partial(_measurer, setup), tasks, 1))

@@ -94,12 +94,12 @@ def paired_corr(study: Study, runs: Sequence[Run], others: Sequence[Run]) -> Est
     return (ours - theirs).estimate("corr")
 
 
-def readable(table: pd.DataFrame) -> pd.DataFrame:
+def readable(table: pd.DataFrame, *, reference: str = REFERENCE) -> pd.DataFrame:
     """The table of `cost_table` as a person reads it: units in the heads, "–" for what is not known."""
     shown = {
         head: [_text(value * scale, form) for value in table[name]] for name, (head, scale, form) in COLUMNS.items()
     }
-    for metric, head in (("corr", "Corr"), ("mae", "MAE"), ("difference", f"Corr − {REFERENCE}")):
+    for metric, head in (("corr", "Corr"), ("mae", "MAE"), ("difference", f"Corr − {reference}")):
         rows = table[[metric, f"{metric}_low", f"{metric}_high"]].itertuples(index=False)
         shown[head] = [_with_interval(*row, signed=metric == "difference") for row in rows]
     shown["detectable"] = [_text(value, "{:.3f}") for value in table["detectable"]]
@@ -193,7 +193,12 @@ def distil_lines(
     table = cost_table(study, rows, reference=variant)
     write_table(table, out)
     folders = [f"{run.stage.label}: {run.directory}" for name in (STUDENT, ALONE) for run in rows[name]]
-    return [*folders, readable(table).T.to_string(), about(study), *distillation_lines(study, rows, table)]
+    return [
+        *folders,
+        readable(table, reference=variant).T.to_string(),
+        about(study),
+        *distillation_lines(study, rows, table),
+    ]
 
 
 def write_table(table: pd.DataFrame, path: Path | None) -> None:

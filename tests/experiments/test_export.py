@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers.run_files import edit_record, seal
 
-from mgcl_core import load_model
+from mgcl_core import explore, load_model
 from mgcl_core.cli import main
 from mgcl_core.experiments.distillation import STUDENT
 from mgcl_core.experiments.export import CARD, export
@@ -49,9 +49,11 @@ def test_a_folder_predicts_what_the_run_did_without_the_results_around_it(taught
         hidden.rename(study.directory)
 
 
-def test_a_sentence_and_the_command_line_are_answered(folder, capsys, tmp_path):
-    frame = load_model(folder).predict(text=["a good film", "dull"])
+def test_a_sentence_a_card_and_the_command_line_are_answered(folder, capsys, tmp_path):
+    model = load_model(folder)
+    frame = model.predict(text=["a good film", "dull"])
     assert frame["note"].tolist() == ["no vision and no audio"] * 2 and frame["prediction"].nunique() == 2
+    assert [word for word, _ in explore.card(model, text="a good film").words] == ["a", "good", "film"]
     clips = tmp_path / "none.pkl"
     assert main(["predict", str(folder), str(clips), "--out", str(tmp_path / "out.csv")]) == 2
     assert "none.pkl" in capsys.readouterr().err
