@@ -8,7 +8,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-
 from ..support.errors import CorpusError, nearest
 from ..support.leases import lease
 from ..support.names import printable

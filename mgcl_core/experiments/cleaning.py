@@ -8,7 +8,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-
 from ..support.errors import MGCLError, RunError
 from ..support.files import read_json
 from ..support.leases import forget

@@ -87,7 +87,8 @@ def lease(path: Path, what: str = "", *, wait: bool = True) -> Iterator[None]:
     try:
         yield
     finally:
-        del _held[str(path)]
+        if _held.get(str(path)) is mine:
+            del _held[str(path)]
         mine.release()
 
 
@@ -140,19 +141,16 @@ class _Contender:
         number, file = _highest(self.path)
         if number and not self._is_over(number, file):
             return None
-        file, token = _file(self.path, number + 1), secrets.token_hex(8)
-        try:
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-        except FileExistsError:
+        mine = _Lease.make(self.path, _file(self.path, number + 1))
+        if mine is None:
             return None
-        mine = _Lease(self.path, file, descriptor, token)
-        # Free, taken and free again meanwhile: then there is a higher number, and the list is fresh, as a file was made.
+        # It was taken and freed meanwhile where there is a higher number. The list is fresh, as a file was made.
         if _highest(self.path)[0] != number + 1:
             mine.withdraw()
             return None
-        for name in _files(self.path):
-            if name != file:
-                name.unlink(missing_ok=True)
+        for file in _files(self.path):
+            if file != mine.file:
+                file.unlink(missing_ok=True)
         return mine
 
     def _is_over(self, number: int, file: Path) -> bool:
@@ -167,12 +165,39 @@ class _Contender:
 class _Lease:
     """A lease that this process holds; a thread touches its file."""
 
+    @classmethod
+    def make(cls, path: Path, file: Path) -> _Lease | None:
+        """``file`` with this process's record in it from the first moment; None where another process has made it."""
+        token = secrets.token_hex(8)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        record = {"token": token, "host": platform.node(), "process": os.getpid(), "user": _user(), "since": since,
+                  "place": _place(), "start": _start(os.getpid())}  # fmt: skip
+        draft = file.with_name(f".{file.name}-{token}")
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        made = False
+        try:
+            os.write(descriptor, json.dumps(record).encode())
+            os.fsync(descriptor)
+            try:
+                os.link(draft, file)
+                made = True
+            except FileExistsError:
+                made = os.fstat(descriptor).st_nlink == 2  # a server that was asked twice, and did it the first time
+            except OSError:  # no second names here; then who is killed in between leaves a file that says nothing
+                with contextlib.suppress(FileExistsError), open(file, "xb") as target:
+                    made = True
+                    target.write(json.dumps(record).encode())
+                if made:
+                    os.close(descriptor)
+                    descriptor = os.open(file, os.O_RDWR)
+        finally:
+            draft.unlink(missing_ok=True)
+            if not made:
+                os.close(descriptor)
+        return cls(path, file, descriptor, token) if made else None
+
     def __init__(self, path: Path, file: Path, descriptor: int, token: str):
         self.path, self.file, self.descriptor, self.token = path, file, descriptor, token
-        record = {"token": token, "host": platform.node(), "process": os.getpid(), "user": _user(),
-                  "since": time.strftime("%Y-%m-%d %H:%M:%S"), "place": _place(), "start": _start(os.getpid())}  # fmt: skip
-        os.write(descriptor, json.dumps(record).encode())
-        os.fsync(descriptor)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._touch, name=f"lease of {path.name}", daemon=True)
 
