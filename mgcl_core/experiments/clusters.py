@@ -168,4 +168,5 @@ def _dask() -> Any:
         import distributed
     except ImportError as error:
         raise ConfigError("a cluster needs Dask: pip install 'mgcl-core[cluster]'") from error
+    logging.getLogger("distributed").setLevel(logging.WARNING)  # it logs every connection
     return distributed

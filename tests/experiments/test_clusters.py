@@ -1,0 +1,170 @@
+"""Dask clusters: what is asked for, and studies whose workers and scheduler are killed at random moments."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mgcl_core.cli import main
+from mgcl_core.experiments.clusters import check_cluster, connect, gpus, started
+from mgcl_core.notebooks.parameters import Parameters
+from mgcl_core.support.errors import ConfigError
+
+JOB = Path(__file__).parents[1] / "helpers" / "cluster_job.py"
+#: How many workers the kill test kills; all twenty by `MGCL_KILLS=20 python -m pytest -k kill tests/experiments`.
+KILLS = int(os.environ.get("MGCL_KILLS", "4"))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "options"),
+    [
+        ("tcp://host:8786", "address", {}),
+        ("local", "local", {}),
+        ("slurm:", "slurm", {}),
+        ("slurm:partition=gpu,gres=gpu:1,jobs=8", "slurm", {"partition": "gpu", "gres": "gpu:1", "jobs": "8"}),
+    ],
+)
+def test_what_is_asked_for(text, kind, options):
+    assert check_cluster(text) == (kind, options)
+    assert Parameters(cluster=text).cluster == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "host:8786", "slurm:partition", "slurm:jobs=0", "slurm:jobs=many", "lokal", "tcp:x"]
+)
+def test_a_cluster_of_another_form_is_an_error_before_anything_starts(text):
+    with pytest.raises(ConfigError, match="cluster="):
+        Parameters(cluster=text)
+
+
+def test_without_dask_it_says_what_to_install(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    command = ["run", "--corpus", "demo", "--cluster", "local", "--results", str(tmp_path)]
+    assert main(command) == 2
+    assert "a cluster needs Dask: pip install 'mgcl-core[cluster]'" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="needs Dask"), started("slurm:", "auto", tmp_path):
+        pass
+
+
+def test_the_gpus_of_a_node_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-8f2e")
+    assert gpus() == ["5", "GPU-8f2e"]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert gpus() == []
+
+
+def test_a_scheduler_that_does_not_answer_is_an_error(tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("mgcl_core.experiments.clusters.SECONDS_TO_ANSWER", 1)
+    with pytest.raises(ConfigError, match="no scheduler answers there"):
+        connect("tcp://127.0.0.1:9", "auto", tmp_path)
+
+
+# Real processes
+
+
+@pytest.fixture
+def job(tiny_corpus, tiny_overrides, tmp_path):
+    """Function of a folder's name, a cluster ("none" for one process) and workers: starts the job."""
+    given, processes = tmp_path / "given.pickle", []
+    overrides = {**tiny_overrides, "text_epochs": 3, "sequence_epochs": 3}
+    given.write_bytes(pickle.dumps((tiny_corpus, overrides)))
+
+    def start(name: str, cluster: str = "local", workers: int = 2, slowly: float = 0.0) -> subprocess.Popen:
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "TRAINED": str(tmp_path / f"{name}.log"),
+            "SLOWLY": str(slowly),
+        }
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, str(JOB), str(given), str(tmp_path / name), cluster, str(workers)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=environment,
+            )
+        )
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+
+
+def said(process: subprocess.Popen, line: str) -> None:
+    """Read what the job prints up to ``line``."""
+    lines = []
+    while lines[-1:] != [f"{line}\n"]:
+        lines.append(process.stdout.readline())
+        assert lines[-1], "".join(lines)
+
+
+def results_of(folder: Path) -> dict[str, bytes]:
+    """What two equal studies share to the last bit: weights, predictions, metrics but for the seconds."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".safetensors", ".csv") or path.name in ("selection.json", "config.json"):
+            found[str(path.relative_to(folder))] = path.read_bytes()
+        elif path.name == "metrics.jsonl":
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            found[str(path.relative_to(folder))] = [{**row, "seconds": 0} for row in rows]
+    return found
+
+
+@pytest.fixture
+def serial(job, tmp_path):
+    """The results of the job in one process, one thread."""
+    said(job("serial", "none", 1), "finished")
+    return results_of(tmp_path / "serial")
+
+
+@pytest.mark.slow
+def test_kill_minus_nine_of_workers_and_of_the_scheduler_changes_nothing(job, serial, tmp_path):
+    psutil = pytest.importorskip("psutil")
+    pytest.importorskip("distributed")
+    moments, killed = random.Random(24), []
+    while len(killed) < KILLS:
+        command = job("killed", slowly=0.3)
+        said(command, "ready")
+        scheduler = psutil.Process(command.pid)
+        lives = KILLS if KILLS <= 4 else 5  # of a command: then its scheduler is killed, too
+        until = len(killed) + lives
+        while command.poll() is None and len(killed) < min(until, KILLS):
+            time.sleep(moments.uniform(0.2, 2.5))
+            workers = [child for child in scheduler.children() if "spawn_main" in " ".join(child.cmdline())]
+            if workers and (tmp_path / "killed").exists():
+                worker = moments.choice(workers)
+                worker.kill()
+                killed.append(worker.pid)
+        if command.poll() is not None and len(killed) < KILLS:  # done already: once more from the start
+            (tmp_path / "killed").rename(tmp_path / f"finished-{len(killed)}")
+            continue
+        time.sleep(moments.uniform(0, 1))
+        command.kill()
+        command.wait()
+    said(job("killed"), "finished")
+    assert results_of(tmp_path / "killed") == serial
+
+
+@pytest.mark.slow
+def test_two_commands_on_one_folder_train_every_run_once(job, serial, tmp_path):
+    pytest.importorskip("distributed")
+    both = job("both", "local", 2), job("both", "none", 1)
+    for command in both:
+        said(command, "finished")
+    trained = (tmp_path / "both.log").read_text().splitlines()
+    assert len(trained) == 8 == len(set(trained))
+    assert results_of(tmp_path / "both") == serial
