@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pickle
 import platform
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
 
 from mgcl_core.experiments import claims, frozen_features
 from mgcl_core.experiments import study as studies
-from mgcl_core.experiments.executors import Job, marked, run_on, versions
+from mgcl_core.experiments.executors import versions
 from mgcl_core.experiments.run_records import DONE
 from mgcl_core.experiments.study import Study
 from mgcl_core.support.devices import choose_device
@@ -27,14 +29,8 @@ def study(tiny_corpus, tiny_overrides, tmp_path):
 
     def make(executor=None, **changes):
         overrides = {**tiny_overrides, "mgcl_epochs": 1, **changes.pop("overrides", {})}
-        settings = {
-            "seeds": [1],
-            "overrides": overrides,
-            "results": tmp_path / "results",
-            "device": "cpu",
-            "workers": 1,
-        }
-        return Study(tiny_corpus, "demo", executor=executor, **{**settings, **changes})
+        settings = {"seeds": [1], "results": tmp_path / "results", "device": "cpu", "workers": 1, **changes}
+        return Study(tiny_corpus, "demo", executor=executor, overrides=overrides, **settings)
 
     return make
 
@@ -47,9 +43,12 @@ def pool():
 
 def test_any_executor_finishes_every_run_once_and_after_its_parents(study, pool, monkeypatch, tmp_path):
     order, real = [], studies.fit
-    monkeypatch.setattr(
-        studies, "fit", lambda *a, label, **k: order.append(label.split()[-2]) or real(*a, label=label, **k)
-    )
+
+    def fit(*arguments, label, **settings):
+        order.append(label.split()[-2])
+        return real(*arguments, label=label, **settings)
+
+    monkeypatch.setattr(studies, "fit", fit)
     elsewhere = study(pool)
     (run,) = elsewhere.train()
     assert run.done and len(order) == 7 == len(set(order)) and order[-1] == "MGCL" and order[0].endswith("_T")
@@ -82,25 +81,28 @@ def test_errors_come_back_from_other_processes_as_they_were():
     assert str(back) == str(error) and back.path == error.path and back.__notes__ == ["a host"]
 
 
-def test_a_worker_that_differs_is_refused(study, monkeypatch, tmp_path):
-    run = study().pretrainings()[0]
+class Altered(ThreadPoolExecutor):
+    """A worker that finds something else than where the runs were asked for."""
 
-    def job(**changes):
-        build = lambda: study(**changes.pop("study", {}))  # noqa: E731
-        job = Job(build, lambda study, run: "worked", studies._check_same, object(), versions())
-        return dataclasses.replace(job, **changes)
+    def __init__(self, **changes):
+        super().__init__(1)
+        self.changes = changes
 
-    assert job()(run) == "worked"
-    with pytest.raises(ConfigError, match=r"this worker has torch .*, and the runs were asked for by 1\.0"):
-        job(versions={**versions(), "torch": "1.0"})(run)
-    with pytest.raises(ConfigError, match="has sources .* start workers from the same environment"):
-        job(versions={**versions(), "sources": "others"})(run)
-    with pytest.raises(ConfigError, match="would be macro_T-1-.*, not macro_T-1-.*: its feature file"):
-        job(study={"overrides": {"text_lr": 1e-3}})(run)
-    with pytest.raises(ConfigError, match="does not see .*: results must lie in a folder that all workers share"):
-        job(mark=tmp_path / "elsewhere" / ".shared-1")(run)
-    with marked(tmp_path / "shared") as mark:
-        assert job(mark=mark)(run) == "worked"
+    def submit(self, task, run):
+        return super().submit(dataclasses.replace(task, key=str(id(self)), **self.changes), run)
+
+
+def test_a_worker_that_differs_is_refused(study, tiny_corpus, tmp_path):
+    def refused(said, **changes):
+        asked = study(Altered(**changes))
+        with pytest.raises(RunError, match=said):
+            list(asked.side_by_side(lambda study, run: "worked", asked.pretrainings()[:1]))
+
+    other = Study(dataclasses.replace(tiny_corpus, sha256="1" * 64), "demo", device="cpu", results=tmp_path, workers=1)
+    refused(r"this worker has torch .*, and the runs were asked for by 1\.0", versions={**versions(), "torch": "1.0"})
+    refused("has sources .* from the same environment and checkout", versions={**versions(), "sources": "others"})
+    refused("would be macro_T-1-.*, not macro_T-1-.*: its feature file .SHA-256 1111", build=lambda: other)
+    refused("does not see .*: results must lie in a folder that all workers share", mark=tmp_path / "nowhere" / "mark")
 
 
 def test_threads_of_one_worker_train_one_run_at_a_time(study, pool):
@@ -112,8 +114,8 @@ def test_threads_of_one_worker_train_one_run_at_a_time(study, pool):
         threading.Event().wait(0.02)
         inside.pop()
 
-    runs = study().pretrainings()
-    list(run_on(pool, Job(study, work, lambda *_: None, "threads", versions()), runs))
+    asked = study(pool)
+    list(asked.side_by_side(work, asked.pretrainings()))
     assert most == [1] * 6
 
 
@@ -130,19 +132,13 @@ def test_what_is_asked_for_elsewhere_opens_no_device_here(study, pool, gpu, monk
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr("mgcl_core.experiments.study.data_room", lambda device: None)
     assert study(pool, device="cuda").device.type == "cpu"
-    assert (
-        choose_device("cuda:1", probe=False)
-        == torch.device("cuda:1")
-        == choose_device("auto", probe=False).__class__("cuda:1")
-    )
+    assert study(device="cuda", workers=2).device.type == choose_device("auto", probe=False).type == "cuda"
     with pytest.raises(ConfigError, match="'cuda:2' is not available: CUDA finds 2 devices"):
         choose_device("cuda:2", probe=False)
 
 
 def test_a_run_that_another_host_finished_is_seen_although_it_was_not_there_a_moment_ago(study, monkeypatch):
     """As a client of NFS does: what was not there stays so until this client itself changes the folder."""
-    from pathlib import Path
-
     one, other = study(), study()
     run = one.pretrainings()[0]
     absent: dict[str, int] = {}
@@ -167,6 +163,7 @@ def test_a_run_that_another_host_finished_is_seen_although_it_was_not_there_a_mo
     assert not run.done
     with monkeypatch.context() as another_host:
         another_host.setattr(Path, "exists", real_exists)
+        another_host.setattr(claims.tempfile, "NamedTemporaryFile", real_file)
         other.finish(run)
     assert (run.directory / DONE).is_file() and not run.done  # what this host remembers
     monkeypatch.setattr(studies, "fit", lambda *a, **k: pytest.fail("trained twice"))
@@ -194,15 +191,13 @@ def test_features_are_computed_by_one_process_and_the_others_take_them(tmp_path)
 
 def test_a_run_that_was_taken_over_is_finished_by_who_has_it(study, monkeypatch):
     """A process that was suspended while it trained: its next write is refused, and it takes what the other made."""
-    from mgcl_core.support import leases
-
     one, other = study(), study()
     run, real, threads = one.pretrainings()[1], studies.fit, []
 
     def suspended(*arguments, **settings):
         if not threads:
             (file,) = run.directory.parent.glob(f"{run.name}.lease-*")
-            file.write_text(file.read_text().replace(f'"process": {leases.os.getpid()}', '"process": 4194305'))
+            file.write_text(file.read_text().replace(f'"process": {os.getpid()}', '"process": 4194305'))
             threads.append(threading.Thread(target=other.finish, args=[run]))
             threads[0].start()
             threads[0].join()

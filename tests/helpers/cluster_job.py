@@ -3,6 +3,7 @@
 ``SLOWLY`` in the environment adds seconds to each epoch; ``TRAINED`` names a file that gets a line for each training.
 """
 
+import contextlib
 import os
 import pickle
 import sys
@@ -18,33 +19,29 @@ trainer.SECONDS_BETWEEN_CHECKPOINTS = 0.0  # of every worker too, which imports 
 fit = trainer.fit
 
 
-def slow_fit(*arguments, label, **settings):
-    result = fit(
-        *arguments, label=label, after_epoch=lambda *_: time.sleep(float(os.environ.get("SLOWLY", 0))), **settings
-    )
+def slow_fit(*arguments, label, after_epoch=None, **settings):
+    result = fit(*arguments, label=label, after_epoch=lambda *_: time.sleep(float(os.environ["SLOWLY"])), **settings)
     with open(os.environ["TRAINED"], "a") as file:
         file.write(f"{label}\n")
     return result
 
 
-if "TRAINED" in os.environ:
-    studies.fit = lambda *arguments, after_epoch=None, **settings: slow_fit(*arguments, **settings)
+studies.fit = slow_fit
 
 
 def main() -> None:
     corpus, overrides = pickle.loads(Path(sys.argv[1]).read_bytes())
     results, cluster, workers = Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-    executor = None
-    if cluster != "none":
-        stack = started(cluster, workers, results / "cluster")
-        executor, _ = connect(stack.__enter__(), workers, results / "cluster")
-    study = Study(corpus, "demo", seeds=[7], overrides=overrides, results=results, device="cpu", workers=workers,
-                  executor=executor)  # fmt: skip
-    print("ready", flush=True)
-    study.train(["MGCL", "w/o fusion"])
-    print("finished", flush=True)
-    if cluster != "none":
-        stack.__exit__(None, None, None)
+    with contextlib.ExitStack() as stack:
+        executor = None
+        if cluster != "none":
+            address = stack.enter_context(started(cluster, workers, results / "cluster"))
+            executor, _ = connect(address, workers, results / "cluster")
+        study = Study(corpus, "demo", seeds=[7], overrides=overrides, results=results, device="cpu", workers=workers,
+                      executor=executor)  # fmt: skip
+        print("ready", flush=True)
+        study.train(["MGCL", "w/o fusion"])
+        print("finished", flush=True)
 
 
 if __name__ == "__main__":
