@@ -138,9 +138,8 @@ def test_kill_minus_nine_of_workers_and_of_the_scheduler_changes_nothing(job, se
         command = job("killed", slowly=0.3)
         said(command, "ready")
         scheduler = psutil.Process(command.pid)
-        lives = KILLS if KILLS <= 4 else 5  # of a command: then its scheduler is killed, too
-        until = len(killed) + lives
-        while command.poll() is None and len(killed) < min(until, KILLS):
+        until = min(len(killed) + 5, KILLS)  # then its scheduler is killed, too
+        while command.poll() is None and len(killed) < until:
             time.sleep(moments.uniform(0.2, 2.5))
             workers = [child for child in scheduler.children() if "spawn_main" in " ".join(child.cmdline())]
             if workers and (folder / "killed").exists():
