@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import random
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from helpers.cluster_results import JOB, results_of
 
 from mgcl_core.cli import main
 from mgcl_core.experiments.clusters import check_cluster, connect, gpus, started
 from mgcl_core.notebooks.parameters import Parameters
 from mgcl_core.support.errors import ConfigError
 
-JOB = Path(__file__).parents[1] / "helpers" / "cluster_job.py"
 #: How many workers the kill test kills; all twenty by `MGCL_KILLS=20 python -m pytest -k kill tests/experiments`.
 KILLS = int(os.environ.get("MGCL_KILLS", "3"))
 
@@ -108,18 +106,6 @@ def said(process: subprocess.Popen, line: str) -> None:
     while lines[-1:] != [f"{line}\n"]:
         lines.append(process.stdout.readline())
         assert lines[-1], "".join(lines)
-
-
-def results_of(folder: Path) -> dict[str, bytes]:
-    """What two equal studies share to the last bit: weights, predictions, metrics but for the seconds."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in (".safetensors", ".csv") or path.name in ("selection.json", "config.json"):
-            found[str(path.relative_to(folder))] = path.read_bytes()
-        elif path.name == "metrics.jsonl":
-            rows = [json.loads(line) for line in path.read_text().splitlines()]
-            found[str(path.relative_to(folder))] = [{**row, "seconds": 0} for row in rows]
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """A command that trains a small study, for tests that kill it: CORPUS_PICKLE RESULTS CLUSTER WORKERS EPOCHS.
 
-``SLOWLY`` in the environment adds seconds to each epoch; ``TRAINED`` names a file that gets a line for each training.
+``SLOWLY`` in the environment adds seconds to each epoch; ``TRAINED`` names a file that gets a line for each training: its
+name, and the first epoch that was trained in that process. ``FAILS`` is part of the name of a run that fails.
 """
 
 import contextlib
@@ -14,15 +15,24 @@ from mgcl_core import trainer
 from mgcl_core.experiments import study as studies
 from mgcl_core.experiments.clusters import connect, started
 from mgcl_core.experiments.study import Study
+from mgcl_core.support.errors import RunError
 
 trainer.SECONDS_BETWEEN_CHECKPOINTS = 0.0  # of every worker too, which imports this file
 fit = trainer.fit
 
 
 def slow_fit(*arguments, label, after_epoch=None, **settings):
-    result = fit(*arguments, label=label, after_epoch=lambda *_: time.sleep(float(os.environ["SLOWLY"])), **settings)
+    if os.environ.get("FAILS", "no run") in label:
+        raise RunError("no luck with this one")
+    epochs = []
+
+    def one_more(epoch, system):
+        epochs.append(epoch)
+        time.sleep(float(os.environ["SLOWLY"]))
+
+    result = fit(*arguments, label=label, after_epoch=one_more, **settings)
     with open(os.environ["TRAINED"], "a") as file:
-        file.write(f"{label}\n")
+        file.write(f"{label} from {epochs[:1]}\n")
     return result
 
 
