@@ -55,7 +55,7 @@ check: lint
 mutations: $(INSTALLED)
 	MGCL_MUTATIONS=12 $(BIN)/python -m pytest -s tests/data/safe_pickle/test_mutations.py tests/experiments/test_damages.py \
 	   tests/experiments/test_hostile_runs.py tests/test_hostile_settings.py
-	MGCL_KILLS=20 $(BIN)/python -m pytest -k kill tests/experiments/test_runs.py
+	MGCL_KILLS=20 $(BIN)/python -m pytest -k kill tests/experiments/test_runs.py tests/experiments/test_clusters.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check mgcl_core tests

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -156,8 +157,16 @@ def _slurm(options: dict[str, str], folder: Path) -> Any:
             log_directory=str(folder.absolute()),
             python=sys.executable,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise MachineError(f"SLURM takes no jobs: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"cluster='slurm:…': {error}") from error
+    try:  # Dask would ask again and again for jobs that SLURM refuses
+        tried = subprocess.run(["sbatch", "--test-only"], input=cluster.job_script(), capture_output=True, text=True)
+        problem = tried.stderr.strip() if tried.returncode else ""
+    except OSError as error:
+        problem = str(error)
+    if problem:
+        cluster.close()
+        raise MachineError(f"SLURM takes no such jobs: {problem}")
     cluster.adapt(minimum=jobs, maximum=jobs)  # a job that ended is sent again as long as there are runs
     return cluster
 

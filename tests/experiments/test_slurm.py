@@ -10,17 +10,17 @@ import pickle
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 from helpers.cluster_results import JOB, results_of
 from helpers.slurm import NoSlurm, Slurm
 
+from mgcl_core.experiments.clusters import started
+from mgcl_core.support.errors import MachineError
+
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        not os.environ.get("MGCL_TEST_SLURM"), reason="a trial of two minutes: MGCL_TEST_SLURM=1 runs it"
-    ),
+    pytest.mark.skipif(not os.environ.get("MGCL_TEST_SLURM"), reason="MGCL_TEST_SLURM=1 runs it: two minutes"),
 ]
 
 
@@ -60,7 +60,7 @@ def test_preempted_cancelled_and_out_of_time(slurm, tiny_corpus, tiny_overrides,
     serial = command("serial", "none", SLOWLY="0", FAILS="no run", TRAINED=str(tmp_path / "serial.log"))
     study = command("study", "slurm:partition=low,jobs=3,time=1,interface=lo")
     try:
-        slurm.wait(lambda: len(list((tmp_path / "study").rglob("metrics.jsonl"))) >= 3, "the study", 90)
+        slurm.wait(lambda: len(list((tmp_path / "study").rglob("checkpoint.pt"))) >= 3, "the study", 90)
         first = set(slurm.jobs())
         slurm.run("sbatch", "-p", "high", "-c", "1", "-o", str(tmp_path / "high.out"), "--wrap", "sleep 2")
         slurm.wait(lambda: len(set(slurm.jobs()) & first) == 2, "preemption")
@@ -69,9 +69,8 @@ def test_preempted_cancelled_and_out_of_time(slurm, tiny_corpus, tiny_overrides,
     finally:
         study.kill()
     assert study.returncode != 0
-    assert re.search(r"1 of 8 runs failed: micro_A-7-\w+ on [^:]+: no luck with this one; 2 start from them", output), (
-        output
-    )
+    said = r"1 of 8 runs failed: micro_A-7-\w+ on [^:]+: no luck with this one; 2 start from them"
+    assert re.search(said, output), output
     log = "".join(path.read_text(errors="replace") for path in (tmp_path / "study" / "cluster").iterdir())
     for reason in ("DUE TO PREEMPTION", "DUE TO TIME LIMIT"):
         assert reason in log, log[-3000:]
@@ -84,15 +83,10 @@ def test_preempted_cancelled_and_out_of_time(slurm, tiny_corpus, tiny_overrides,
 
 
 def test_a_partition_that_does_not_exist_is_an_error(slurm, tmp_path, monkeypatch):
-    from mgcl_core.experiments.clusters import started
-    from mgcl_core.support.errors import MachineError
-
     for name in ("PATH", "LD_LIBRARY_PATH", "SLURM_CONF"):
         monkeypatch.setenv(name, slurm.environment[name])
-    started_at = time.monotonic()
     with (
         pytest.raises(MachineError, match="nowhere"),
         started("slurm:partition=nowhere,interface=lo", "auto", tmp_path),
     ):
         pass
-    assert time.monotonic() - started_at < 60

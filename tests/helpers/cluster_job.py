@@ -1,7 +1,7 @@
-"""A command that trains a small study, for tests that kill it: CORPUS_PICKLE RESULTS CLUSTER WORKERS EPOCHS.
+"""A command that trains a small study, for tests that kill it: CORPUS_PICKLE RESULTS CLUSTER WORKERS.
 
-``SLOWLY`` in the environment adds seconds to each epoch; ``TRAINED`` names a file that gets a line for each training: its
-name, and the first epoch that was trained in that process. ``FAILS`` is part of the name of a run that fails.
+``SLOWLY`` in the environment adds seconds to each epoch; ``TRAINED`` names a file that gets a line for each training:
+its name, and the first epoch that was trained in that process. ``FAILS`` is part of the name of a run that fails.
 """
 
 import contextlib
