@@ -15,11 +15,11 @@ from .study import Study
 
 def pages(studies: Sequence[Study], seconds: float = 5.0) -> Iterator[str]:
     """What `page` says of each study, every so many ``seconds`` until all of their runs are done."""
-    while True:
+    over = False
+    while not over:
+        over = all(run.state == "finished" for study in studies for run in asked_for(study))
         yield "\n".join(map(page, studies))
-        if all(run.state == "finished" for study in studies for run in asked_for(study)):
-            return
-        time.sleep(seconds)
+        time.sleep(0 if over else seconds)
 
 
 def asked_for(study: Study) -> list[Run]:
