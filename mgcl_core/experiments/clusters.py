@@ -111,8 +111,8 @@ def _start(text: str, workers: int | str, folder: Path) -> Any:
     _dask()
     import dask
 
-    # Memory is what the node or the job allows: Dask would stop a worker that comes near a limit of its own.
-    dask.config.set({"distributed.scheduler.allowed-failures": DEATHS})
+    quiet = {"DASK_LOGGING__DISTRIBUTED": "warning"}  # of worker processes
+    dask.config.set({"distributed.scheduler.allowed-failures": DEATHS, "distributed.nanny.pre-spawn-environ": quiet})
     return _local(workers) if kind == "local" else _slurm(options, folder)
 
 
@@ -126,6 +126,7 @@ def _local(workers: int | str) -> Any:
     for number in range(count):
         pinned = {"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} if devices else {}
         environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads), **pinned}
+        # Memory is what the node allows: Dask would stop a worker that comes near a limit of its own.
         options = {"nthreads": 1, "memory_limit": 0, "env": environment, "dashboard_address": None}
         spec[number] = {"cls": Nanny, "options": options}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
@@ -160,7 +161,9 @@ def _slurm(options: dict[str, str], folder: Path) -> Any:
     except ValueError as error:
         raise ConfigError(f"cluster='slurm:…': {error}") from error
     try:  # Dask would ask again and again for jobs that SLURM refuses
-        tried = subprocess.run(["sbatch", "--test-only"], input=cluster.job_script(), capture_output=True, text=True)
+        tried = subprocess.run(
+            ["sbatch", "--test-only"], input=cluster.job_script(), capture_output=True, encoding="utf-8"
+        )
         problem = tried.stderr.strip() if tried.returncode else ""
     except OSError as error:
         problem = str(error)

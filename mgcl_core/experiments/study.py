@@ -160,7 +160,7 @@ class Study(Face):
             "%s, profile %s: %s, %s, %d worker%s",
             self.corpus.name,
             profile,
-            describe_device(self.device),
+            self._where(),
             self.base.precision,
             self.workers,
             "s" * (self.workers != 1),
@@ -170,6 +170,9 @@ class Study(Face):
             log.info("%d runs in %s are of another version of this package; they are not used", formats, self.directory)
         for other, count in precisions.items():
             log.info("%d runs in %s are in %s; --precision %s shows those", count, self.directory, other, other)
+
+    def _where(self) -> str:
+        return describe_device(self.device) if self.executor is None else "trains elsewhere"
 
     def without_test(self) -> Study:
         """The same study with a test split of which only the number of clips is known."""
@@ -186,7 +189,7 @@ class Study(Face):
             f"{sum(run.state == 'finished' for run in runs)} of {len(runs)} {name}" for name, runs in groups.items()
         )
         facts: dict[str, object] = {
-            "device": f"{describe_device(self.device)}, {self.base.precision}, workers: {self.workers}",
+            "device": f"{self._where()}, {self.base.precision}, workers: {self.workers}",
             "seeds": ", ".join(map(str, self.seeds)),
             "changed settings": self.changes or "none",
             "finished runs": done,

@@ -281,7 +281,7 @@ def _place() -> str:
     """Where a process number means the same: a host since it was started, and a container on it."""
     boot = namespace = ""
     with contextlib.suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
         namespace = str(os.stat("/proc/self/ns/pid").st_ino)
     return f"{platform.node()} {boot} {namespace}"
 
@@ -289,7 +289,7 @@ def _place() -> str:
 def _start(process: int) -> str:
     """When a process started, in the kernel's words; "" where it does not say."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+        return Path(f"/proc/{process}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return ""
 
