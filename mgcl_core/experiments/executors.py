@@ -11,13 +11,13 @@ import platform
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from ..support.ends import explain, killed
+from ..support.ends import AGAIN, explain, killed
 from ..support.errors import ConfigError, MachineError, RunError
 from ..support.provenance import PACKAGES, package_digest, package_versions
 from .runs import Run
@@ -92,7 +92,7 @@ def run_on(executor: Executor, task: Callable[[Run], Any], runs: Sequence[Run]) 
 
     Raises:
         RunError: runs failed; said when all others are done.
-        MachineError: the executor is broken, since one of its processes was killed.
+        MachineError: the executor is broken, since one of its processes was killed, or its scheduler.
     """
     by_directory = {run.directory: run for run in runs}
     order = {directory: place for place, directory in enumerate(by_directory)}
@@ -115,6 +115,8 @@ def run_on(executor: Executor, task: Callable[[Run], Any], runs: Sequence[Run]) 
                     yield future.result()
                 except BrokenExecutor as error:
                     raise MachineError(killed("a worker process")) from error
+                except CancelledError as error:  # by whoever has the executor, as this function cancels nothing yet
+                    raise MachineError(f"the cluster that trains the runs has ended; {AGAIN}") from error
                 except Exception as error:
                     failed[directory] = error
                 sorter.done(directory)

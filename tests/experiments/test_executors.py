@@ -7,7 +7,7 @@ import os
 import pickle
 import platform
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from mgcl_core.experiments.executors import versions
 from mgcl_core.experiments.run_records import DONE
 from mgcl_core.experiments.study import Study
 from mgcl_core.support.devices import choose_device
-from mgcl_core.support.errors import ConfigError, DamagedFile, RunError
+from mgcl_core.support.errors import ConfigError, DamagedFile, MachineError, RunError
 from mgcl_core.support.leases import lease
 
 
@@ -79,6 +79,21 @@ def test_errors_come_back_from_other_processes_as_they_were():
     error.add_note("a host")
     back = pickle.loads(pickle.dumps(error))
     assert str(back) == str(error) and back.path == error.path and back.__notes__ == ["a host"]
+
+
+class Ending(ThreadPoolExecutor):
+    """A cluster whose scheduler is gone: what it was given is cancelled."""
+
+    def submit(self, task, run):
+        future = Future()
+        future.cancel()
+        future.set_running_or_notify_cancel()
+        return future
+
+
+def test_a_cluster_that_ends_is_said(study):
+    with pytest.raises(MachineError, match="the cluster that trains the runs has ended; the same command continues"):
+        study(Ending()).train()
 
 
 class Altered(ThreadPoolExecutor):
