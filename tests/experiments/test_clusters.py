@@ -16,6 +16,7 @@ from mgcl_core.cli import main
 from mgcl_core.experiments.clusters import check_cluster, connect, gpus, started
 from mgcl_core.notebooks.parameters import Parameters
 from mgcl_core.support.errors import ConfigError
+from mgcl_core.support.parallel import available_cores
 
 #: How many workers the kill test kills; all twenty by `MGCL_KILLS=20 python -m pytest -k kill tests/experiments`.
 KILLS = int(os.environ.get("MGCL_KILLS", "3"))
@@ -68,6 +69,19 @@ def test_a_scheduler_that_does_not_answer_is_an_error(tmp_path, monkeypatch):
 
 
 # Real processes
+
+
+@pytest.mark.slow
+def test_a_worker_a_gpu_pinned_with_one_thread_and_no_limit_of_memory(tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr("mgcl_core.experiments.clusters.gpus", lambda: ["5", "GPU-8f2e"])
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with started("local", "auto", tmp_path) as address, distributed.Client(address, set_as_default=False) as client:
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        assert [(worker["nthreads"], worker["memory_limit"]) for worker in workers] == [(1, 0)] * 2
+        assert sorted(client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()) == ["5", "GPU-8f2e"]
+        threads = str(max(1, available_cores() // 2))
+        assert set(client.run(os.getenv, "OMP_NUM_THREADS").values()) == {threads}
 
 
 @pytest.fixture(scope="module")
