@@ -14,7 +14,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v[:2] < (3, 13) or sys.exit("MGCL needs Python 3.11 or 3.12, \
 	and %s is %d.%d.%d: make PYTHON=python3.12 names another" % (sys.executable, v[0], v[1], v[2]))'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[notebooks,minilm,search,test]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[notebooks,minilm,search,cluster,test]'
 	touch $@
 
 # mmsa 2.2.1, which the compared systems are timed against. Its BERT_MAG needs transformers 4, and its requirements pull
@@ -60,7 +60,7 @@ check: lint
 mutations: $(INSTALLED)
 	MGCL_MUTATIONS=12 $(BIN)/python -m pytest -s tests/data/safe_pickle/test_mutations.py tests/experiments/test_damages.py \
 	   tests/experiments/test_hostile_runs.py tests/test_hostile_settings.py
-	MGCL_KILLS=20 $(BIN)/python -m pytest -k kill tests/experiments/test_runs.py
+	MGCL_KILLS=20 $(BIN)/python -m pytest -k kill tests/experiments/test_runs.py tests/experiments/test_clusters.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check mgcl_core tests

@@ -90,6 +90,9 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--quiet", action="store_true", help="do not show what the notebooks log")
     run.set_defaults(command=_run)
     status = commands.add_parser("status", help="list what is done and what is missing")
+    status.add_argument(
+        "--watch", action="store_true", help="again and again until all is done: who trains what, where"
+    )
     status.set_defaults(command=_status)
     search = commands.add_parser("search", help="search settings on validation, and write the best as a preset")
     search.add_argument(
@@ -160,6 +163,13 @@ def build_parser() -> argparse.ArgumentParser:
             metavar="N",
             help="runs side by side on the device; default: one a core on a CPU with the profiles "
             "'demo' and 'small', else 1",
+        )
+        command.add_argument(
+            "--cluster",
+            default=None,
+            metavar="CLUSTER",
+            help="train there: tcp://HOST:PORT of a Dask scheduler, local (a worker a GPU, or a share of the cores), "
+            "slurm:partition=gpu,gres=gpu:1,jobs=8,time=4:00:00 (docs/cluster.md)",
         )
     for command in (run, status, search, multiverse, robustness, cost):
         command.add_argument("--profile", default="auto", choices=["auto", *PROFILES])
@@ -326,7 +336,7 @@ def parameters_of(options: argparse.Namespace) -> Parameters:
         "overrides": {**overrides, **dict(parse(text) for text in options.overrides)},
         "system_overrides": systems,
     }
-    given |= {name: getattr(options, name) for name in ("trials", "workers") if name in options}
+    given |= {name: getattr(options, name) for name in ("trials", "workers", "cluster") if name in options}
     if options.corpus:
         given["corpora"] = options.corpus
     return Parameters(**given)
@@ -336,9 +346,9 @@ def _run(options: argparse.Namespace) -> None:
     from .notebooks.closing import closing_lines
     from .notebooks.runner import plan_notebooks, run_notebooks
 
-    parameters = parameters_of(options)
-    planned = plan_notebooks(parameters, options.notebook, everything=options.all)
-    finished = run_notebooks(planned, verbose=not options.quiet)
+    with parameters_of(options).on_one_cluster() as parameters:
+        planned = plan_notebooks(parameters, options.notebook, everything=options.all)
+        finished = run_notebooks(planned, verbose=not options.quiet)
     for item, seconds in finished:
         print(f"{seconds:6.0f} s  {item.label:<44} {item.executed_copy}")
     if planned[-1].assembles_tables:
@@ -353,7 +363,14 @@ def _lab(options: argparse.Namespace) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
+    from .experiments.watching import pages
+
     parameters = parameters_of(options)
+    if options.watch:
+        clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
+        for page in pages([parameters.study(corpus) for corpus in parameters.corpora], 5 if clear else 60):
+            print(clear + page, flush=True)
+        return
     for corpus in parameters.corpora:
         study = parameters.study(corpus)
         main = [*study.pretrainings(), *study.trainings(tuple(VARIANTS))]

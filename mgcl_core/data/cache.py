@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from ..support.errors import CorpusError, DamagedFile
 from ..support.files import open_array
 from ..support.integrity import check_file, identify, read_sealed, same_file, write_sealed
+from ..support.leases import lease
 from ..support.names import folder_name
 from .sources import parts_of
 
@@ -110,12 +110,12 @@ def open_cached(
         return contents
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock"):
+        with lease(folder / "lock", f"the cache of {path.name}"):
             contents = _open(entry, source)  # another process may have built it
             if contents is None:
                 _build(entry, source, lambda store: _read_unchanged(path, source, read, store))
                 contents = _open(entry, source)
-    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+    except OSError as error:
         log.warning("no cache of %s in %s (%s): it is kept in memory", path, cache_dir, error)
     if contents is None:
         store = Store()

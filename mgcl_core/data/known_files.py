@@ -8,9 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from ..support.errors import CorpusError, nearest
+from ..support.leases import lease
 from ..support.names import printable
 from ..support.paths import find
 from .corpus import Corpus
@@ -140,7 +139,7 @@ def _generated(key: str, data_dir: Path) -> Path:
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{key}.lock"):
+        with lease(folder / key, f"the synthetic corpus {key}"):
             if path.is_file():  # another process wrote it
                 return path
             for outdated in folder.glob(f"{key}.v*"):

@@ -8,10 +8,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock, Timeout
-
 from ..support.errors import MGCLError, RunError
 from ..support.files import read_json
+from ..support.leases import forget
+from .claims import claim
 from .listing import list_runs, size
 from .run_records import RECORD
 
@@ -68,19 +68,19 @@ def remove(items: Sequence[Removable]) -> tuple[list[Removable], list[Removable]
     """Remove them; those that a process works on stay. Returns what went and what stayed."""
     gone, kept = [], []
     for item in items:
-        lock = item.path.with_suffix(".lock") if item.path.is_dir() else item.path.parent.with_suffix(".lock")
+        run = item.path if item.path.is_dir() else item.path.parent
         try:
-            with FileLock(lock, timeout=0):
+            with claim(run, wait=False):
                 if item.path.is_dir():
                     shutil.rmtree(item.path)
                 else:
                     item.path.unlink(missing_ok=True)
             gone.append(item)
-        except Timeout:
+        except BlockingIOError:
             kept.append(item)
             continue
         if item.reason != "features":
-            lock.unlink(missing_ok=True)
+            forget(run)
     return gone, kept
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +19,12 @@ from ..support.errors import DamagedFile
 from ..support.files import atomic, open_array
 from ..support.integrity import check_file, identify, read_sealed, same_file, write_sealed
 from ..support.runtime import matrix_precision
+from .claims import claim, look_again
 
 log = logging.getLogger(__name__)
+
+_DAMAGE = (DamagedFile, OSError, ValueError, KeyError, TypeError, AttributeError)  # of what is read here
+CLAIMED = "features-kept"  # what stands for all features of a folder where one process writes them
 
 
 @torch.no_grad()
@@ -59,20 +64,24 @@ def kept_on_disk(
     """
     name = f"{name}-fp16" if half else name
     marker = folder / f"{name}.json"
-    if marker.exists():
-        try:
-            return _open(marker, clips, origin)
-        except (DamagedFile, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            log.warning("the features %s are damaged (%s): they are computed again", marker, error)
-    marker.unlink(missing_ok=True)  # first: what it lists is about to change
-    files = {}
-    for key, values in compute().items():
-        path = folder / f"{name}-{key}.npy"
-        with atomic(path) as temporary, temporary.open("wb") as file:
-            np.save(file, (values.half() if half and values.is_floating_point() else values).numpy())
-        files[path.name] = identify(path)
-    write_sealed(marker, {"origin": origin, "files": files})  # last: what it lists is whole
-    return _open(marker, clips, origin)
+    with contextlib.suppress(*_DAMAGE):
+        return _open(marker, clips, origin)
+    with claim(folder / CLAIMED, f"{name} of {folder.name}"):
+        look_again(folder)
+        if marker.exists():
+            try:
+                return _open(marker, clips, origin)  # another process computed them
+            except _DAMAGE as error:
+                log.warning("the features %s are damaged (%s): they are computed again", marker, error)
+        marker.unlink(missing_ok=True)  # first: what it lists is about to change
+        files = {}
+        for key, values in compute().items():
+            path = folder / f"{name}-{key}.npy"
+            with atomic(path) as temporary, temporary.open("wb") as file:
+                np.save(file, (values.half() if half and values.is_floating_point() else values).numpy())
+            files[path.name] = identify(path)
+        write_sealed(marker, {"origin": origin, "files": files})  # last: what it lists is whole
+        return _open(marker, clips, origin)
 
 
 def check_features(marker: Path) -> None:

@@ -63,7 +63,7 @@ def train_all(study: Study) -> None:
             for run in runs_of(study, variant, specification):
                 training = tuple(getattr(run.config, name) for name in GRID if name != "selection")
                 trainings.setdefault((variant, run.seed, *training), {})[run.name] = run
-    groups = [list(runs.values()) for runs in trainings.values()]
+    groups = [tuple(runs.values()) for runs in trainings.values()]
     every = [run for group in groups for run in group]
     parents = {parent.directory: parent for run in every for parent in run.parents}
     report_reuse([*parents.values(), *every])

@@ -6,6 +6,7 @@ under masks that are the same for all runs of the data.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,42 +100,35 @@ def evaluate(study: Study, runs: Sequence[Run], protocol: str, split: str = "tes
     if not runs:
         raise RunError(f"none of the runs is finished: nothing to evaluate under {protocol!r}")
     seeds = list(dict.fromkeys(run.seed for run in runs))
-    groups = [_Group(protocol, split, tuple(run for run in runs if run.seed == seed)) for seed in seeds]
-    parts = list(study.side_by_side(_predict_group, groups))
+    groups = [tuple(run for run in runs if run.seed == seed) for seed in seeds]
+    parts = list(study.side_by_side(functools.partial(_predict_group, protocol, split), groups))
     found = {name: values for _, predictions in parts for name, values in predictions.items()}
     together = np.stack([found[run.name] for run in runs])
     return Robustness(protocol, split, conditions(protocol), parts[0][0], tuple(runs), together)
 
 
-@dataclass(frozen=True)
-class _Group:
-    protocol: str
-    split: str
-    runs: tuple[Run, ...]
-
-
-def _predict_group(study: Study, group: _Group) -> tuple[str, dict[str, np.ndarray]]:
+def _predict_group(protocol: str, split: str, study: Study, runs: Sequence[Run]) -> tuple[str, dict[str, np.ndarray]]:
     """The digest of the masks, and predictions (C, N) by the name of the run."""
-    clips = study.splits.split(group.split, group.runs[0], whole=True)
-    masks = conditions(group.protocol)
-    losses = [loss_of(group.protocol, mask, study.corpus.sha256, group.split, clips) for mask in masks]
+    clips = study.splits.split(split, runs[0], whole=True)
+    masks = conditions(protocol)
+    losses = [loss_of(protocol, mask, study.corpus.sha256, split, clips) for mask in masks]
     masks_digest, made = digest(losses), {}
 
     def kept(run: Run) -> np.ndarray:
         origin = digest_of([FORMAT, masks_digest, *(one.weights_sha256 for one in (run, *run.parents))])
-        name = f"features-{group.split}-{group.protocol}"
+        name = f"features-{split}-{protocol}"
         arrays = kept_on_disk(run.directory, name, lambda: made[run.name], clips=len(clips), origin=origin)
         return arrays["predictions"].numpy().T.copy()
 
     missing = []
-    for run in group.runs:
+    for run in runs:
         try:
             kept(run)
         except KeyError:  # not made yet
             missing.append(run)
     if missing:
-        made |= _predicted(study, group.split, missing, list(zip(masks, losses, strict=True)))
-    return masks_digest, {run.name: kept(run) for run in group.runs}
+        made |= _predicted(study, split, missing, list(zip(masks, losses, strict=True)))
+    return masks_digest, {run.name: kept(run) for run in runs}
 
 
 def _predicted(

@@ -10,11 +10,14 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import hashlib
 import logging
+import pickle
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ import torch
 from ..config import DATASETS, VARIANTS, Config, variant_settings
 from ..data import Corpus, Split, load_corpus
 from ..data.batches import DeviceSplit
+from ..data.known_files import known_name
 from ..data.text_model import text_model_sha256
 from ..data.validation import decide_scheme
 from ..encoders import encoder_names
@@ -32,7 +36,8 @@ from ..support.devices import check_precision, choose_device, describe_device
 from ..support.errors import ConfigError, Interrupted, RunError
 from ..support.faces import Face
 from ..support.files import remove_leftovers, write_json
-from ..support.parallel import choose_workers, run_parallel, workers_that_fit
+from ..support.leases import LeaseLost
+from ..support.parallel import choose_workers, process_pool, workers_that_fit
 from ..support.paths import project_root
 from ..support.runtime import derive_seed
 from ..system import System
@@ -40,6 +45,7 @@ from ..trainer import CHECKPOINT, Fit, fit, predict, usable_checkpoint
 from .absence import under_regime
 from .claims import claim
 from .directories import artifact_directory, corpus_folder, digest
+from .executors import Job, Work, marked, run_on, versions
 from .listing import experiments
 from .memory import COUNTED_CLIPS, Need, data_room, explained, need_of, warn_of_crowding
 from .progress import Watched, duration, shown
@@ -80,6 +86,8 @@ class Study(Face):
         workers: runs side by side, each in a process with its share of the cores; "auto" is one a core on the CPU
             (at most 4) with the profiles "demo" and "small", else 1.
         system_overrides: for a compared system, settings that differ from its published ones.
+        executor: of the protocol of `concurrent.futures`, where its processes see ``results`` under the same path: runs
+            are trained there, on the device that each finds. ``workers`` then only says how many go at a time.
 
     Raises:
         ConfigError, CorpusError: a setting or the file is wrong; nothing has been run then.
@@ -99,12 +107,15 @@ class Study(Face):
         dataset: str | None = None,
         workers: int | str = "auto",
         system_overrides: Mapping[str, Mapping[str, Any]] | None = None,
+        executor: Executor | None = None,
     ):
         self.corpus = _corpus(corpus, scheme, dataset, dict(overrides or {}))
         self.profile, self.seeds = profile, tuple(seeds)
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ConfigError(f"seeds={list(self.seeds)}: must be different and at least one")
-        self.device = choose_device(device)
+        self.executor = executor
+        # No context on a GPU where nothing is trained: it would take memory, and all of a GPU in exclusive mode.
+        self.device = choose_device(device if executor is None else "cpu", probe=workers in ("auto", 1))
         self.overrides = dict(overrides or {})
         self.system_overrides = {name: dict(changes) for name, changes in (system_overrides or {}).items()}
         for name, changes in self.system_overrides.items():
@@ -123,7 +134,7 @@ class Study(Face):
         self.artifacts = artifact_directory(self.directory, self.changes)
         self.splits = StudySplits(self.corpus, self.base, self.device, self.directory, room=data_room(self.device))
         self.workers = choose_workers(workers, self.device, profile)
-        if self.workers > 1:  # each holds a copy of all splits, scaled
+        if self.workers > 1 and executor is None:  # each holds a copy of all splits, scaled
             splits = [split for split in self.corpus.splits if isinstance(split, Split)]
             held = sum(split.audio.nbytes + split.vision.nbytes for split in splits)
             self.workers = workers_that_fit(self.workers, held)
@@ -132,14 +143,15 @@ class Study(Face):
         labels = {(split.name, "labels"): split.labels for split in (self.corpus.train, self.corpus.valid)}
         self._usual_scheme = decide_scheme(labels, None, self.corpus.path)
         # What another process needs to work for this study: a name or path rather than arrays.
+        by_path = isinstance(corpus, (str, Path)) and known_name(corpus) is None
         self._recipe = {
-            "corpus": corpus,
+            "corpus": str(self.corpus.path) if by_path else corpus,
             "profile": profile,
             "seeds": self.seeds,
             "overrides": self.overrides,
             "device": device,
             "precision": precision,
-            "results": results,
+            "results": self.directory.parents[1].absolute(),
             "scheme": scheme,
             "dataset": dataset,
             "workers": 1,
@@ -149,7 +161,7 @@ class Study(Face):
             "%s, profile %s: %s, %s, %d worker%s",
             self.corpus.name,
             profile,
-            describe_device(self.device),
+            self._where(),
             self.base.precision,
             self.workers,
             "s" * (self.workers != 1),
@@ -159,6 +171,9 @@ class Study(Face):
             log.info("%d runs in %s are of another version of this package; they are not used", formats, self.directory)
         for other, count in precisions.items():
             log.info("%d runs in %s are in %s; --precision %s shows those", count, self.directory, other, other)
+
+    def _where(self) -> str:
+        return describe_device(self.device) if self.executor is None else "trains elsewhere"
 
     def without_test(self) -> Study:
         """The same study with a test split of which only the number of clips is known."""
@@ -175,7 +190,7 @@ class Study(Face):
             f"{sum(run.state == 'finished' for run in runs)} of {len(runs)} {name}" for name, runs in groups.items()
         )
         facts: dict[str, object] = {
-            "device": f"{describe_device(self.device)}, {self.base.precision}, workers: {self.workers}",
+            "device": f"{self._where()}, {self.base.precision}, workers: {self.workers}",
             "seeds": ", ".join(map(str, self.seeds)),
             "changed settings": self.changes or "none",
             "finished runs": done,
@@ -191,7 +206,7 @@ class Study(Face):
             ConfigError: a setting is not known, or a value has the wrong type.
         """
         overrides = {**self.overrides, **changes}
-        recipe = {**self._recipe, "workers": self.workers, "overrides": overrides}
+        recipe = {**self._recipe, "workers": self.workers, "overrides": overrides, "executor": self.executor}
         if not set(READING) & set(changes):
             recipe["corpus"] = self.corpus  # is read already
         changed = Study(**recipe)
@@ -378,7 +393,8 @@ class Study(Face):
             for run in lineage.values()
         ]
         if untrained := [run for run in lineage.values() if not run.trained]:
-            self.check_device()
+            if self.executor is None:
+                self.check_device()
             self.splits.check_vocabulary()
             log.info("%s", self.cost_ahead(untrained))
         try:
@@ -389,20 +405,15 @@ class Study(Face):
         return list(runs)
 
     def _finish_all(self, runs: Sequence[Run]) -> None:
-        missing = [run for run in runs if not run.done]
-        parents = {parent.directory: parent for run in missing for parent in run.parents if not parent.done}
-        for group in (list(parents.values()), missing):
-            if untrained := [run for run in group if not run.trained]:
-                self.check_device()
-                warn_of_crowding(untrained, self.splits.shapes, self.corpus.train, self.device, self.workers)
-            if min(self.workers, len(group)) <= 1:
-                for run in group:
-                    self.finish(run)
-            else:
-                # The longest first, so that no core is left alone with one at the end.
-                group = sorted(group, key=lambda run: not run.stage.takes_long)
-                for line in self.side_by_side(_finish, group):
-                    log.info(line)
+        missing = {run.directory: run for one in runs for run in (*one.parents, one) if not run.done}
+        untrained = [run for run in missing.values() if not run.trained]
+        if untrained and self.executor is None:
+            warn_of_crowding(untrained, self.splits.shapes, self.corpus.train, self.device, self.workers)
+        # The longest first, so that no core is left alone with one at the end.
+        ordered = sorted(missing.values(), key=lambda run: not run.stage.takes_long)
+        for line in self.side_by_side(_finish, ordered):
+            if self.executor is not None or self.workers > 1:  # otherwise it is said already
+                log.info(line)
 
     def predictions(self, run: Run, split: str = "test") -> pd.DataFrame:
         """Those of a finished run (`Run.predictions`), held against the ids and labels of the corpus.
@@ -418,16 +429,28 @@ class Study(Face):
             )
         return frame
 
-    def side_by_side(self, work: Callable[[Study, Any], Any], runs: Sequence[Any]) -> Iterator[Any]:
-        """What the function ``work`` gives for the study and each run, or group of runs, as they finish.
+    def side_by_side(self, work: Callable[[Study, Any], Any], runs: Sequence[Work]) -> Iterator[Any]:
+        """What the function ``work`` gives for the study and each run, or each group (a tuple) of runs, as they finish.
 
-        It is called in as many processes as the study has workers, and here where that is one.
+        It is called by the study's executor, else in as many processes as it has workers, and here where that is one.
+
+        Raises:
+            RunError: it failed for some, elsewhere; the others are finished then.
         """
         workers = min(self.workers, len(runs))
-        if workers <= 1:
+        if self.executor is None and workers <= 1:
             yield from (work(self, run) for run in runs)
-        else:
-            yield from run_parallel(functools.partial(_worker, self._recipe, work), runs, workers)
+            return
+        build = functools.partial(Study, **self._recipe)
+        key = hashlib.sha256(pickle.dumps((self._recipe, self.corpus.sha256))).hexdigest()
+        job = Job(build, work, _check_same, key, versions())
+        with contextlib.ExitStack() as stack:
+            if self.executor is None:
+                executor = stack.enter_context(process_pool(workers))
+            else:
+                executor = self.executor
+                job = dataclasses.replace(job, mark=stack.enter_context(marked(self.directory)))
+            yield from run_on(executor, job, runs)
 
     def finish(self, run: Run, *, test: bool = True, after_epoch: Callable[[int, System], None] | None = None) -> Run:
         """Run what is missing of ``run``. Of two processes that ask for it, one does it and the other waits.
@@ -442,16 +465,23 @@ class Study(Face):
         for parent in run.parents:
             self.finish(parent, test=test)
         run.directory.mkdir(parents=True, exist_ok=True)
-        with claim(run.directory), self._explained(run):
-            remove_leftovers(run.directory)  # of a process that was killed while it wrote
-            system = None if run.trained else self._train(run, after_epoch)
-            for path in run.directory.rglob(CHECKPOINT):
-                path.unlink()
-            if test and not run.done:
-                if (run.directory / DONE).exists():
-                    log.warning("%s is predicted again from its weights: %s", run.name, run.test_problem())
-                self._test(run, system or self.build(run, trained=True))
+        try:
+            with claim(run.directory), self._explained(run):
+                self._finish_claimed(run, test, after_epoch)
+        except LeaseLost as error:  # of a process that was suspended; who took over may have finished it
+            log.warning("%s", error)
+            return self.finish(run, test=test, after_epoch=after_epoch)
         return run
+
+    def _finish_claimed(self, run: Run, test: bool, after_epoch: Callable[[int, System], None] | None) -> None:
+        remove_leftovers(run.directory)  # of a process that was killed while it wrote
+        system = None if run.trained else self._train(run, after_epoch)
+        for path in run.directory.rglob(CHECKPOINT):
+            path.unlink()
+        if test and not run.done:
+            if (run.directory / DONE).exists():
+                log.warning("%s is predicted again from its weights: %s", run.name, run.test_problem())
+            self._test(run, system or self.build(run, trained=True))
 
     def build(self, run: Run, *, trained: bool = False) -> System:
         """The system of ``run`` on the device, as it starts or with its final weights."""
@@ -560,9 +590,18 @@ def _what_is_kept(runs: Sequence[Run]) -> str:
     return f"stopped: {done} of {len(runs)} runs are finished and kept{goes_on}; the same call or command continues"
 
 
-def _worker(recipe: dict[str, Any], work: Callable[[Study, Any], Any]) -> Callable[[Any], Any]:
-    """In another process: ``work`` for the study that ``recipe`` describes."""
-    return functools.partial(work, Study(**recipe))
+def _check_same(study: Study, run: Run) -> None:
+    """In another process: its study means the same by ``run``, whose name is a hash of settings, data and text model.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    here = study._run(run.stage, run.parents).directory
+    if here.name != run.name:
+        raise ConfigError(
+            f"this worker's {run.stage.label} {run.seed} would be {here.name}, not {run.name}: its feature file "
+            f"(SHA-256 {study.corpus.sha256[:10]}…), text model or settings are others"
+        )
 
 
 def _finish(study: Study, run: Run) -> str:

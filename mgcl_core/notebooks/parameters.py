@@ -7,10 +7,12 @@ a notebook's first act is `begin(globals(), ...)`, however it was started.
 from __future__ import annotations
 
 import ast
+import contextlib
+import dataclasses
 import logging
 import platform
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +22,7 @@ import yaml
 
 from ..config import PROFILES, read_overrides
 from ..data.known_files import known_name
+from ..experiments.clusters import check_cluster, connect, started
 from ..experiments.presets import read_preset, read_system_overrides
 from ..experiments.study import SEEDS, Study
 from ..support.errors import ConfigError, nearest
@@ -50,6 +53,7 @@ class Parameters:
     dataset: Literal["sims", "mosi", "mosei"] | None = None  # whose settings of the paper; None: as the corpus is known
     results: Path | None = None  # the project's results/
     trials: int = 20  # of the search
+    cluster: str | None = None  # where runs are trained (`mgcl_core.experiments.clusters`); None: in this process
 
     def __post_init__(self) -> None:
         values = {item.name: getattr(self, item.name) for item in fields(self) if "overrides" not in item.name}
@@ -68,6 +72,8 @@ class Parameters:
                 raise ConfigError(f"{name} is empty: must be a list of at least one")
         if self.trials < 1:
             raise ConfigError(f"trials={self.trials}: must be at least 1")
+        if self.cluster is not None:
+            check_cluster(self.cluster)
         if self.results is None:
             object.__setattr__(self, "results", project_root() / "results")
         else:
@@ -79,6 +85,9 @@ class Parameters:
         profile = resolve_profile(self.profile, name)
         if self.profile == "auto":
             log.info("profile 'auto' is %r for %s: %s", profile, name, _ABOUT[profile])
+        executor, workers = None, self.workers
+        if self.cluster is not None:
+            executor, workers = connect(self.cluster, self.workers, self.results / "cluster")
         return Study(
             name,
             profile,
@@ -87,10 +96,20 @@ class Parameters:
             system_overrides=self.system_overrides,
             device=self.device,
             precision=self.precision,
-            workers=self.workers,
+            workers=workers,
+            executor=executor,
             dataset=self.dataset,
             results=self.results,
         )
+
+    @contextlib.contextmanager
+    def on_one_cluster(self) -> Iterator[Parameters]:
+        """These parameters with the address of the cluster that they ask for, which all notebooks then share."""
+        if self.cluster is None:
+            yield self
+            return
+        with started(self.cluster, self.workers, self.results / "cluster") as address:
+            yield dataclasses.replace(self, cluster=address)
 
     def plain(self, names: Iterable[str]) -> dict[str, Any]:
         """The parameters ``names`` as plain values for papermill."""

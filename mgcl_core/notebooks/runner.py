@@ -91,7 +91,8 @@ def plan_notebooks(
     untrained: set[str] = set()  # text models
     for study in studies.values():
         if trains and not all(run.done for run in study.trainings()):
-            study.check_device()
+            if study.executor is None:  # else those who train check their own
+                study.check_device()
             study.splits.check_vocabulary()
             if study.base.reads_words:
                 untrained.add(study.base.text_model)

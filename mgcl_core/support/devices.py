@@ -20,17 +20,19 @@ log = logging.getLogger(__name__)
 SUPPORTED = ("cpu", "cuda")
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, *, probe: bool = True) -> torch.device:
     """Choose a device. If there is a GPU that cannot be used, a logged warning says why.
 
     Args:
         name: As for ``torch.device``, or "auto" for CUDA if it works and the CPU otherwise.
+        probe: Compute something on a GPU, which finds a build without kernels for it, and leaves a context on it for
+            as long as this process lives. Without, the device is only looked up.
 
     Raises:
         ConfigError: The device is not available, or of a kind that this package was never tried on.
     """
     if name == "auto":
-        problem = gpu_problem()
+        problem = gpu_problem(probe=probe)
         if problem is None:
             return torch.device("cuda")
         if problem:
@@ -40,7 +42,10 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         if device.type not in SUPPORTED:
             raise ConfigError(f"device={name!r} is not supported: 'auto', {' or '.join(map(repr, SUPPORTED))}")
-        torch.empty(1, device=device).add_(1)
+        if probe or device.type == "cpu":
+            torch.empty(1, device=device).add_(1)
+        elif not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
+            raise RuntimeError(f"CUDA finds {torch.cuda.device_count()} devices")
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device={name!r} is not available: {str(error).splitlines()[0]}") from error
     return device
@@ -87,13 +92,18 @@ def _has_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def gpu_problem() -> str | None:
-    """Return None if CUDA works, else why the GPU of this machine cannot be used; "" if it has none."""
+def gpu_problem(*, probe: bool = True) -> str | None:
+    """Return None if CUDA works, else why the GPU of this machine cannot be used; "" if it has none.
+
+    Args:
+        probe: As for `choose_device`.
+    """
     with warnings.catch_warnings(record=True) as caught:  # for example of a driver that is too old
         warnings.simplefilter("always")
         if torch.cuda.is_available():
             try:
-                torch.empty(1, device="cuda").add_(1)  # a build without kernels for this GPU fails here
+                if probe:
+                    torch.empty(1, device="cuda").add_(1)  # a build without kernels for this GPU fails here
                 return None
             except RuntimeError as error:
                 return str(error).splitlines()[0]

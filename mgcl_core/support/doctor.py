@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from filelock import FileLock
 from packaging.requirements import Requirement
 
 from .devices import describe_device, gpu_problem
 from .ends import explain
 from .errors import MGCLError
 from .files import atomic
+from .leases import lease
 from .memory import free_memory
 from .parallel import LIBRARY_BYTES, available_cores
 from .provenance import git_state
@@ -144,19 +144,17 @@ def _write(folder: Path) -> tuple[str, str]:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as name:
             file = Path(name) / "file"
-            with FileLock(Path(name) / "lock", timeout=10), atomic(file) as temporary:
+            with lease(file), atomic(file) as temporary:
                 temporary.write_bytes(bytes(2**20))
             if file.stat().st_size != 2**20:
                 return "problem", "a file of 1 MiB came back with another size"
-    except NotImplementedError:
-        return "problem", "this file system has no locks; two commands at once would write over each other"
     except MGCLError as error:
         return "problem", str(error).split(" cannot be written: ")[-1]
     finally:
         for place in made:
             if place.is_dir() and not any(place.iterdir()):
                 place.rmdir()
-    return "ok", "a file of 1 MiB was written, locked and replaced"
+    return "ok", "a file of 1 MiB was written, claimed and replaced"
 
 
 def _encoding() -> Check:

@@ -72,12 +72,16 @@ class DamagedFile(RunError):
         problem: What is wrong.
         remedy: What to do about it.
 
-    The first two are attributes, too.
+    The attributes have the same names.
     """
 
     def __init__(self, path: Path | str, problem: str, remedy: str = ""):
-        self.path, self.problem = Path(path), problem
+        self.path, self.problem, self.remedy = Path(path), problem, remedy
         super().__init__(f"{path} is damaged: {problem}" + (f". {remedy}" if remedy else ""))
+
+    def __reduce__(self) -> tuple:
+        """For another process: an exception is made again from what it was made of."""
+        return type(self), (self.path, self.problem, self.remedy), vars(self)
 
 
 class MachineError(MGCLError, OSError):

@@ -17,6 +17,7 @@ import torch
 
 from .ends import explain
 from .errors import DamagedFile, MachineError, MGCLError
+from .leases import fence
 
 #: No JSON file of this package is longer; one that is would be read for minutes.
 _LONGEST_JSON = 1 << 28
@@ -37,6 +38,7 @@ def atomic(path: Path) -> Iterator[Path]:
     Raises:
         DamagedFile: A folder has its name.
         MachineError: The machine does not take the file (a full disk, no permission), however a library says so.
+        LeaseLost: Another process took over the folder that this one held.
     """
     path, temporary = Path(path), None
     if path.is_dir():
@@ -51,6 +53,7 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())  # or a power failure may leave the new name with nothing in it
+        fence(path)
         os.replace(temporary, path)
     except MGCLError:
         raise

@@ -99,30 +99,45 @@ def run_parallel(prepare: Callable[[], Callable[[Any], Any]], tasks: Sequence[An
     Raises:
         MachineError: A process was killed.
     """
+    try:
+        with process_pool(workers, prepare) as pool:
+            for future in as_completed([pool.submit(_call, task) for task in tasks]):
+                yield future.result()
+    except BrokenProcessPool as error:
+        raise MachineError(killed("a worker process")) from error
+
+
+@contextlib.contextmanager
+def process_pool(
+    workers: int, prepare: Callable[[], Callable[[Any], Any]] | None = None
+) -> Iterator[ProcessPoolExecutor]:
+    """Processes that share the cores equally; on an error, as on an interrupt, all of them are stopped.
+
+    Args:
+        workers: Their number.
+        prepare: Called once in each process. Must be picklable.
+    """
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
     threads = max(1, available_cores() // workers)
     pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(prepare, threads))
     try:
-        for future in as_completed([pool.submit(_call, task) for task in tasks]):
-            yield future.result()
-    except BaseException as error:
+        yield pool
+    except BaseException:
         for process in multiprocessing.active_children():
             process.terminate()
-        if isinstance(error, BrokenProcessPool):
-            raise MachineError(killed("a worker process")) from error
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start(prepare: Callable[[], Callable[[Any], Any]], threads: int) -> None:
+def _start(prepare: Callable[[], Callable[[Any], Any]] | None, threads: int) -> None:
     global _run_task
     # A terminal and Jupyter interrupt all processes at once; the first one says what is kept and ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     atexit.register(os._exit, 0)  # the results are sent; the cleanup of torch would take a second
     torch.set_num_threads(min(threads, torch.get_num_threads()))
-    _run_task = prepare()
+    _run_task = prepare() if prepare is not None else None
 
 
 def _end_with_parent() -> None:

@@ -89,6 +89,15 @@ def source_digest(modules: tuple[str, ...], *, alone: tuple[str, ...] = ()) -> s
     return digest.hexdigest()
 
 
+@functools.cache
+def package_digest() -> str:
+    """Return a SHA-256 of every source file of this package."""
+    package = Path(__file__).resolve().parents[1]
+    files = (path.relative_to(package).with_suffix("").parts for path in sorted(package.rglob("*.py")))
+    names = (parts[:-1] if parts[-1] == "__init__" else parts for parts in files)
+    return source_digest((), alone=tuple(".".join(parts) for parts in names))
+
+
 def peak_memory(device: torch.device) -> dict[str, float]:
     """Return the highest memory so far in GiB: of this process (NaN if the system does not say), and on a GPU."""
     peak = {"process_gib": float("nan")}

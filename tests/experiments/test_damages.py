@@ -83,7 +83,9 @@ def everything(corpus, overrides, folder) -> str:
 def test_results(folder, tiny_corpus, tiny_overrides, tmp_path):
     whole = shutil.copytree(folder, tmp_path / "whole")
     expected = everything(tiny_corpus, tiny_overrides, whole)
-    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    files = sorted(
+        path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and ".lease-" not in path.name
+    )
 
     @share(25, seconds=60)
     @given(st.integers(0, 2**32))
@@ -109,7 +111,7 @@ def test_results(folder, tiny_corpus, tiny_overrides, tmp_path):
 def test_caches(tmp_path):
     path = write(tmp_path / "file.pkl", make_content())
     load_corpus(path, cache_dir=tmp_path / "cache")
-    files = sorted(file for file in (tmp_path / "cache").rglob("*") if file.is_file() and file.name != "lock")
+    files = sorted(file for file in (tmp_path / "cache").rglob("*") if file.is_file() and ".lease-" not in file.name)
     shutil.copytree(tmp_path / "cache", tmp_path / "whole")
 
     def read():

@@ -5,10 +5,10 @@ import math
 import os
 
 import pytest
-from filelock import FileLock
 
 from mgcl_core.cli import main
 from mgcl_core.config import VARIANTS, preset
+from mgcl_core.experiments.claims import claim
 from mgcl_core.experiments.cleaning import removable, remove
 from mgcl_core.experiments.listing import experiments, list_runs
 from mgcl_core.experiments.run_records import DONE, RECORD, RUN_FORMAT
@@ -100,7 +100,7 @@ def test_what_other_runs_start_from_stays(runs):
 
 
 def test_what_a_process_works_on_stays(runs):
-    with FileLock(runs / "stopped.lock"):
+    with claim(runs / "stopped"):
         gone, kept = remove(removable(runs.parents[2], unfinished=True))
     assert names(gone) == {"old", "broken"} and names(kept) == {"stopped"}
     assert not (runs / "old").exists() and not (runs / "broken").exists() and (runs / "stopped").exists()

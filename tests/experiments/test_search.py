@@ -105,7 +105,12 @@ def test_trials_are_kept_and_the_preset_says_where_it_comes_from(study, tmp_path
     assert (folder.parent / "overrides.json").exists()
     assert found.path == folder / "preset.json" and json.loads(found.path.read_text()) == found.preset
     pd.testing.assert_frame_equal(pd.read_csv(folder / "trials.csv"), frame, check_dtype=False)
-    assert sorted(path.name for path in folder.iterdir()) == ["preset.json", "search.lock", "trials.csv", "trials.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "preset.json",
+        "search.lease-1",
+        "trials.csv",
+        "trials.json",
+    ]
 
 
 def test_the_chosen_settings_give_the_validation_mae_of_their_trial(study):
