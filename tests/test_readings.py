@@ -38,14 +38,14 @@ READINGS = {
 #: Of stages with the settings of the paper, as they were named before these settings came.
 NAMES = {
     "macro_T": "5e35feaa7a", "micro_T": "bff415922e", "macro_V": "b371f7b710", "micro_A": "0f774b1a57",
-    "mgcl": "bd45ccc842", "misa": "e1428dc95d",
+    "mgcl": "bd45ccc842", "mult": "9b19729c0a",
 }  # fmt: skip
 
 
 def stages(config: Config) -> dict:
     encoders = {name: EncoderStage(config, EncoderName.parse(name)) for name in list(NAMES)[:4]}
-    misa = ComparedStage(config, "misa", system_settings("misa", "sims", "paper"))
-    return {**encoders, "mgcl": MGCLStage(config), "misa": misa}
+    mult = ComparedStage(config, "mult", system_settings("mult", "sims", "paper"))
+    return {**encoders, "mgcl": MGCLStage(config), "mult": mult}
 
 
 def test_at_their_defaults_they_leave_every_name_as_it_was():
@@ -59,9 +59,9 @@ def test_each_names_the_runs_that_it_decides_and_no_others(setting, value):
     assert renamed == {
         "stage_one_target": {"macro_T", "micro_T", "macro_V", "micro_A"},
         "trained_text_layers": {"macro_T", "micro_T"},
-        "selection": {"mgcl", "misa"},
-        "regime": {"mgcl", "misa"},
-        "epoch_on": {"mgcl", "misa"},
+        "selection": {"mgcl", "mult"},
+        "regime": {"mgcl", "mult"},
+        "epoch_on": {"mgcl", "mult"},
     }.get(setting, {"mgcl"})
 
 
@@ -235,9 +235,9 @@ def test_a_run_keeps_the_weights_of_the_epoch_that_its_rule_chooses(tiny_config,
 
 def test_selection_reaches_the_schedules_of_stage_two_and_of_compared_systems_alone():
     for name, stage in stages(Config(selection="loss")).items():
-        assert stage.schedule.selection == ("loss" if name in ("mgcl", "misa") else "mae")
-    misa = stages(Config(selection="loss"))["misa"]
-    assert dataclasses.replace(misa.schedule, selection="mae") == stages(Config())["misa"].schedule
+        assert stage.schedule.selection == ("loss" if name in ("mgcl", "mult") else "mae")
+    mult = stages(Config(selection="loss"))["mult"]
+    assert dataclasses.replace(mult.schedule, selection="mae") == stages(Config())["mult"].schedule
 
 
 # F1 with its arguments swapped

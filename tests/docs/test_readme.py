@@ -22,7 +22,8 @@ def commands() -> list[str]:
     found = {}
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()]
+        blocks = (block.replace("\\\n", "") for block in re.findall(r"```sh\n(.*?)```", text, re.S))
+        lines = [line for block in blocks for line in block.splitlines()]
         lines += re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.S))
         found |= dict.fromkeys(line.partition("#")[0].strip() for line in lines if line.startswith("mgcl "))
     return list(found)

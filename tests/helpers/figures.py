@@ -91,3 +91,19 @@ def texts(ax: Axes) -> list[str]:
 
 def legend_of(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def lost_modalities() -> pd.DataFrame:
+    """Cells of two systems over three rates."""
+    rows = [
+        (rate, system, "mae", 0.4 + rate, 0.3 + rate, 0.5 + rate, 3)
+        for rate in (0.0, 0.5, 1.0)
+        for system in ("MISA", "MGCL")
+    ]
+    return pd.DataFrame(rows, columns=["level", "system", "metric", "mean", "ci_low", "ci_high", "n"])
+
+
+def costs() -> pd.DataFrame:
+    """A table of costs of three systems, one of them not trained."""
+    rows = [("MGCL", 2.0, 0.7, 0.6, 0.8), ("MISA", 1.0, 0.6, 0.5, 0.7), ("MulT", 3.0, np.nan, np.nan, np.nan)]
+    return pd.DataFrame(rows, columns=["system", "gflop", "corr", "corr_low", "corr_high"])

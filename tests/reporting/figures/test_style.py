@@ -12,8 +12,10 @@ import pytest
 from helpers.figures import (
     audit,
     coordinates,
+    costs,
     difference_cells,
     history,
+    lost_modalities,
     specifications,
     stage_one,
     table_cells,
@@ -51,6 +53,8 @@ def every_figure(corpus, synthetic: bool) -> dict[str, Figure]:
         "score_intervals": figures.score_intervals(table_cells(), **flag),
         "selection_rules": figures.selection_rules(audit(), **flag),
         "specification_curve": figures.specification_curve(specifications(), ["micro"], "acc2", **flag),
+        "absence_curves": figures.absence_curves(lost_modalities(), metrics=["mae"], **flag),
+        "pareto": figures.pareto(costs(), **flag),
         "search_trials": figures.search_trials(trials(), ["alpha", "micro"], logarithmic=["alpha"], **flag),
     }
 
