@@ -118,6 +118,14 @@ def test_published_settings_are_what_they_were():
         assert {key: dataclasses.asdict(settings) for key, settings in entry.published.items()} == expected[name]
 
 
+@pytest.mark.parametrize("name", [name for name, entry in COMPARED_SYSTEMS.items() if entry.reads_means])
+def test_systems_that_read_means_predict_the_same_from_means(name, build, splits):
+    system = shaken(build(name))
+    whole, means = (split.batch() for split in (splits[0], splits[0].averaged()))
+    torch.testing.assert_close(system(means).prediction, system(whole).prediction)
+    assert system(whole).prediction.std() > 1e-3
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [(name, {}) for name in COMPARED_SYSTEMS] + [(name, {"reference_behaviour": True}) for name in FROZEN],

@@ -190,3 +190,24 @@ def test_parts_of_a_batch_are_its_clips(make_split):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
     assert torch.equal(torch.cat([part.unimodal_labels for part in parts], 1), batch.unimodal_labels)
     assert torch.equal(torch.cat([part.features["macro_T"] for part in parts]), batch.features["macro_T"])
+
+
+def test_a_batch_that_is_not_trimmed_has_the_whole_rows_of_the_file(make_split):
+    split = make_split(6)
+    batch = next(DeviceSplit(split, CPU).batches(2, trimmed=False))
+    np.testing.assert_array_equal(batch.audio, split.audio[:2])
+    np.testing.assert_array_equal(batch.vision_mask, split.vision_mask[:2])
+    np.testing.assert_array_equal(batch.tokens, split.text_bert[:2])
+
+
+def test_averaged_clips_have_one_step_the_mean_over_the_valid_ones(make_split):
+    split = make_split(6)
+    mask = split.audio_mask.copy()
+    mask[3] = False  # a clip without audio
+    whole = DeviceSplit(dataclasses.replace(split, audio_mask=mask), CPU)
+    batch = whole.averaged().batch(np.array([4, 3]))
+    expected = split.audio[4][split.audio_mask[4]].mean(0)
+    np.testing.assert_allclose(batch.audio[:, 0], np.stack([expected, np.zeros_like(expected)]), rtol=1e-5, atol=1e-6)
+    assert batch.audio_mask.tolist() == [[True], [False]]
+    assert batch.present.tolist() == [[True, True], [True, True], [True, False]]
+    assert whole.batch().audio.shape[1] > 1  # the split itself is as it was
