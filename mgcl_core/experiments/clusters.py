@@ -150,7 +150,7 @@ def _slurm(options: dict[str, str], folder: Path) -> Any:
             walltime=options.get("time"),
             interface=options.get("interface"),
             job_extra_directives=[
-                "--requeue",
+                "--no-requeue",
                 *(f"--{name}={value}" for name, value in options.items() if name not in own),
             ],
             job_script_prologue=[f"export OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', cpus)}"],
@@ -170,7 +170,7 @@ def _slurm(options: dict[str, str], folder: Path) -> Any:
     if problem:
         cluster.close()
         raise MachineError(f"SLURM takes no such jobs: {problem}")
-    cluster.adapt(minimum=jobs, maximum=jobs)  # a job that ended is sent again as long as there are runs
+    cluster.adapt(minimum=jobs, maximum=jobs)  # a job that ended is replaced; one put back into the queue would be, too
     return cluster
 
 

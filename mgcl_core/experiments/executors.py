@@ -11,7 +11,7 @@ import platform
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, wait
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -130,14 +130,10 @@ def run_on(executor: Executor, task: Callable[[Work], Any], work: Sequence[Work]
                     failed[directory] = error
                 sorter.done(directory)
     finally:
-        _cancel(sent)
+        for future in sent:
+            future.cancel()
     if failed:
         raise _failure({directory.name: error for directory, error in failed.items()}, len(work))
-
-
-def _cancel(futures: dict[Future, Path]) -> None:
-    for future in futures:
-        future.cancel()
 
 
 def _failure(failed: dict[str, Exception | None], count: int) -> Exception:

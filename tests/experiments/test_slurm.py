@@ -76,7 +76,7 @@ def test_preempted_cancelled_and_out_of_time(slurm, tiny_corpus, tiny_overrides,
         assert reason in log, log[-3000:]
     went_on = [line for line in trained.read_text().splitlines() if not line.endswith("from [1]")]
     assert len(went_on) >= 2  # from a checkpoint
-    slurm.wait(lambda: not slurm.jobs(state="all"), "the end of all jobs")  # none is left behind
+    slurm.wait(lambda: not slurm.jobs(state="PENDING,RUNNING,COMPLETING"), "the end of all jobs")  # none is left behind
     again = command("study", "none", SLOWLY="0", FAILS="no run")
     assert "finished" in again.communicate(timeout=120)[0] and "finished" in serial.communicate(timeout=120)[0]
     assert results_of(tmp_path / "study") == results_of(tmp_path / "serial")

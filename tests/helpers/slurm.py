@@ -21,7 +21,7 @@ PACKAGES = (
     "libhwloc15",
     "liblua5.1-0",
 )
-#: Jobs of partition "high" stop those of "low", which SLURM puts back into the queue. Gres was not made to work.
+#: Jobs of partition "high" stop those of "low". Gres was not made to work.
 CONFIGURATION = """
 ClusterName=trial
 SlurmctldHost={host}(127.0.0.1)
