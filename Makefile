@@ -48,12 +48,16 @@ paper-power: $(INSTALLED)
 	$(BIN)/python -m mgcl_core.bench.paper_power > power.csv.new
 	mv power.csv.new data/paper/power.csv
 
+# Two files of tests at a time, each with one thread; TESTS=4 runs four. An encoding that is not named is an error.
+TESTS ?= 2
+PYTEST := PYTHONWARNDEFAULTENCODING=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTS) --dist loadfile --no-loadscope-reorder
+
 test: lint
-	$(BIN)/python -X warn_default_encoding -m pytest tests
+	$(PYTEST) tests
 
 # The fast tests, for whoever edits: all but those that train whole studies or start processes.
 check: lint
-	$(BIN)/python -X warn_default_encoding -m pytest -q -m "not slow" tests
+	$(PYTEST) -q -m "not slow" tests
 
 # Feature files, results, run folders and settings that are damaged or made up at random (fixed seeds), ten to twelve times as many as
 # a run of the tests tries; and the kills of running jobs, all twenty.
