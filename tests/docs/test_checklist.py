@@ -20,6 +20,7 @@ def test_the_checklist_has_twenty_rows():
         "docs/reproducibility.md",
         "docs/decisions.md",
         "docs/speed.md",
+        "docs/robustness.md",
         "docs/statistics.md",
         "docs/features.md",
         "data/README.md",
