@@ -596,7 +596,7 @@ def _check_same(study: Study, run: Run) -> None:
     Raises:
         ConfigError: it does not.
     """
-    here = study._run(run.stage, run.parents).directory
+    here = study.run_of(run.stage, run.parents).directory
     if here.name != run.name:
         raise ConfigError(
             f"this worker's {run.stage.label} {run.seed} would be {here.name}, not {run.name}: its feature file "
