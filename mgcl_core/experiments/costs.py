@@ -23,7 +23,7 @@ from ..data.corpus import Split
 from ..data.loading import with_text
 from ..data.scaling import Scaler
 from ..encoders import MicroEnhancement, TextEncoder, build_encoder, encode
-from ..support.memory import peak_memory_of
+from ..support.memory import held_memory, peak_memory_of
 from ..support.parallel import run_parallel
 from ..support.runtime import autocast, matrix_precision
 from ..system import Output, Shapes, System
@@ -53,7 +53,7 @@ class Whole(nn.Module):
         config = stage.config
         if isinstance(stage, MGCLStage):
             stage = dataclasses.replace(stage, whole=False)
-        self.system: System = stage.build(shapes, torch.device("cpu")).eval()
+        self.system: System = stage.build(shapes, torch.device("cpu"), pretrained=False).eval()
         self.names = stage.frozen_parents
         self.encoders = nn.ModuleList(build_encoder(n.modality, config, pretrained=False) for n in self.names).eval()
         self.enhancement = MicroEnhancement(config.micro, config.window)
@@ -105,8 +105,18 @@ def costs(study: Study, runs: Mapping[str, Run]) -> dict[str, dict[str, float]]:
     return {name: found[name] for name in runs}
 
 
-def measure(stage: Stage, shapes: Shapes, split: DeviceSplit, *, embeds: bool = True) -> dict[str, float]:
+def measure(
+    stage: Stage, shapes: Shapes, split: DeviceSplit, *, embeds: bool = True, before: float | None = None
+) -> dict[str, float]:
     """What a prediction by a system of ``stage`` costs on the clips of ``split``.
+
+    Args:
+        stage: What the system is.
+        shapes: Of the corpus.
+        split: The clips.
+        embeds: As for `Whole`.
+        before: Bytes that the peak is compared with (`peak_memory_of`): of a process that measures several systems,
+            what it held before the first, since libraries keep buffers that the next one would take for nothing.
 
     Returns:
         - ``parameters`` that a prediction passes through, those of them that are ``trained`` in the last stage, and
@@ -120,7 +130,7 @@ def measure(stage: Stage, shapes: Shapes, split: DeviceSplit, *, embeds: bool = 
         - ``disk_bytes``: of all weights, as an exported folder holds them
     """
     device, precision = split.device, stage.config.precision
-    with peak_memory_of(device) as peak:
+    with peak_memory_of(device, before) as peak:
         whole = Whole(stage, shapes, embeds=embeds)
         counted = count_gflop(whole, (split.batch([row]).cpu() for row in _spread(len(split), COUNTED)))
         whole.to(device)
@@ -166,17 +176,18 @@ def _spread(clips: int, count: int) -> np.ndarray:
 
 
 def _measurer(setup: Setup) -> Callable[[tuple[str, Stage, Shapes]], tuple[str, dict[str, float]]]:
-    split, first = setup.split(), True
+    split, before = setup.split(), None
 
     def work(task: tuple[str, Stage, Shapes]) -> tuple[str, dict[str, float]]:
-        nonlocal first
+        nonlocal before
         name, stage, shapes = task
-        if first:  # what is loaded and set up once must not count as the first system's
-            first = False
+        if before is None:  # what is loaded and set up once must not count as the first system's
             whole = Whole(stage, shapes, embeds=setup.embeds)
             count_gflop(whole, [split.batch([0]).cpu()])
             whole.to(setup.device)(split.batch([0]))
-        return name, measure(stage, shapes, split, embeds=setup.embeds)
+            del whole
+            before = held_memory(setup.device)
+        return name, measure(stage, shapes, split, embeds=setup.embeds, before=before)
 
     return work
 

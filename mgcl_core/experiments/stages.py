@@ -134,12 +134,18 @@ class Stage(ABC):
         *,
         parent_weights: Mapping[EncoderName, Path] | None = None,
         weights: Path | None = None,
+        pretrained: bool = True,
     ) -> System:
-        """The system on ``device``, as it starts from the seed and its parents' weights, or with the final ones."""
+        """The system on ``device``, as it starts from the seed and its parents' weights, or with the final ones.
+
+        ``pretrained=False`` leaves a student's text model random: what it costs does not depend on its weights.
+        """
         if weights is not None:
             self._check(shapes, weights)
         torch.manual_seed(derive_seed(self.config.seed, self.name, "initialisation"))
-        system = self._system(shapes, {} if weights else parent_weights or {}, pretrained=weights is None)
+        system = self._system(
+            shapes, {} if weights else parent_weights or {}, pretrained=pretrained and weights is None
+        )
         if weights is not None:
             load_weights(system, weights)
         return system.to(device)

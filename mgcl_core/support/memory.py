@@ -43,31 +43,41 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
 
 
+def held_memory(device: torch.device) -> float:
+    """Bytes that torch holds on a GPU, or that this process holds, once freed pages went back; NaN if unknown."""
+    gc.collect()
+    if device.type == "cuda":
+        return float(torch.cuda.memory_allocated(device))
+    with contextlib.suppress(OSError, AttributeError):  # another malloc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return _of_status("VmRSS")
+
+
 @contextlib.contextmanager
-def peak_memory_of(device: torch.device) -> Iterator[Callable[[], float]]:
+def peak_memory_of(device: torch.device, before: float | None = None) -> Iterator[Callable[[], float]]:
     """Within the block, watch memory; what it gives says by how many bytes it grew at most, also after the block.
 
     On a GPU what torch allocated there, else the memory of this process, by Linux's high-water mark; NaN elsewhere.
+
+    Args:
+        device: Whose memory.
+        before: That it is compared with; `held_memory` now when None.
     """
-    status, reset, most = Path("/proc/self/status"), Path("/proc/self/clear_refs"), math.nan
-
-    def marked(name: str) -> float:
-        try:
-            return int(status.read_text(encoding="ascii").split(f"{name}:")[1].split()[0]) * 1024
-        except (OSError, IndexError, ValueError):
-            return math.nan
-
-    gc.collect()
+    held, most = held_memory(device), math.nan
+    before = held if before is None else before
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        before = float(torch.cuda.memory_allocated(device))
     else:
-        with contextlib.suppress(OSError, AttributeError):  # pages that were freed must not hide what is taken
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
-        before = marked("VmRSS")
-        try:
-            reset.write_text("5", encoding="ascii")  # the mark becomes what the process holds now
+        try:  # the mark becomes what the process holds now
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         except OSError:
             before = math.nan
     yield lambda: most - before
-    most = float(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else marked("VmHWM")
+    most = float(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else _of_status("VmHWM")
+
+
+def _of_status(name: str) -> float:
+    try:
+        return int(Path("/proc/self/status").read_text(encoding="ascii").split(f"{name}:")[1].split()[0]) * 1024
+    except (OSError, IndexError, ValueError):
+        return math.nan
