@@ -194,7 +194,7 @@ class _Reads:
 def test_a_stage_reads_only_settings_that_name_its_run(tiny_config, split, encoders, micro, text_source):
     # Settings that came later are part of a name where they are not at their defaults.
     later = {"pair_weights": "clgsi", "unimodal_reduction": "mean", "frozen_dropout": True, "selection": "loss"}
-    later |= {"stage_one_target": "multimodal", "trained_text_layers": 1}
+    later |= {"stage_one_target": "multimodal", "trained_text_layers": 1, "gate": True}
     config = tiny_config.override({"encoders": encoders, "micro": micro, "text_source": text_source, **later})
     if text_source == "features":
         config = config.override({"text_dim": 5, "text_steps": 10})
