@@ -161,7 +161,7 @@ def build_parser() -> argparse.ArgumentParser:
             "--workers",
             default=DEFAULTS.workers,
             metavar="N",
-            help="runs side by side on the device; default: one a core on a CPU with the profiles "
+            help="runs side by side on the device; default: one per core on a CPU with the profiles "
             "'demo' and 'small', else 1",
         )
         command.add_argument(
@@ -198,7 +198,7 @@ def build_parser() -> argparse.ArgumentParser:
     lab.add_argument("options", nargs=argparse.REMAINDER, help="of JupyterLab itself, after --: -- --no-browser")
     lab.set_defaults(command=_lab)
 
-    bench = commands.add_parser("bench", help="measure speed; results/bench/ keeps a table and a JSON a part")
+    bench = commands.add_parser("bench", help="measure speed; results/bench/ keeps a table and one JSON per part")
     bench.add_argument("--part", action="append", default=[], metavar="NAME", help="only this part (may be repeated)")
     bench.add_argument("--corpus", default="synthetic-sims", choices=[f"synthetic-{name}" for name in DATASETS])
     bench.add_argument(
@@ -276,7 +276,7 @@ def build_parser() -> argparse.ArgumentParser:
     simulation.add_argument(
         "--data-sets", type=int, default=2000, metavar="N", help="of each cell; default: %(default)s"
     )
-    simulation.add_argument("--workers", type=int, default=available_cores(), metavar="N", help="default: one a core")
+    simulation.add_argument("--workers", type=int, default=available_cores(), metavar="N", help="default: one per core")
     simulation.add_argument("--out", type=Path, default=None, metavar="CSV", help="every cell, in full")
     simulation.set_defaults(command=_statistics)
 

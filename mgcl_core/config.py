@@ -272,7 +272,7 @@ class Config(
     """
 
     encoders: Annotated[
-        Literal["dual", "shared"], "decision 1: six encoders, or one a modality for macro and micro"
+        Literal["dual", "shared"], "decision 1: six encoders, or one per modality for macro and micro"
     ] = "dual"
     check_vocabulary: Annotated[bool, "whether 20 clips of raw_text must give the file's tokens; changes no result"] = (
         True

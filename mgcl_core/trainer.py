@@ -226,7 +226,7 @@ def predict(system: System, split: DeviceSplit, schedule: Schedule) -> dict[str,
                 values = getattr(output, name)
                 if values is not None:
                     parts.setdefault(name, []).append(values.float())
-    # Gathered on the device: one transfer of each, not one a batch.
+    # Gathered on the device: one transfer of each, not one per batch.
     return {name: torch.cat(values, axes[name]).cpu().numpy() for name, values in parts.items()}
 
 

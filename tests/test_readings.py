@@ -1,4 +1,4 @@
-"""What the paper leaves open, read as its lineage does: each is one setting, and its default names no run anew."""
+"""What the paper leaves open, read as its lineage does: each is one setting, and its default renames no run."""
 
 from __future__ import annotations
 

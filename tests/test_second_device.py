@@ -43,7 +43,7 @@ pytestmark = pytest.mark.skipif(
 COMPARED = [name for name in SYSTEMS if name != "mgcl"]
 #: All that may cross or wait, and why. What is not here is a new hidden wait; it stands in no step of a training.
 ALLOWED = {
-    # once a run: weights, data, targets, what is written to disk
+    # once per run: weights, data, targets, what is written to disk
     ("to device", "stages.Stage.build"),
     ("to device", "study.Study._fit"),
     ("to device", "trainer.load_weights"),
@@ -58,14 +58,14 @@ ALLOWED = {
     ("to device", "predictor.Predictor.prepare.<locals>.<dictcomp>"),
     ("to host", "predictor.Predictor.prepare"),
     ("to device", "confede._pairs_on.<locals>.<genexpr>"),
-    # once a checkpoint, and once a run that is continued
+    # once per checkpoint, and once per run that is continued
     ("to host", "trainer._checkpoint"),
     ("to device", "trainer._resume"),
     # once an epoch: its order, the means of its losses, the predictions of validation
     ("to device", "batches.DeviceSplit.batches"),
     ("to host", "trainer._epoch_means"),
     ("to host", "trainer.predict.<locals>.<dictcomp>"),
-    # once a batch of frozen features, which together may be larger than the device
+    # once per batch of frozen features, which together may be larger than the device
     ("to host", "frozen_features.encode_frozen"),
     # once a step of micro_T in stage one, and for its frozen features: which tokens are words the device alone knows
     ("shape", "valid_steps.ValidSteps.__init__"),

@@ -65,9 +65,9 @@ def compare_with_mmsa(
         threads: Of each side.
 
     Yields:
-        A row a system: ``clips`` of an epoch (`CLIPS`), ``batch_size`` in clips of a step (the MulT, MISA and Self-MM
-        of mmsa accumulate it from smaller batches), ``ours_seconds`` (the median), ``ours_low`` and ``ours_high``,
-        likewise for ``mmsa``, and ``ratio``, mmsa's median over ours.
+        One row per system: ``clips`` of an epoch (`CLIPS`), ``batch_size`` in clips of a step (the MulT, MISA and
+        Self-MM of mmsa accumulate it from smaller batches), ``ours_seconds`` (the median), ``ours_low`` and
+        ``ours_high``, likewise for ``mmsa``, and ``ratio``, mmsa's median over ours.
 
     Raises:
         RunError: A system that mmsa does not hold, or mmsa's process ended.

@@ -214,8 +214,8 @@ def count_paper(datasets: tuple[str, ...] = tuple(DATASETS), *, layers: int = 12
         layers: Of the text model.
 
     Yields:
-        A row a stage and dataset, then one of the sum. Hours are those in which a card that reaches its rates in every
-        operation would compute the epochs of `paper.how_often`: no less, and nothing is said of how much more.
+        One row per stage and dataset, then one of the sum. Hours are those in which a card that reaches its rates in
+        every operation would compute the epochs of `paper.how_often`: no less, and nothing is said of how much more.
     """
     hours, asked = dict.fromkeys(CARDS, 0.0), 0
     for dataset in datasets:

@@ -32,7 +32,7 @@ def time_contrastive_loss(
         repeats: Timed passes.
 
     Yields:
-        A row a measurement.
+        One row per measurement.
     """
     for size in sizes:
         generator = torch.Generator().manual_seed(size)

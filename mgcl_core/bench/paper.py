@@ -21,7 +21,7 @@ def how_often(dataset: str, config: Config, name: EncoderName | None) -> tuple[i
 def time_whole_paper(setups: Iterable[tuple[str, Setup]], *, layers: int = 12) -> Iterator[Row]:
     """Time an epoch of each stage and dataset, and sum all epochs of all runs.
 
-    Counted are all epochs without an early stop, three seeds: six encoders a seed, MGCL on all datasets, and its
+    Counted are all epochs without an early stop, three seeds: six encoders per seed, MGCL on all datasets, and its
     ablations on CH-SIMS, taken to cost what MGCL costs. The compared systems are not counted, nor is what is done once
     a run (reading, predicting, features of frozen text).
 
@@ -30,7 +30,7 @@ def time_whole_paper(setups: Iterable[tuple[str, Setup]], *, layers: int = 12) -
         layers: Of the random bert-base.
 
     Yields:
-        A row a stage and dataset, then one of the sum, in hours.
+        One row per stage and dataset, then one of the sum, in hours.
     """
     hours = floor_hours = 0.0
     for dataset, setup in setups:

@@ -28,7 +28,7 @@ def paper_power(data_sets: int = 400) -> pd.DataFrame:
         data_sets: simulated test sets of each row.
 
     Returns:
-        A row a dataset of the paper, kind of pair and metric; a column a probability, in the units of
+        One row per dataset of the paper, kind of pair and metric; one column per probability, in the units of
         `regression_metrics`. Pairs that share encoders are on CH-SIMS alone, where the paper's ablations are.
     """
     rows = []

@@ -106,7 +106,7 @@ PARTS: dict[str, Callable[[Options], Iterable[Row]]] = {
 def run_parts(options: Options, names: Sequence[str] = ()) -> pd.DataFrame:
     """Run parts of the benchmark, each in a process of its own, so that its peak memory is its own.
 
-    ``results/bench/`` keeps a JSON a part, with the machine's name, and one table of all parts measured so far.
+    ``results/bench/`` keeps one JSON per part, with the machine's name, and one table of all parts measured so far.
 
     Args:
         options: What is asked of them.

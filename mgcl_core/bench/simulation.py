@@ -172,7 +172,8 @@ def power(
         data_sets: how many are simulated.
 
     Returns:
-        A row a metric, a column a kind of pair, in the units of `regression_metrics`; NaN where no p would be given.
+        One row per metric, one column per kind of pair, in the units of `regression_metrics`; NaN where no p
+        would be given.
 
     Raises:
         ConfigError: a design that is none.

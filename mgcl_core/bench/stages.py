@@ -40,7 +40,7 @@ def time_sequence_encoders(
         names: The encoders.
 
     Yields:
-        A row an encoder.
+        One row per encoder.
     """
     config = setup.config
     splits = first_clips(setup.corpus, clips, setup.device)
@@ -63,7 +63,7 @@ def time_text_encoders(setup: Setup, *, clips: int = 64, layers: int = 12) -> It
         layers: Of the text model.
 
     Yields:
-        A row an encoder.
+        One row per encoder.
     """
     splits = first_clips(setup.corpus, clips, setup.device)
     with tempfile.TemporaryDirectory() as folder:

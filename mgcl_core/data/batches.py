@@ -240,7 +240,7 @@ class DeviceSplit:
                 drawn = np.arange(len(order)) // (size * buckets)
                 batches = np.split(order[np.lexsort((longest, drawn))], cuts)
                 batches = [batches[number] for number in generator.permutation(len(batches))]
-        # The whole order in one transfer: one a batch would make the host wait for each.
+        # The whole order in one transfer: one per batch would make the host wait for each.
         sent = torch.as_tensor(np.concatenate(batches), device=self.device)
         for rows, index in zip(batches, sent.split([len(rows) for rows in batches]), strict=True):
             yield self.batch(rows, index, trimmed=trimmed)

@@ -32,7 +32,7 @@ def feature_file(
     """What a feature file of these clips would hold, as its split "test"; a modality that is left out is absent.
 
     Args:
-        text: a sentence, or one a clip ("" where a clip has none).
+        text: a sentence, or one per clip ("" where a clip has none).
         audio: (L, D) of one clip; or one such array a clip, of any lengths, None where a clip has none.
         vision: likewise.
 

@@ -1,4 +1,4 @@
-"""Splits whose clips lack something: text is encoded anew, and all else is `mgcl_core.data.absence.lose`.
+"""Splits whose clips lack something: text is encoded again, and all else is `mgcl_core.data.absence.lose`.
 
 For the evaluation (`robustness`), and for training under ``regime="dropout"``.
 """
@@ -25,7 +25,21 @@ from .splits import StudySplits
 _TEXT_MODEL, _EMBEDDINGS = "text model", EncoderName("micro", "T")  # as it comes, not fine-tuned
 
 
-class LossySplit:
+class _SplitWithOtherBatches:
+    """A split in all but its batches."""
+
+    split: DeviceSplit
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "split":  # of a copy that is not filled yet
+            raise AttributeError(name)
+        return getattr(self.split, name)
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+
+class LossySplit(_SplitWithOtherBatches):
     """A split of which every batch is what ``loss`` leaves of it (`lose`); in all else that split.
 
     Args:
@@ -51,14 +65,6 @@ class LossySplit:
             self.split.features = features
         if text is not None:
             self.split.text = text
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "split":  # of a copy that is not filled yet
-            raise AttributeError(name)
-        return getattr(self.split, name)
-
-    def __len__(self) -> int:
-        return len(self.split)
 
     def batches(self, size: int, *, seed: int | None = None, **how: Any) -> Iterator[Batch]:
         """As `DeviceSplit.batches`."""
@@ -130,7 +136,7 @@ class Reader:
         return encoded
 
 
-class DropoutSplit:
+class DropoutSplit(_SplitWithOtherBatches):
     """The training split of ``regime="dropout"``: in every shuffled pass other clips lose other steps.
 
     What is lost follows from the seed of the order, which is that of the epoch, so a resumed run repeats it. Read in
@@ -140,14 +146,6 @@ class DropoutSplit:
     def __init__(self, split: DeviceSplit, reader: Reader):
         # Another run may be handed the same split with other features meanwhile.
         self.split, self.reader = copy.copy(split), reader
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "split":  # of a copy that is not filled yet
-            raise AttributeError(name)
-        return getattr(self.split, name)
-
-    def __len__(self) -> int:
-        return len(self.split)
 
     def batches(self, size: int, *, seed: int | None = None, **how: Any) -> Iterator[Batch]:
         """As `DeviceSplit.batches`."""

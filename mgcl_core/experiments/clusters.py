@@ -58,7 +58,7 @@ def started(text: str, workers: int | str, folder: Path) -> Iterator[str]:
 
     Args:
         text: as for `check_cluster`.
-        workers: of "local": how many; "auto" is one a GPU, or a share of the cores.
+        workers: of "local": how many; "auto" is one per GPU, or a share of the cores.
         folder: for what SLURM's jobs write.
     """
     if check_cluster(text)[0] == "address":
@@ -141,7 +141,7 @@ def _slurm(options: dict[str, str], folder: Path) -> Any:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         cluster = SLURMCluster(
-            cores=1,  # a thread a worker, and a worker a job
+            cores=1,  # a thread per worker, and one worker per job
             processes=1,
             job_cpu=cpus,
             memory=options.get("mem", "1GB"),

@@ -18,7 +18,7 @@ from .stages import MGCLStage, StudentStage
 from .student import StudentSettings
 from .study import READING, Study
 
-#: What makes a student cheaper, beside fewer layers of text: one encoder a modality, and no micro sequences.
+#: What makes a student cheaper, beside fewer layers of text: one encoder per modality, and no micro sequences.
 CHEAPER: dict[str, Any] = {"encoders": "shared", "micro": "pooled", "trained_encoders": ("T", "V", "A")}
 #: Names of the rows, as variants of MGCL.
 STUDENT, ALONE = "student", "student w/o teacher"

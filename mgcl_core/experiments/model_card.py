@@ -114,7 +114,7 @@ def model_card(
     what = f"{run.variant}: MGCL with its six encoders." if config.encoders == "dual" else f"{run.variant}: MGCL."
     if isinstance(run.stage, StudentStage):
         own = run.stage.own
-        what = f"A student of MGCL: layers of the text model: {own.text_layers}, encoders: one a modality"
+        what = f"A student of MGCL: layers of the text model: {own.text_layers}, encoders: one per modality"
         what += f", which learned from the run `{own.teacher}`." if own.teacher else ", trained without a teacher."
     metrics = METRICS[corpus["scheme"]]
     rows = [f"| {METRIC_NAMES[m]} | {_number(found[m].value)} | {_interval(found[m])} |" for m in metrics]

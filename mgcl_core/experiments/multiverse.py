@@ -47,7 +47,7 @@ def specifications(study: Study) -> list[dict[str, Any]]:
 
 
 def runs_of(study: Study, variant: str, specification: dict[str, Any]) -> list[Run]:
-    """The runs of ``variant`` under ``specification``, one a seed, finished or not."""
+    """The runs of ``variant`` under ``specification``, one per seed, finished or not."""
     changes = {name: value for name, value in specification.items() if name not in UNUSED.get(variant, ())}
     return [study.system_run("mgcl", seed, variant, changes) for seed in study.seeds]
 

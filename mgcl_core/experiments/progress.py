@@ -219,7 +219,7 @@ class Lines:
             log.info("%s", line)
 
     def end(self, progress: Progress) -> None:
-        pass  # a line a run says the rest
+        pass  # one line per run says the rest
 
 
 class Terminal:

@@ -79,7 +79,7 @@ def evaluated_runs(study: Study) -> list[Run]:
 
 
 def text_alone(study: Study) -> list[Run]:
-    """Stage one's runs whose prediction is that of the whole text, one a seed."""
+    """Stage one's runs whose prediction is that of the whole text, one per seed."""
     names = {str(EncoderName(granularity, "T")) for granularity in ("macro", "shared")}
     return [run for run in study.pretrainings() if run.stage.name in names]
 

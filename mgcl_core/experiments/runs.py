@@ -202,7 +202,7 @@ class Run(Face):
 
         Args:
             clips: a feature file, a dict as it holds (whole, or one split), or a `Split`. Labels are not looked at.
-            text: instead of ``clips``: a sentence, or one a clip.
+            text: instead of ``clips``: a sentence, or one per clip.
             audio: likewise: steps (L, D), or one such array a clip, at the scale of the run's own feature file.
             vision: likewise.
             splits: which splits of ``clips``; all of them by default.
@@ -211,7 +211,7 @@ class Run(Face):
             download: let the text model be fetched from the hub; otherwise it must be on this machine.
 
         Returns:
-            A row a clip: split, id, prediction, the six unimodal predictions, and a note on what it lacks.
+            One row per clip: split, id, prediction, the six unimodal predictions, and a note on what it lacks.
 
         Raises:
             ConfigError: both or neither of ``clips`` and text, audio, vision; the text model is not on this machine.

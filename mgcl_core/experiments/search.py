@@ -1,6 +1,6 @@
 """Search, on validation only, of what the paper leaves open, or of a compared system; a preset file keeps the choice.
 
-The search is given a study without its test split. A trial trains the system under its settings once a seed,
+The search is given a study without its test split. A trial trains the system under its settings once per seed,
 from the stage-one encoders that all runs share, and is worth the mean over seeds of the validation MAE at the
 chosen epoch. All systems have the same budget: trials, seeds, epochs of the profile, pruning. Finished trials are
 kept in ``search/trials.json``, from which Optuna's study is put together again; a search that was stopped at any
@@ -323,5 +323,5 @@ def _optuna() -> Any:
         import optuna
     except ImportError as error:
         raise ConfigError("the search needs Optuna: pip install 'mgcl-core[search]'") from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # this module logs a line a trial
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # this module logs one line per trial
     return optuna

@@ -114,7 +114,7 @@ class Subject(ABC):
 
     @abstractmethod
     def runs(self, params: Mapping[str, Any], folder: Path) -> list[Run]:
-        """The runs of a trial in ``folder``, one a seed."""
+        """The runs of a trial in ``folder``, one per seed."""
 
     @abstractmethod
     def chosen(self, params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

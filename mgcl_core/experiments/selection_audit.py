@@ -40,7 +40,7 @@ RULES = ("validation", *ON_VALIDATION, "oracle epoch (MAE)", "oracle epoch, per 
 
 
 def audit_runs(study: Study, runs: Iterable[Run]) -> pd.DataFrame:
-    """Scores of every epoch of the finished ones among ``runs``, a row a (run, epoch, metric).
+    """Scores of every epoch of the finished ones among ``runs``, one row per (run, epoch, metric).
 
     Each run is trained again with its own seed beside its directory, keeping the weights of every epoch; the
     training sees no test data, the kept weights are scored on it afterwards and thrown away. The scores stay as
@@ -72,8 +72,8 @@ def audit_runs(study: Study, runs: Iterable[Run]) -> pd.DataFrame:
 def selection(epochs: pd.DataFrame) -> pd.DataFrame:
     """The test score that each rule would report, tidy: ``metric``, ``rule``, ``seed``, ``value``.
 
-    ``epochs`` is what `audit_runs` returns for the seeds of one variant. "+ best seed" is one row a metric: the seed
-    that is best under "oracle epoch, per metric"; all other rules have a row a seed.
+    ``epochs`` is what `audit_runs` returns for the seeds of one variant. "+ best seed" is one row per metric: the seed
+    that is best under "oracle epoch, per metric"; all other rules have one row per seed.
     """
     mae = epochs[epochs["metric"] == "mae"]
     best_mae = mae.loc[mae.groupby("run", sort=False)["test"].idxmin()].set_index("run")["epoch"]
@@ -97,7 +97,7 @@ def selection(epochs: pd.DataFrame) -> pd.DataFrame:
 
 
 def changes(selected: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds under each rule, and its change from "validation": a row a metric, columns (what, rule).
+    """Mean over seeds under each rule, and its change from "validation": one row per metric, columns (what, rule).
 
     A lower MAE is better, so there a change below zero is what a rule gains.
     """

@@ -83,7 +83,7 @@ class Study(Face):
         scheme: of the labels, where `load_corpus` should not decide.
         dataset: "sims", "mosi" or "mosei", whose settings of the paper a file is run with; that of a known corpus when
             None. The file's path decides nothing.
-        workers: runs side by side, each in a process with its share of the cores; "auto" is one a core on the CPU
+        workers: runs side by side, each in a process with its share of the cores; "auto" is one per core on the CPU
             (at most 4) with the profiles "demo" and "small", else 1.
         system_overrides: for a compared system, settings that differ from its published ones.
         executor: of the protocol of `concurrent.futures`, where its processes see ``results`` under the same path: runs

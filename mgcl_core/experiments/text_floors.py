@@ -2,7 +2,7 @@
 
 A trimodal system that does not beat them has learned little beyond its words. They need a list of sentences with labels
 and splits, which is known of all of CMU-MOSI and CH-SIMS, so they can be had on the paper's own test clips where no
-feature file is at hand.
+feature file is available.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def floors(sentences: Sentences, text_models: Sequence[str] = ("minilm",), devic
         device: of the text models, as for ``torch.device``, or "auto".
 
     Returns:
-        A row a floor (index ``floor``), and for each metric its value, ``…_low`` and ``…_high``: the 95 % interval for
-        other videos. ``penalty`` is the chosen one.
+        One row per floor (index ``floor``), and for each metric its value, ``…_low`` and ``…_high``: the 95 % interval
+        for other videos. ``penalty`` is the chosen one.
 
     Raises:
         ConfigError: a text model is not here, or does not know the language.

@@ -31,7 +31,7 @@ def errors(study: Study, runs: Sequence[Run], split: str = "valid") -> Finding:
     """Errors of ``runs`` (one variant, a run a seed) by conflict of the modalities' labels, intensity and length.
 
     Returns:
-        ``table`` has a row a group: by, group, clips, mae with low and high, and bias (the mean of ŷ − y).
+        ``table`` has one row per group: by, group, clips, mae with low and high, and bias (the mean of ŷ − y).
     """
     clips, predicted = getattr(study.corpus, split), _predictions(runs, split)  # (S, N)
     videos = np.array([video_of(clip) for clip in clips.ids])
@@ -73,8 +73,8 @@ def compare(study: Study, runs: Sequence[Run], others: Sequence[Run], split: str
         split: "valid", or "test", which must not decide anything.
 
     Returns:
-        ``table`` has a row a metric: difference, low, high, p. ``clips`` has a row a clip, those first on which the
-        first variant gains most: y, the mean prediction of both, and by how much the first errs more.
+        ``table`` has one row per metric: difference, low, high, p. ``clips`` has one row per clip, those first on which
+        the first variant gains most: y, the mean prediction of both, and by how much the first errs more.
 
     Raises:
         RunError: their seeds differ, or a run is not finished.

@@ -1,4 +1,4 @@
-"""Six maps of a run's clips, one a feature, linked: point at a clip on one, and see it on all, with its words.
+"""Six maps of a run's clips, one per feature, linked: point at a clip on one, and see it on all, with its words.
 
 One HTML page without dependencies; it needs no network, and no library that a notebook would have to trust.
 """

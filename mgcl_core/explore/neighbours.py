@@ -29,8 +29,8 @@ def neighbours(
         count: of each end.
 
     Returns:
-        A row a clip, the nearest first: clip, cosine, pair ("positive" or "negative", equation 1), E and W of the pair
-        (equations 3 and 2), y, words.
+        One row per clip, the nearest first: clip, cosine, pair ("positive" or "negative", equation 1), E and W of the
+        pair (equations 3 and 2), y, words.
 
     Raises:
         ConfigError: an unknown feature.

@@ -23,7 +23,7 @@ class Finding:
         figure: the picture.
         note: how to read it.
         summary: what a notebook shows of the table, where that is long.
-        clips: a row a clip, where the answer is about clips too.
+        clips: one row per clip, where the answer is about clips too.
     """
 
     table: pd.DataFrame

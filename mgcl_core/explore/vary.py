@@ -90,7 +90,7 @@ def _train(study: Study, run: Run) -> str:
 def _draw(
     predicted: Mapping[Any, np.ndarray], labels: np.ndarray, scheme: str, name: str, title: str, *, synthetic: bool
 ) -> Figure:
-    """A panel a metric: the mean over seeds as a line, each seed thin."""
+    """One panel per metric: the mean over seeds as a line, each seed thin."""
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in predicted)
     place = list(predicted) if numbers else list(range(len(predicted)))
     scores = [[regression_metrics(labels, seed, scheme) for seed in of_seeds] for of_seeds in predicted.values()]

@@ -192,7 +192,7 @@ def compare(
 
 
 def seed_rows(blocks: Sequence[Block]) -> pd.DataFrame:
-    """One row a run: every metric of its scheme, and where it came from."""
+    """One row per run: every metric of its scheme, and where it came from."""
     rows = []
     for block in blocks:
         for model, results in block.models.items():

@@ -75,7 +75,7 @@ def all_results(study: Study) -> list[Result]:
 
 
 def scores(study: Study, runs: Sequence[Run], split: str = "test") -> pd.DataFrame:
-    """The metrics of each finished run on ``split``, a row a run."""
+    """The metrics of each finished run on ``split``, one row per run."""
     rows = []
     for run in runs:
         frame = study.predictions(run, split)

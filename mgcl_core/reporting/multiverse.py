@@ -91,7 +91,7 @@ def run_multiverse(study: Study) -> Multiverse:
 
 
 def judge(labels: np.ndarray, predicted: Mapping[str, np.ndarray], scheme: str, videos: Sequence[str]) -> pd.DataFrame:
-    """Every claim under one specification: a row a claim and metric, the columns of `Multiverse` from ``claim`` on.
+    """Every claim under one specification: one row per claim and metric, the columns of `Multiverse` from ``claim`` on.
 
     Args:
         labels: (N,).

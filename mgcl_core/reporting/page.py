@@ -36,8 +36,8 @@ FIGURES = {
     "02_curves": ("Stage one, curves", "A line is one encoder and seed; the ring is the epoch that validation chose."),
     "02_scores": ("Stage one, scores", "Each encoder on validation, against the label that it learned; a point is a "
                   "seed."),
-    "03_curves": ("Stage two, curves", "The terms of equation 22 and validation, a line a seed; the ring is the epoch "
-                  "that validation chose."),
+    "03_curves": ("Stage two, curves", "The terms of equation 22 and validation, one line per seed; the ring is the "
+                  "epoch that validation chose."),
     "03_predicted": ("Predicted against true, on test", "On the dashed line a prediction is right; a flatter line of "
                      "means shrinks towards the middle."),
     "04_ablations": ("Ablations", "The difference of each variant from MGCL over the same seeds and clips, with its "
@@ -101,7 +101,7 @@ def write_page(path: Path, studies: Sequence[Study], tables: Sequence[Table], pr
         path: of the page.
         studies: whose saved figures and settings it shows.
         tables: Tables 1 to 6.
-        provenance: a row a run, of `records.provenance`.
+        provenance: one row per run, of `records.provenance`.
 
     Returns:
         ``path``.

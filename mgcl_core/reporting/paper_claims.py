@@ -87,7 +87,7 @@ def printed_comparisons(claims: Sequence[Claim]) -> pd.DataFrame:
     """What the paper's own numbers say of each comparison, before any run of ours.
 
     Returns:
-        One row a comparison: ``claim``, ``table``, ``dataset``, ``better``, ``worse``, ``metric``; ``effect``, the
+        One row per comparison: ``claim``, ``table``, ``dataset``, ``better``, ``worse``, ``metric``; ``effect``, the
         difference of the printed numbers in the claim's direction (units of `regression_metrics`, NaN for a dash);
         ``predictions``, the same as a number of the predictions that an accuracy rests on (`PAPER_RUNS` times the
         clips), NaN for other metrics; ``agrees``, whether it lies in the claim's direction, None for a dash;
@@ -125,9 +125,9 @@ def judge(claims: Sequence[Claim], results: Iterable[Result]) -> pd.DataFrame:
             beside their dataset; those of the ablations of any corpus, with labels in [-3, 3] by `ELSEWHERE`.
 
     Returns:
-        One row a comparison that the corpus is asked for: ``claim``, ``better``, ``worse``, ``metric``; ``difference``
-        in the claim's direction with ``low`` and ``high``, ``p_holm``, ``detectable``, and ``power``: the probability
-        that this test would have found the paper's difference. NaN where a row was not run.
+        One row per comparison that the corpus is asked for: ``claim``, ``better``, ``worse``, ``metric``;
+        ``difference`` in the claim's direction with ``low`` and ``high``, ``p_holm``, ``detectable``, and ``power``:
+        the probability that this test would have found the paper's difference. NaN where a row was not run.
     """
     results, rows = list(results), []
     paper = printed_comparisons(claims).set_index(["claim", "better", "worse", "metric"])["effect"]
@@ -186,7 +186,7 @@ def verdict(claim: Claim, judged: pd.DataFrame) -> tuple[str, str]:
 
 
 def summarise(claims: Sequence[Claim], printed: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
-    """One row a claim: its words, its cells, what the tables print, the power, and the verdict.
+    """One row per claim: its words, its cells, what the tables print, the power, and the verdict.
 
     Args:
         claims: of the paper.

@@ -64,8 +64,8 @@ def accuracies(runs: int = PAPER_RUNS) -> pd.DataFrame:
     """Which printed accuracies can be the mean of ``runs`` runs on the paper's test clips.
 
     Returns:
-        A row a cell: ``table``, ``dataset``, ``model``, ``metric``, ``printed`` (percent), ``clips``; ``nearest``: the
-        nearest mean that there is; ``apart``: its distance; ``can_be``: "yes" (rounded to the nearest), "rounded
+        One row per cell: ``table``, ``dataset``, ``model``, ``metric``, ``printed`` (percent), ``clips``; ``nearest``:
+        the nearest mean that there is; ``apart``: its distance; ``can_be``: "yes" (rounded to the nearest), "rounded
         otherwise" (cut off, rounded up, or a mean of runs that were rounded first: within one unit of the last digit)
         or "no"; ``chance`` and ``chance_otherwise``: the share of all numbers of as many decimals that would be "yes",
         and that would not be "no"; ``other_runs``: numbers of runs up to 10 for which it is "yes".
@@ -125,7 +125,7 @@ def weighted_f1s(datasets: Sequence[str] = tuple(SCHEMES)) -> pd.DataFrame:
         datasets: of the paper; CMU-MOSEI takes the longest, some seconds.
 
     Returns:
-        A row a cell: ``table``, ``dataset``, ``model``, ``metric``, ``accuracy`` and ``f1`` as printed; ``low`` and
+        One row per cell: ``table``, ``dataset``, ``model``, ``metric``, ``accuracy`` and ``f1`` as printed; ``low`` and
         ``high``, percent, over all accuracies within a unit of the last digit; ``can_be``; the same ``…_swapped``.
     """
     sets = paper_file("test_sets").set_index("dataset").astype(int)
@@ -156,8 +156,8 @@ def origins() -> pd.DataFrame:
     """Where else each number is printed (``data/paper/elsewhere.csv``), to the digit that the paper prints.
 
     Returns:
-        A row a cell: ``table``, ``dataset``, ``model``, ``metric``, ``printed``; ``equal``: the sources that print it
-        (keys of ``data/paper/sources.csv``); ``different``: those that print another number for this cell, with it;
+        One row per cell: ``table``, ``dataset``, ``model``, ``metric``, ``printed``; ``equal``: the sources that print
+        it (keys of ``data/paper/sources.csv``); ``different``: those that print another number for this cell, with it;
         ``stated``: what the paper says of the row ("own": MGCL and its ablations; "replicated": an asterisk; else
         "papers or repositories"); ``origin``: "equal", "different", "not found" in what was read, or "own".
     """
@@ -201,7 +201,7 @@ def equal_cells() -> pd.DataFrame:
     """Numbers that two rows of one column share, systems (Tables 3, 4) and MGCL's ablations (Tables 5, 6) apart.
 
     Returns:
-        A row a number: ``dataset``, ``rows`` ("systems" or "ablations"), ``metric``, ``printed``, ``models``;
+        One row per number: ``dataset``, ``rows`` ("systems" or "ablations"), ``metric``, ``printed``, ``models``;
         ``in_column``: pairs of equal numbers in its column, and ``by_chance``: those expected of numbers from a normal
         distribution with the column's deviation.
     """
@@ -271,6 +271,6 @@ def _f1_hull(negative: int, positive: int, swapped: bool) -> tuple[tuple[np.ndar
 
 
 def sources(names: Sequence[str] = ()) -> pd.DataFrame:
-    """What was read to find where numbers come from: a row a source of ``data/paper/sources.csv``."""
+    """What was read to find where numbers come from: one row per source of ``data/paper/sources.csv``."""
     frame = paper_file("sources").set_index("source")
     return frame.loc[list(names)] if names else frame

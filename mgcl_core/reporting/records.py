@@ -64,7 +64,7 @@ def all_runs(study: Study) -> list[Run]:
 
 
 def provenance(runs: Iterable[Run]) -> pd.DataFrame:
-    """A row a finished run: data, code, machine and cost."""
+    """One row per finished run: data, code, machine and cost."""
     rows = []
     for run in runs:
         if run.done:
@@ -96,7 +96,7 @@ def provenance(runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def cost(study: Study, runs: Iterable[Run]) -> pd.DataFrame:
-    """What each system costs, with everything that it starts from: a row a system or variant, over its finished runs.
+    """What each system or variant costs, with everything that it starts from: one row each, over its finished runs.
 
     - ``parameters``: all that a prediction passes through, frozen encoders of stage one and the text model behind
       frozen text embeddings included (not one that a feature file's own embeddings come from, which nobody knows)
@@ -124,7 +124,7 @@ def cost(study: Study, runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def total_compute(studies: Iterable[Study]) -> pd.DataFrame:
-    """All training in the studies' folders, whatever became of it: a row a corpus and kind, with runs and hours.
+    """All training in the studies' folders, whatever became of it: one row per corpus and kind, with runs and hours.
 
     Kinds are stage one, systems, search (every trial), audit (the second trainings of notebook 06), and stopped or
     failed runs, of which the finished epochs count. Runs under changed settings lie in the same folders and are counted

@@ -29,12 +29,12 @@ class Table:
     """Table ``number`` of the paper beside ours, or a table of ours alone, whose ``number`` is its name.
 
     - ``frame``: what is displayed, strings; ``bold``: the same shape, True where a cell is bold
-    - ``cells``: one row a (dataset, model, metric), numbers in the units of `regression_metrics`
-    - ``seed_rows``: one row a (dataset, model, seed), every metric of that run
+    - ``cells``: one row per (dataset, model, metric), numbers in the units of `regression_metrics`
+    - ``seed_rows``: one row per (dataset, model, seed), every metric of that run
     - ``footer``: sentences that belong under the table
     - ``verdicts``: for each corpus, whether it says anything about a replication of the paper
     - ``suffix``: of its label in LaTeX, where it is not the whole table
-    - ``compact``: what a reader sees first, a row a model that was run; the table itself is then folded below it
+    - ``compact``: what a reader sees first, one row per model that was run; the table itself is then folded below it
     """
 
     number: int | str

@@ -58,7 +58,7 @@ def report(study: Study, protocols: Sequence[str] = PROTOCOLS) -> list[Table]:
 
 
 def robustness_table(study: Study, found: Robustness) -> Table:
-    """The systems under one protocol: a row a line and system, mean ± deviation over seeds.
+    """The systems under one protocol: one row per line and system, mean ± deviation over seeds.
 
     ``cells`` holds what is behind it: intervals, and the paired differences from MGCL, Holm-corrected over the table.
     """
@@ -89,7 +89,7 @@ def robustness_figure(study: Study, table: Table) -> Figure:
 
 
 def robustness_cells(study: Study, found: Robustness) -> pd.DataFrame:
-    """A row a line, system and metric, in the units of `regression_metrics`.
+    """One row per line, system and metric, in the units of `regression_metrics`.
 
     Columns: ``line``, ``level`` (the rate, the modalities that are left, or None for a sum over several), ``system``,
     ``metric``, ``mean``, ``sd``, ``n``, ``ci_low``, ``ci_high``; against MGCL ``pairs`` and what a cell of the paper's

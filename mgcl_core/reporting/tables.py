@@ -174,7 +174,7 @@ def _display(
 
 
 def _compact(number: int, title: str, blocks: list[Block], cells: pd.DataFrame, metrics: Sequence[str]) -> Table:
-    """A row a model that was run, mean ± deviation, and a footnote for each mark in it.
+    """One row per model that was run, mean ± deviation, and a footnote for each mark in it.
 
     The paper's row stands below ours where the two can be compared (`Block.no_verdict`).
     """

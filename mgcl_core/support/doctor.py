@@ -64,7 +64,7 @@ def attempt(name: str, check: Callable[[], tuple[str, str]]) -> Check:
 
 
 def page(checks: Iterable[Check]) -> str:
-    """One page of text: a line a check. The home folder is written as ``~``."""
+    """One page of text: one line per check. The home folder is written as ``~``."""
     lines = []
     for check in checks:
         first, *more = check.detail.splitlines() or [""]

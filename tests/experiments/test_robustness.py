@@ -84,7 +84,7 @@ def lossy_split(split: Split, origin: str, rate: float, draw: int) -> Split:
 
 @pytest.mark.parametrize(("rate", "draw"), [(0.5, 3), (1.0, -1)])
 def test_lost_steps_are_read_as_clips_that_never_had_them(study, found, rate, draw):
-    """Text too, which is encoded anew by the frozen encoders."""
+    """Text too, which is encoded again by the frozen encoders."""
     (run,) = study.trainings()
     clips = lossy_split(study.corpus.test, study.corpus.sha256, rate, draw)
     expected = run.predict(clips)["prediction"]

@@ -319,7 +319,7 @@ def test_kill_minus_nine_at_random_moments_changes_nothing(job, tmp_path):
         assert process.stdout.readline() == "ready\n"
         # Short enough that the job is still running, whatever it has done already.
         time.sleep(moments.uniform(0, max(duration / KILLS, 0.3)))
-        if process.poll() is not None:  # it had too little left to do: begin anew
+        if process.poll() is not None:  # it had too little left to do: begin again
             (tmp_path / "killed").rename(tmp_path / f"finished-{kills}-{time.monotonic_ns()}")
             continue
         process.kill()

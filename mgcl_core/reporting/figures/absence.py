@@ -24,13 +24,13 @@ def absence_curves(
     floors: Sequence[str] = (),
     title: str = "Missing modalities",
 ) -> Figure:
-    """Every system's mean with its 95 % interval, a panel a metric.
+    """Every system's mean with its 95 % interval, one panel per metric.
 
     Over rates they are curves with bands; over sets of modalities, points with bars. Systems keep the order of their
     first rows, the reference is the thick black one, floors are grey and dashed. What is NaN is left open.
 
     Args:
-        cells: tidy, a row a line, system and metric: ``level`` (a rate or a set; without one a row is not drawn),
+        cells: tidy, one row per line, system and metric: ``level`` (a rate or a set; without one a row is not drawn),
             ``system``, ``metric``, ``mean``, ``ci_low``, ``ci_high``, ``n`` (seeds; 0 where there is none).
         metrics: the panels.
         synthetic: whether the data are.

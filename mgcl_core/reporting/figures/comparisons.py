@@ -21,15 +21,15 @@ FAINT = {"color": ".4", "fontsize": 8, "style": "italic"}
 def score_intervals(
     cells: pd.DataFrame, *, synthetic: bool, reference: str = "MGCL", title: str = "Variants against MGCL"
 ) -> Figure:
-    """Systems or variants as points with intervals, a panel a metric; the dashed line is the reference's mean.
+    """Systems or variants as points with intervals, one panel per metric; the dashed line is the reference's mean.
 
     Models and metrics keep the order of their first rows. A cell that is NaN or has no row says "missing"; no axis
     starts at zero.
 
     Args:
-        cells: tidy, a row a table cell (`Table.cells`): ``model``, ``metric``, ``mean``, ``ci_low``, ``ci_high``, and
-            optionally ``paper``, the paper's value (hollow diamond; NaN where it has none), drawn where the cells have
-            a ``difference`` from it: where the two can be compared. Of two rows of one cell the first is drawn.
+        cells: tidy, one row per table cell (`Table.cells`): ``model``, ``metric``, ``mean``, ``ci_low``, ``ci_high``,
+            and optionally ``paper``, the paper's value (hollow diamond; NaN where it has none), drawn where the cells
+            have a ``difference`` from it: where the two can be compared. Of two rows of one cell the first is drawn.
         synthetic: whether the data are.
         reference: one of the models.
         title: of the figure.
@@ -77,15 +77,16 @@ def score_intervals(
 def paired_differences(
     cells: pd.DataFrame, *, synthetic: bool, reference: str = "MGCL", title: str = "Ablations: difference from MGCL"
 ) -> Figure:
-    """Each variant minus the reference over the same seeds and clips with its 95 % interval, a panel a metric.
+    """Each variant minus the reference over the same seeds and clips with its 95 % interval, one panel per metric.
 
     The line at 0 is the reference. A difference whose p is below .05 after Holm's correction over its table is filled.
     The paper's own difference (hollow diamond) stands beside it where the two can be compared, that is where the cells
     have a ``difference`` from the paper. What has no pair says "missing".
 
     Args:
-        cells: tidy, a row a table cell (`Table.cells`): ``model``, ``metric``, ``paired_difference``, ``paired_low``,
-            ``paired_high``, ``p_holm``, ``paper``, ``difference``. Of two rows of one cell the first is drawn.
+        cells: tidy, one row per table cell (`Table.cells`): ``model``, ``metric``, ``paired_difference``,
+            ``paired_low``, ``paired_high``, ``p_holm``, ``paper``, ``difference``. Of two rows of one cell the first is
+            drawn.
         synthetic: whether the data are.
         reference: the model that the differences are from.
         title: of the figure.
@@ -138,7 +139,7 @@ def paired_differences(
 def selection_rules(
     frame: pd.DataFrame, *, synthetic: bool, title: str = "What picking on the test set gains"
 ) -> Figure:
-    """Test scores under each rule of selection, a panel a metric.
+    """Test scores under each rule of selection, one panel per metric.
 
     The first rule is the honest one; the others are annotated with the difference of their mean to its mean. Metrics
     and rules keep the order of their first rows; what is NaN or has no row says "missing".

@@ -20,7 +20,7 @@ def pareto(
     Systems are numbered by cost; those that were not trained have a mark on the axis of the cost alone.
 
     Args:
-        table: a row a system: ``system``, ``gflop``, ``corr``, ``corr_low``, ``corr_high`` (NaN where unknown).
+        table: one row per system: ``system``, ``gflop``, ``corr``, ``corr_low``, ``corr_high`` (NaN where unknown).
         synthetic: whether the data are.
         reference: the system that is drawn in another colour.
         title: of the figure.

@@ -32,7 +32,7 @@ SPLIT_SHADES = dict(zip(SPLITS, (0.95, 0.5, 0.25), strict=True))
 
 @styled()
 def label_distributions(corpus: Corpus, *, splits: Sequence[str] = ("train", "valid")) -> Figure:
-    """Histogram of y, and of y_T, y_V, y_A where the file has them: a panel a label, a bar a split.
+    """Histogram of y, and of y_T, y_V, y_A where the file has them: one panel per label, a bar per split.
 
     The test split is left out unless asked for: its labels are no part of an inspection.
 

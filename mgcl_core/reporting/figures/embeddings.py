@@ -38,7 +38,7 @@ def tsne(features: Mapping[str, np.ndarray], *, seed: int, perplexity: float = 3
         perplexity: for N clips at most (N - 1) / 3.
 
     Returns:
-        A row a clip's feature: ``x``, ``y`` (coordinates on the feature's own map), ``modality``, ``granularity``,
+        One row per clip's feature: ``x``, ``y`` (coordinates on the feature's own map), ``modality``, ``granularity``,
         ``clip`` (0 ... N-1), ``trust`` of the map: scikit-learn's ``trustworthiness`` of 10 neighbours, 1 where all
         neighbours on the map are neighbours in the feature. A feature that is constant is all at 0, and its trust NaN.
 

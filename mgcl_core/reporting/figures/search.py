@@ -33,8 +33,8 @@ def search_trials(
     The dashed line is the first trial, which has the default settings; the diamond is the best.
 
     Args:
-        frame: a row a trial: ``number``, ``state`` ("complete" or "pruned"; others are left out), ``validation_mae``
-            (of a pruned trial: where it was stopped) and a column a parameter.
+        frame: one row per trial: ``number``, ``state`` ("complete" or "pruned"; others are left out),
+            ``validation_mae`` (of a pruned trial: where it was stopped) and one column per parameter.
         parameters: columns of ``frame``.
         synthetic: whether the data are.
         logarithmic: the parameters whose axis is.

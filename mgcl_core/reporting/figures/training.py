@@ -52,7 +52,7 @@ def training_curves(
     chosen: Mapping[str, int] | None = None,
     title: str = "Training",
 ) -> Figure:
-    """Curves over epochs: a panel a column, a thin line a run.
+    """Curves over epochs: one panel per column, a thin line per run.
 
     A group (stage, variant) has a colour, and seeds within it have markers; one group alone has a colour a seed. Groups
     that are encoders of stage one have their modality's colour and their granularity's kind of line.
@@ -158,7 +158,7 @@ def _seed_of(run: str) -> str:
 def unimodal_scores(
     frame: pd.DataFrame, *, synthetic: bool, title: str = "Stage one: each encoder against its own label"
 ) -> Figure:
-    """Validation MAE and Corr of the six encoders: a point a seed, a bar at the mean.
+    """Validation MAE and Corr of the six encoders: one point per seed, a bar at the mean.
 
     Macro encoders learn y, micro encoders y_T, y_V, y_A. An encoder without scores says "not run"; NaN scores
     (constant predictions have no Corr) say "NaN".
@@ -212,7 +212,7 @@ def predicted_against_true(
 
     Args:
         y_true: labels (N,).
-        predictions: (S, N), a row a seed.
+        predictions: (S, N), one row per seed.
         scheme: "sims" or "mosi".
         synthetic: whether the data are.
         seeds: S names of the seeds; 1 … S when None.
