@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from mgcl_core.cli import build_parser, main, parameters_of
+from mgcl_core.cli import build_parser, main
+from mgcl_core.commands import parameters_of
 from mgcl_core.config import Config
 from mgcl_core.notebooks.parameters import Parameters
 

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "mgcl_core"
 LAYERS = (
     {"__main__"},
     {"cli"},
+    {"commands"},
     {"notebooks", "bench"},
     {"explore"},
     {"reporting"},

@@ -16,7 +16,8 @@ import pytest
 from helpers.figures import trials
 
 from mgcl_core.baselines import COMPARED_SYSTEMS
-from mgcl_core.cli import build_parser, main, parameters_of
+from mgcl_core.cli import build_parser, main
+from mgcl_core.commands import parameters_of
 from mgcl_core.data.text_model import tokenize
 from mgcl_core.experiments import search as module
 from mgcl_core.experiments.memory import OutOfMemory
