@@ -12,6 +12,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
+if "PYTEST_XDIST_WORKER" in os.environ:  # of this process alone: what it starts would warn of other packages' files
+    os.environ.pop("PYTHONWARNDEFAULTENCODING", None)
 
 import numpy as np
 import pytest

@@ -85,8 +85,13 @@ def test_workers_that_a_gpu_has_no_memory_for_are_named_before_they_start(study,
 def test_it_is_said_before_the_first_run_of_a_study(study, card, caplog, monkeypatch):
     built = study()
     card(100_000)
-    monkeypatch.setattr(Study, "finish", lambda self, run: logging.getLogger("mgcl_core").info("starts %s", run.name))
-    with caplog.at_level(logging.INFO):
+
+    def finish(self, run):
+        logging.getLogger("mgcl_core").info("starts %s", run.name)
+        raise RunError("enough")
+
+    monkeypatch.setattr(Study, "finish", finish)
+    with caplog.at_level(logging.INFO), pytest.raises(RunError, match="enough"):
         built.pretrain()
     messages = [record.message for record in caplog.records]
     first = next(number for number, message in enumerate(messages) if message.startswith("starts"))
