@@ -27,6 +27,7 @@ overrides = {"text_epochs": 200, "sequence_epochs": 200}
 device = "cpu"
 precision = "auto"
 workers = 2
+cluster = None
 results = None"""
 CARD = "11_explore.ipynb"
 SHORT = """corpus = "demo"
@@ -36,6 +37,7 @@ overrides = {"encoders": "shared", "text_epochs": 1, "sequence_epochs": 1, "mgcl
 device = "cpu"
 precision = "auto"
 workers = 2
+cluster = None
 results = None"""
 
 
