@@ -166,9 +166,9 @@ class DeviceSplit:
             values, mask = getattr(self, name), getattr(self, f"{name}_mask")
             rows = zip(values.split(AVERAGED_AT_ONCE), mask.to(values.device).split(AVERAGED_AT_ONCE), strict=True)
             setattr(split, name, torch.cat([masked_mean(*part) for part in rows])[:, None])
-            present = mask.any(1, keepdim=True)
-            setattr(split, f"{name}_mask", present)
-            split._lengths[modality] = split._counts[f"{name}_mask"] = present[:, 0].cpu().numpy().astype(int)
+            setattr(split, f"{name}_mask", mask.any(1, keepdim=True))
+            # From the host's own counts: a run must not wait for the device here.
+            split._lengths[modality] = split._counts[f"{name}_mask"] = (self._counts[f"{name}_mask"] > 0).astype(int)
         return split
 
     def batch(self, rows: np.ndarray | None = None, index: Tensor | None = None, *, trimmed: bool = True) -> Batch:
