@@ -102,7 +102,7 @@ def test_every_pin_can_be_installed_on_the_oldest_python_that_is_said_to_do(proj
         for line in (ROOT / "constraints.txt").read_text().splitlines()
     }
     for found in distributions():
-        wanted = found.metadata.get("Requires-Python")  # an imported importlib_metadata has [...] raise where it is none
+        wanted = found.metadata.get("Requires-Python")  # by importlib_metadata, [...] may raise
         if found.metadata["Name"].lower().replace("_", "-") in pinned and wanted:
             needed = SpecifierSet(wanted)
             assert f"{oldest}.0" in needed, f"{found.metadata['Name']} {found.version} needs Python {needed}"
