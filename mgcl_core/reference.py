@@ -32,12 +32,12 @@ def weight(labels: Vector, i: int, j: int, delta: float, weights: str = "printed
 
 def _mean_weight(labels: Vector, i: int, j: int, delta: float) -> float:
     """Mean of eq. 2 over all pairs that are positive as (i, j) is, or negative as it is."""
-    alike = []
+    same_kind = []
     for k in range(len(labels)):
         for m in range(len(labels)):
             if (difference(labels, k, m) <= delta + EPSILON) == (difference(labels, i, j) <= delta + EPSILON):
-                alike.append(weight(labels, k, m, delta))
-    return sum(alike) / len(alike)
+                same_kind.append(weight(labels, k, m, delta))
+    return sum(same_kind) / len(same_kind)
 
 
 def pairs(i: int, labels: Vector, delta: float, components: Collection[str]) -> tuple[list, list]:

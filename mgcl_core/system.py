@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
+from .config import LATER
 from .data.batches import Batch, DeviceSplit
 
 
@@ -98,7 +99,7 @@ class ReferenceSettings(LoopSettings):
             features as the file has them (``scaling="none"``); the epoch is still the best by validation MAE.
     """
 
-    protocol: Literal["ours", "published"] = "ours"
+    protocol: Annotated[Literal["ours", "published"], LATER] = "ours"
 
     @property
     def published(self) -> PublishedTraining | None:

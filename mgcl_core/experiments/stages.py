@@ -300,13 +300,7 @@ class StudentStage(MGCLStage):
     def schedule(self) -> Schedule:
         return replace(_schedule(self.config, "mgcl"), epochs=self.own.epochs)
 
-    @property
-    def parents(self) -> tuple[EncoderName, ...]:
-        return ()
-
-    @property
-    def frozen_parents(self) -> tuple[EncoderName, ...]:
-        return ()
+    parents, frozen_parents = Stage.parents, Stage.frozen_parents  # none
 
     def _system(self, shapes: Shapes, parent_weights: Mapping[EncoderName, Path], *, pretrained: bool) -> System:
         return Student(self.config, shapes, self.own, pretrained=pretrained)
@@ -341,10 +335,7 @@ class ComparedStage(Stage):
         # Runs on words are named as they always were.
         text = {} if self.config.reads_words else named_settings(self.config.part(TextFeatureInput))
         common = named_settings(self.config.part(ComparedSettings))
-        own = plain_settings(self.own_settings)
-        if own.get("protocol") == "ours":
-            del own["protocol"]
-        return {**common, **text, "system": own}
+        return {**common, **text, "system": named_settings(self.own_settings)}
 
     @property
     def system_settings(self) -> LoopSettings:

@@ -46,7 +46,7 @@ def report(study: Study, protocols: Sequence[str] = PROTOCOLS) -> list[Table]:
     """Tables and figures of the systems that were run, saved among the study's artifacts; MGCL is trained if it is not.
 
     Returns:
-        A table a protocol.
+        One table per protocol.
     """
     study.train(["MGCL"])
     runs, tables = evaluated_runs(study), []
